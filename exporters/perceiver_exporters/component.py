@@ -1,0 +1,57 @@
+"""What the exporters work on: a model cut into traceable components, and the pipeline that joins them again.
+
+A family (in `perceiver_deploy`) makes a `Cut`; nothing here knows what a Perceiver is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from perceiver_runtime.manifest import Source
+from perceiver_runtime.pipeline import Pipeline
+from perceiver_runtime.tensors import Array, Profile, TensorSpec
+
+
+@dataclass(frozen=True)
+class Component:
+    """One traceable graph: `module(*inputs)` returns one tensor or a tuple of tensors, in the order of `outputs`."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model cut into components, the pipeline that joins them, and the sizes it accepts."""
+
+    components: tuple[Component, ...]
+    pipeline: Pipeline
+    profile: Profile
+
+    def component(self, name: str) -> Component:
+        """The component of that name. Raises KeyError."""
+        for component in self.components:
+            if component.name == name:
+                return component
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model ready to be exported: where it came from, how it is cut, and real inputs for it.
+
+    `golden` are the reference inputs stored in the bundle; `calibration` are real inputs, disjoint from any
+    evaluation data, from which INT8 ranges are taken (empty for a model without data: int8 is then refused).
+    `labels` name the classes, where there are any.
+    """
+
+    source: Source
+    cut: Cut
+    golden: tuple[Mapping[str, Array], ...]
+    calibration: tuple[Mapping[str, Array], ...] = ()
+    labels: tuple[str, ...] = ()

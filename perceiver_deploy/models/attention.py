@@ -1,0 +1,98 @@
+"""The attention layers every Perceiver is made of (Jaegle et al. 2021, section 3.1 and figure 2).
+
+Shapes: B batch, N queries or latents, M inputs, C input width, D latent width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perceiver_deploy.models.config import CrossAttentionConfig, ProcessorConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose queries, keys/values and output may each have their own width.
+
+    Scores are scaled by 1/sqrt(qk_dim / heads). `mask` (B, M) is true where an input may be attended.
+    """
+
+    def __init__(self, q_dim: int, kv_dim: int, out_dim: int, qk_dim: int, v_dim: int, heads: int) -> None:
+        super().__init__()
+        if qk_dim % heads or v_dim % heads:
+            raise ValueError(f"qk_dim {qk_dim} and v_dim {v_dim} must be multiples of heads {heads}")
+        self.heads = heads
+        self.query = nn.Linear(q_dim, qk_dim)
+        self.key = nn.Linear(kv_dim, qk_dim)
+        self.value = nn.Linear(kv_dim, v_dim)
+        self.output = nn.Linear(v_dim, out_dim)
+
+    def forward(self, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from q (B, N, q_dim) to kv (B, M, kv_dim): (B, N, out_dim)."""
+        heads = (self._split(self.query(q)), self._split(self.key(kv)), self._split(self.value(kv)))
+        bias = None if mask is None else mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(*heads, attn_mask=bias)
+        merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return merged
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class Mlp(nn.Sequential):
+    """Two linear layers around an exact (erf) GELU; the width is kept: (B, N, D) to (B, N, D)."""
+
+    def __init__(self, dim: int, widening: int) -> None:
+        super().__init__(nn.Linear(dim, dim * widening), nn.GELU(), nn.Linear(dim * widening, dim))
+
+
+class CrossAttentionLayer(nn.Module):
+    """Pre-norm cross-attention and MLP: (B, N, q_dim) asks (B, M, kv_dim) and keeps its own shape."""
+
+    def __init__(self, q_dim: int, kv_dim: int, config: CrossAttentionConfig) -> None:
+        super().__init__()
+        self.query_residual = config.query_residual
+        self.query_norm = nn.LayerNorm(q_dim)
+        self.input_norm = nn.LayerNorm(kv_dim)
+        self.attention = Attention(q_dim, kv_dim, q_dim, config.qk_dim, config.v_dim, config.heads)
+        self.mlp_norm = nn.LayerNorm(q_dim)
+        self.mlp = Mlp(q_dim, config.widening)
+
+    def forward(self, query: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Update query (B, N, q_dim) from inputs (B, M, kv_dim), where mask (B, M) is true."""
+        attended = self.attention(self.query_norm(query), self.input_norm(inputs), mask)
+        x = query + attended if self.query_residual else attended
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+class SelfAttentionLayer(nn.Module):
+    """Pre-norm self-attention and MLP among latents: (B, N, D) to (B, N, D)."""
+
+    def __init__(self, dim: int, heads: int, widening: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, dim, dim, dim, dim, heads)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, widening)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One layer over latents (B, N, D)."""
+        normed = self.norm(x)
+        x = x + self.attention(normed, normed)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+class ProcessorBlock(nn.Sequential):
+    """The self-attention layers of one block; a Perceiver applies the same block `ProcessorConfig.blocks` times."""
+
+    def __init__(self, dim: int, config: ProcessorConfig) -> None:
+        super().__init__(*(SelfAttentionLayer(dim, config.heads, config.widening) for _ in range(config.layers)))
+
+
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """Normal weights and zero biases for every linear layer, as the released models were initialised."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            torch.nn.init.normal_(layer.weight, std=std)
+            torch.nn.init.zeros_(layer.bias)

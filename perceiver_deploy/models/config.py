@@ -1,0 +1,41 @@
+"""Sizes of a Perceiver IO, in frozen data. Nothing below is hard-coded to one size (Jaegle et al. 2021, appendix)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CrossAttentionConfig:
+    """One cross-attention layer with its MLP.
+
+    `qk_dim` and `v_dim` are the total widths of queries/keys and values over all heads; `widening` is the MLP's
+    hidden width over its input width; `query_residual` adds the query to the attention's output.
+    """
+
+    heads: int
+    qk_dim: int
+    v_dim: int
+    widening: int = 1
+    query_residual: bool = True
+
+
+@dataclass(frozen=True)
+class ProcessorConfig:
+    """The latent trunk: `blocks` applications of one shared block of `layers` self-attention layers."""
+
+    blocks: int
+    layers: int
+    heads: int
+    widening: int = 1
+
+
+@dataclass(frozen=True)
+class PerceiverConfig:
+    """`latents` (N) arrays of width `latent_dim` (D), read by `encoder`, refined by `processor`, asked by `decoder`."""
+
+    latents: int
+    latent_dim: int
+    encoder: CrossAttentionConfig
+    processor: ProcessorConfig
+    decoder: CrossAttentionConfig

@@ -1,0 +1,92 @@
+"""The manifest: what a bundle holds, in frozen data. `manifest.json` is its JSON form (see `schema`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from perceiver_runtime.pipeline import Pipeline
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from. `weights_sha256` is over the reference model's tensors, sorted by name."""
+
+    name: str
+    family: str
+    weights_sha256: str
+    config: Mapping[str, Any]
+    pretrained: bool
+
+
+@dataclass(frozen=True)
+class ComponentEntry:
+    """One graph of the bundle. `onnx` is its path in the bundle; `flops` counts 2 x MAC at the profile's `opt`.
+
+    `precision` is the type that its matrix products have in the graph.
+    """
+
+    name: str
+    onnx: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 of one file, checked before any parser sees it."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far one output of one component may be from the reference, and why.
+
+    `tensor` is a graph output (teacher-forced: the component is fed reference inputs) or, where `component`
+    is `"pipeline"`, a session output (chained: the pipeline feeds itself). `noise` is the relative L2 error
+    that the reference itself makes in this precision; `rel_l2` is `noise` times a fixed margin, never below
+    the floor of the precision's arithmetic.
+    """
+
+    component: str
+    tensor: str
+    rel_l2: float
+    noise: float
+    provenance: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Description of one bundle: one model at one precision for one target."""
+
+    schema_version: int
+    source: Source
+    precision: str
+    target: str
+    opset: int
+    components: tuple[ComponentEntry, ...]
+    pipeline: Pipeline
+    profiles: tuple[Profile, ...]
+    tolerances: tuple[Tolerance, ...]
+    golden: tuple[str, ...]
+    tools: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+
+    def component(self, name: str) -> ComponentEntry:
+        """The component of that name. Raises KeyError."""
+        for entry in self.components:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)

@@ -1,0 +1,85 @@
+"""How components are wired into a model: ordered steps over named values.
+
+A *value* is a tensor that travels between steps; it carries the name that a session's user sees. A step
+reads values into a component's graph inputs and writes graph outputs back as values. Three things that a
+Perceiver needs are part of a step, so that no backend has to know about models:
+
+- `repeat` runs the component several times (shared blocks: 8 x 6 layers are 6 layers run 8 times);
+- `chunk` runs it piecewise along one symbolic dimension (keys of the encoder, queries of the decoder), so
+  that the score matrix never exists whole;
+- `carry` names the graph outputs that become graph inputs of the next repetition or chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from perceiver_runtime.tensors import TensorSpec
+
+Stage = Literal["encode", "decode"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Run a step piecewise: `size` entries of the symbolic `dimension` at a time, the last piece possibly smaller.
+
+    Inputs having the dimension are sliced along it, all others are given whole to every piece. Outputs having
+    the dimension are concatenated along it; of all others the last piece's value stands (see `Step.carry`).
+    """
+
+    dimension: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One component in its place.
+
+    `inputs` maps graph inputs to values, `outputs` graph outputs to values, `carry` graph outputs to the
+    graph inputs that they feed on the next repetition or chunk.
+    """
+
+    component: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    stage: Stage
+    repeat: int = 1
+    chunk: Chunk | None = None
+    carry: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Ordered steps from a model's inputs to its outputs.
+
+    `inputs` and `outputs` describe values; `defaults` gives the fill value of inputs that may be left out
+    (an attention mask of ones, say).
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    steps: tuple[Step, ...]
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """Values that the encode stage hands to the decode stage: what `Session.encode` returns."""
+        made = {v for s in self.steps if s.stage == "encode" for v in s.outputs.values()}
+        read = {v for s in self.steps if s.stage == "decode" for v in s.inputs.values()}
+        return tuple(sorted(made & read))
+
+    def stage_inputs(self, stage: Stage) -> tuple[TensorSpec, ...]:
+        """Session inputs that the steps of one stage read."""
+        read = {v for s in self.steps if s.stage == stage for v in s.inputs.values()}
+        return tuple(spec for spec in self.inputs if spec.name in read)
+
+    def needed(self, outputs: frozenset[str]) -> tuple[Step, ...]:
+        """The steps that the named outputs depend on, in order: heads that nobody asked for do not run."""
+        wanted, kept = set(outputs), []
+        for step in reversed(self.steps):
+            if wanted & set(step.outputs.values()):
+                wanted |= set(step.inputs.values())
+                kept.append(step)
+        return tuple(reversed(kept))
