@@ -1,0 +1,1 @@
+"""Reference Perceivers, checkpoint importers, evaluation, reports and the `perceiver-export` command line."""

@@ -1,0 +1,1 @@
+"""Checkpoints of every supported origin, read into the reference models."""

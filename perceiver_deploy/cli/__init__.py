@@ -1,0 +1,1 @@
+"""The `perceiver-export` command line: one module per command, each mirroring one Python function."""

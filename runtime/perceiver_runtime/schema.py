@@ -56,9 +56,7 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
         raise BundleError(f"{where}: unknown field {', '.join(unknown)}; expected {', '.join(fields)}")
     given = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in fields if name in value}
     required = [
-        n
-        for n, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing := [n for n in required if n not in given]:
         raise BundleError(f"{where}: missing field {', '.join(missing)}")
