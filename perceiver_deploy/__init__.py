@@ -1,1 +1,49 @@
-"""Reference Perceivers, checkpoint importers, evaluation, reports and the `perceiver-export` command line."""
+"""Take a Perceiver from PyTorch to the edge.
+
+    import perceiver_deploy as pd
+
+    pd.export("fashion-perceiver", "out/fashion-int8", precision="int8")
+    print(pd.verify("out/fashion-int8").passed)
+    with pd.open_session("out/fashion-int8") as session:
+        logits = session.run({"pixel_values": images})["logits"]
+
+The names below are imported when first used, so that the command line's help does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perceiver_deploy.benchmark import benchmark as benchmark
+    from perceiver_deploy.diagnose import diagnose as diagnose
+    from perceiver_deploy.evaluate import evaluate as evaluate
+    from perceiver_deploy.exporting import export as export
+    from perceiver_deploy.exporting import plan as plan
+    from perceiver_deploy.zoo import models as models
+    from perceiver_runtime import open_session as open_session
+    from perceiver_runtime import verify as verify
+
+_HOME = {
+    "benchmark": "perceiver_deploy.benchmark",
+    "diagnose": "perceiver_deploy.diagnose",
+    "evaluate": "perceiver_deploy.evaluate",
+    "export": "perceiver_deploy.exporting",
+    "plan": "perceiver_deploy.exporting",
+    "models": "perceiver_deploy.zoo",
+    "open_session": "perceiver_runtime",
+    "verify": "perceiver_runtime",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'perceiver_deploy' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ class Family:
     """A table entry, not a base class: `build` makes the module from its frozen config, `cut` its components.
 
     `sample` draws inputs of the right names, dtypes and shapes for a batch size; it stands in where a model has
-    no data of its own, and a bundle made from it says so.
+    no data of its own, and a bundle made from it says so. `presets` are configs known by name.
     """
 
     name: str
@@ -27,3 +27,4 @@ class Family:
     build: Callable[[Any], nn.Module]
     cut: Callable[[Any], Cut]
     sample: Callable[[Any, int, np.random.Generator], Mapping[str, Array]]
+    presets: Mapping[str, Any] = field(default_factory=dict)

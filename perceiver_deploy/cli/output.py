@@ -1,0 +1,45 @@
+"""Results on stdout, progress on stderr. Rich where a person reads, plain JSON where a program does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from perceiver_runtime.schema import encode
+
+Progress = Callable[[str], None]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print results as JSON on stdout.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+
+
+def progress(quiet: bool) -> Progress:
+    """A reporter of one line per stage on stderr, or of nothing."""
+    if quiet:
+        return lambda _: None
+    console = Console(stderr=True, highlight=False)
+    return lambda line: console.print(line, style="dim", markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Dataclasses, mappings and sequences as indented JSON on stdout."""
+    click.echo(json.dumps(encode(value), indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
+    """A table on stdout: left-aligned first columns of names, right-aligned numbers; never cut to a narrow pipe."""
+    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", show_edge=False)
+    for column in columns:
+        name, _, align = column.partition(":")
+        table.add_column(name, justify="left" if align == "<" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)
+    console.print(table)

@@ -1,0 +1,90 @@
+"""From what the user names (a zoo model or a checkpoint) to a module with weights and real inputs for it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from perceiver_deploy import checkpoints
+from perceiver_deploy.datasets import DATASETS, Dataset
+from perceiver_deploy.families import FAMILIES, Family
+from perceiver_deploy.zoo import zoo
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.manifest import Source
+from perceiver_runtime.schema import encode
+from perceiver_runtime.tensors import Array
+
+GOLDEN_BATCH = 8
+CALIBRATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Model:
+    """A reference model in evaluation mode. `dataset` is its real data, if the project ships any."""
+
+    name: str
+    family: Family
+    config: Any
+    module: nn.Module
+    pretrained: bool
+    dataset: Dataset | None = None
+
+
+def resolve(source: str, seed: int = 0) -> Model:
+    """Find a zoo model by name or read a checkpoint directory.
+
+    A zoo entry without weights gets random ones from `seed`; `pretrained` then is false and every output says
+    so. Raises UsageError for an unknown name, CheckpointError for a checkpoint that does not fit.
+    """
+    if (entry := zoo().get(source)) is not None:
+        if entry.checkpoint is not None:
+            return replace(_load(entry.checkpoint), name=entry.name)
+        torch.manual_seed(seed)
+        return Model(entry.name, entry.family, entry.config, entry.family.build(entry.config).eval(), False)
+    if Path(source).is_dir():
+        return _load(Path(source))
+    close = difflib.get_close_matches(source, zoo(), n=1)
+    hint = f"did you mean {close[0]}?" if close else "`perceiver-export models` lists the names"
+    raise UsageError(f"source: expected a model of the zoo or a checkpoint directory, got {source!r}; {hint}")
+
+
+def blueprint(model: Model) -> Blueprint:
+    """Cut a model and give it inputs: real ones from its dataset, or random ones of the right shapes."""
+    family, data = model.family, model.dataset
+    if data is None:
+        random = np.random.default_rng(0)
+        golden: tuple[Mapping[str, Array], ...] = (family.sample(model.config, 2, random),)
+        calibration: tuple[Mapping[str, Array], ...] = ()
+    else:
+        golden = ({name: array[:GOLDEN_BATCH] for name, array in data.held_out.items()},)
+        calibration = tuple(batches(data.calibration, CALIBRATION_BATCH))
+    source = Source(
+        name=model.name,
+        family=family.name,
+        weights_sha256=weights_sha256(model.module),
+        config=encode(model.config),
+        pretrained=model.pretrained,
+    )
+    return Blueprint(source, family.cut(model.module), golden, calibration, data.labels if data else ())
+
+
+def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:
+    """Split arrays that share their first axis into feeds of at most `size` rows."""
+    rows = len(next(iter(feeds.values())))
+    return [{name: array[i : i + size] for name, array in feeds.items()} for i in range(0, rows, size)]
+
+
+def _load(directory: Path) -> Model:
+    loaded = checkpoints.load(directory)
+    data = DATASETS[loaded.dataset]() if loaded.dataset else None
+    family = FAMILIES[loaded.family]
+    return Model(directory.name, family, loaded.config, loaded.module.eval(), True, data)

@@ -1,0 +1,77 @@
+"""What `perceiver-export models` tells of each model, measured on the meta device: no weight is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from perceiver_deploy.zoo import ZooEntry, zoo
+from perceiver_exporters.component import Component, Cut
+from perceiver_runtime.pipeline import Step
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A model's name, size and interface. `gflop` is 2 x MAC per component and run, repeats and chunks included."""
+
+    name: str
+    family: str
+    summary: str
+    parameters: int
+    pretrained: bool
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    latents: tuple[str, ...]
+    gflop: Mapping[str, float]
+
+
+def models() -> tuple[ModelSummary, ...]:
+    """Describe every model of the zoo."""
+    return tuple(summarise(entry) for entry in zoo().values())
+
+
+def summarise(entry: ZooEntry) -> ModelSummary:
+    """Describe one model at batch 1."""
+    with torch.device("meta"):
+        module = entry.family.build(entry.config).eval()
+    cut = entry.family.cut(module)
+    pipeline = cut.pipeline
+    return ModelSummary(
+        name=entry.name,
+        family=entry.family.name,
+        summary=entry.family.summary,
+        parameters=sum(p.numel() for p in module.parameters()),
+        pretrained=entry.checkpoint is not None,
+        inputs=tuple(map(str, pipeline.inputs)),
+        outputs=tuple(map(str, pipeline.outputs)),
+        latents=_latents(cut),
+        gflop={step.component: _flops(cut, step) / 1e9 for step in pipeline.steps},
+    )
+
+
+def _latents(cut: Cut) -> tuple[str, ...]:
+    specs = {
+        value: next(o for o in cut.component(step.component).outputs if o.name == graph_name)
+        for step in cut.pipeline.steps
+        for graph_name, value in step.outputs.items()
+    }
+    return tuple(str(TensorSpec(v, specs[v].dtype, specs[v].shape)) for v in cut.pipeline.encoded)
+
+
+def _flops(cut: Cut, step: Step) -> int:
+    """Runs the module on shapes alone; a chunked step's pieces add up to the whole, so they are counted whole."""
+    component = cut.component(step.component)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        component.module(*_meta_inputs(component, cut.profile))
+    return int(counter.get_total_flops()) * step.repeat
+
+
+def _meta_inputs(component: Component, profile: Profile) -> list[torch.Tensor]:
+    return [
+        torch.empty(profile.shapes(spec)[1], dtype=getattr(torch, spec.dtype), device="meta")
+        for spec in component.inputs
+    ]
