@@ -1,0 +1,73 @@
+"""Golden samples: reference inputs and outputs, so that a device without the model can check parity.
+
+One safetensors file holds one sample. The exporter writes it and the runtime reads it by these keys:
+
+| Key | Content |
+|---|---|
+| `feeds/<input>` | one input of the session |
+| `values/<value>` | a pipeline output or encoded value, computed by the reference from `feeds` (chained) |
+| `components/<component>/in/<graph input>` | reference input of one application of the component |
+| `components/<component>/out/<graph output>` | what the reference gives for exactly these inputs (teacher-forced) |
+
+Of a repeated step the application is the first repetition, of a chunked step the first chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.safetensors import load_tensors
+from perceiver_runtime.tensors import Array
+
+
+@dataclass(frozen=True)
+class Application:
+    """One run of one component: graph inputs and the reference's graph outputs."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class GoldenSample:
+    """Session feeds, the values that the reference makes of them, and one application per component."""
+
+    feeds: Mapping[str, Array]
+    values: Mapping[str, Array]
+    components: Mapping[str, Application]
+
+    def tensors(self) -> dict[str, Array]:
+        """The sample as flat tensors, by the keys of the file."""
+        flat = {f"feeds/{name}": array for name, array in self.feeds.items()}
+        flat |= {f"values/{name}": array for name, array in self.values.items()}
+        for component, application in self.components.items():
+            flat |= {f"components/{component}/in/{name}": array for name, array in application.inputs.items()}
+            flat |= {f"components/{component}/out/{name}": array for name, array in application.outputs.items()}
+        return flat
+
+
+def sample_path(index: int) -> str:
+    """Path of a sample inside its bundle."""
+    return f"golden/sample-{index}.safetensors"
+
+
+def load_golden(path: Path) -> GoldenSample:
+    """Read one sample. Raises BundleError for a key that the format does not know."""
+    feeds: dict[str, Array] = {}
+    values: dict[str, Array] = {}
+    parts: dict[tuple[str, str], dict[str, Array]] = {}
+    for key, array in load_tensors(path).items():
+        match key.split("/", 3):
+            case ["feeds", *rest] if rest:
+                feeds["/".join(rest)] = array
+            case ["values", *rest] if rest:
+                values["/".join(rest)] = array
+            case ["components", component, "in" | "out" as side, name]:
+                parts.setdefault((component, side), {})[name] = array
+            case _:
+                raise BundleError(f"{path}: golden key {key!r}; expected feeds/, values/ or components/<name>/in|out/")
+    components = {c: Application(parts.get((c, "in"), {}), parts.get((c, "out"), {})) for c, _ in parts}
+    return GoldenSample(feeds, values, components)

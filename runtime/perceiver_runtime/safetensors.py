@@ -1,0 +1,115 @@
+"""Read safetensors files with NumPy alone: memory-mapped, zero-copy, read-only.
+
+Format: https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.tensors import Array
+
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+LENGTH_BYTES = 8
+HEADER_LIMIT = 100_000_000
+
+
+def load_tensors(path: Path) -> dict[str, Array]:
+    """All tensors of a file by name, as read-only views of the mapped file.
+
+    Raises BundleError for anything that the format does not allow, and for types that NumPy lacks (BF16, F8).
+    """
+    data = _map(path)
+    header, start = _header(data, path)
+    header.pop("__metadata__", None)
+    _check_layout(header, len(data) - start, path)
+    return {name: _view(data, start, entry) for name, entry in header.items()}
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: expected a safetensors file, can't map it: {error}") from error
+
+
+def _header(data: mmap.mmap, path: Path) -> tuple[dict[str, Any], int]:
+    if len(data) < LENGTH_BYTES:
+        raise BundleError(f"{path}: expected a safetensors file, got {len(data)} bytes")
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    start = LENGTH_BYTES + length
+    if length > HEADER_LIMIT or start > len(data):
+        raise BundleError(f"{path}: header of {length} bytes does not fit a file of {len(data)} bytes")
+    try:
+        header = json.loads(data[LENGTH_BYTES:start], object_pairs_hook=_unique)
+    except ValueError as error:
+        raise BundleError(f"{path}: header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise BundleError(f"{path}: header: expected an object, got {type(header).__name__}")
+    return header, start
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def _check_layout(header: Mapping[str, Any], length: int, path: Path) -> None:
+    """Tensors must tile the data without holes or overlap, each with as many bytes as its shape and type need."""
+    for name, entry in header.items():
+        _check_entry(entry, f"{path}: tensor {name}")
+    spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+    end = 0
+    for begin, stop, name in spans:
+        if begin != end:
+            raise BundleError(f"{path}: tensor {name}: expected its data at offset {end}, got {begin}")
+        end = stop
+    if end != length:
+        raise BundleError(f"{path}: expected {end} bytes of data, got {length}; the file is cut short or has a tail")
+
+
+def _check_entry(entry: Any, where: str) -> None:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise BundleError(f"{where}: expected dtype, shape and data_offsets, got {entry!r:.80}")
+    if entry["dtype"] not in DTYPES:
+        raise BundleError(f"{where}: dtype {entry['dtype']!r:.20}; this runtime reads {', '.join(DTYPES)}")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
+        raise BundleError(f"{where}: malformed shape or data_offsets: {entry!r:.80}")
+    expected = math.prod(shape) * np.dtype(DTYPES[entry["dtype"]]).itemsize
+    if offsets[1] - offsets[0] != expected:
+        raise BundleError(f"{where}: {entry['dtype']}{shape} needs {expected} bytes, got {offsets[1] - offsets[0]}")
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
+
+
+def _view(data: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), entry["shape"]
+    array = np.frombuffer(data, dtype.newbyteorder("<"), math.prod(shape), start + entry["data_offsets"][0])
+    return array.reshape(shape)
