@@ -36,7 +36,7 @@ _HOME = {
     "verify": "perceiver_runtime",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

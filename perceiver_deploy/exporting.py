@@ -8,7 +8,6 @@ from pathlib import Path
 
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.targets import TARGETS, require
 from perceiver_runtime.manifest import Manifest
 
@@ -54,7 +53,9 @@ def export(
     """
     require(TARGETS, target, precision)
     progress(f"load {source}")
-    return export_bundle(blueprint(resolve(source)), Path(out), precision, target, overwrite=overwrite, progress=progress)
+    return export_bundle(
+        blueprint(resolve(source)), Path(out), precision, target, overwrite=overwrite, progress=progress
+    )
 
 
 def plan(source: str, out: str | Path, *, precision: str = "fp32", target: str = "cpu") -> ExportPlan:
@@ -73,5 +74,12 @@ def plan(source: str, out: str | Path, *, precision: str = "fp32", target: str =
         for c in made.cut.components
     )
     return ExportPlan(
-        source, made.source.family, made.source.pretrained, str(out), precision, target, len(made.calibration), components
+        source,
+        made.source.family,
+        made.source.pretrained,
+        str(out),
+        precision,
+        target,
+        len(made.calibration),
+        components,
     )

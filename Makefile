@@ -1,0 +1,43 @@
+# The two commands of the README: `make demo` and `make test`. Each sets up what it needs on a fresh machine.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint types unit test-full clean
+
+demo: $(VENV)/.base
+	$(BIN)/perceiver-export demo
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not full and not gpu" -n 2 --dist loadgroup
+
+# Released sizes: minutes and gigabytes per test, one at a time.
+test-full: $(VENV)/.dev
+	$(BIN)/python -m pytest -m full
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python $(INPUTS)
+	$(PIP) --editable '.[cpu]'
+	touch $@
+
+# The oracles pin old versions of their dependencies, which they do not need: they are installed without them.
+$(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
+	$(PIP) --editable '.[cpu,dev,tensorrt-rtx]'
+	$(PIP) --no-deps --requirement requirements-oracles.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .cache

@@ -1,0 +1,114 @@
+"""Latency of a bundle beside its PyTorch reference, in one interleaved run.
+
+Machines drift by several per cent within minutes, so the two are timed in turn and compared by the median of
+the ratios of neighbouring runs, never by two medians taken at different times.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from perceiver_deploy.source import Model, resolve
+from perceiver_runtime import Session, open_session
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.latency import Distribution
+from perceiver_runtime.tensors import Array
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """Milliseconds per call of the bundle and of torch eager on the same inputs, and their ratio.
+
+    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` are its quartiles.
+    """
+
+    bundle: str
+    backend: str
+    precision: str
+    batch: int
+    threads: int
+    session: Distribution
+    eager: Distribution
+    speedup: float
+    low: float
+    high: float
+
+
+def benchmark(
+    bundle: str | Path, *, reference: str | None = None, batch: int = 1, rounds: int = 50, threads: int | None = None
+) -> BenchmarkReport:
+    """Time a bundle against torch eager, whose weights come from `reference` (default: the bundle's own source).
+
+    Both use `threads` threads (default: torch's own choice) and the first `batch` rows of the golden sample.
+    Raises UsageError if the reference has other weights than the bundle or the golden sample has fewer rows.
+    """
+    threads = threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with open_session(bundle, threads=threads) as session:
+        source = session.manifest.source
+        model = resolve(reference or source.name)
+        _require_same_weights(model, source.weights_sha256, source.name)
+        feeds = _rows(load_golden(session.bundle)[0].feeds, batch)
+        return compare(session, model, feeds, rounds, threads)
+
+
+def compare(
+    session: Session, model: Model, feeds: Mapping[str, Array], rounds: int, threads: int, warmup: int = 5
+) -> BenchmarkReport:
+    """Time an open session and a module in turn on the same feeds."""
+    tensors = [torch.from_numpy(feeds[spec.name].copy()) for spec in session.inputs]
+
+    def eager() -> None:
+        with torch.inference_mode():
+            model.module(*tensors)
+
+    def deployed() -> None:
+        session.run(feeds)
+
+    for _ in range(warmup):
+        eager(), deployed()
+    pairs = [(_milliseconds(eager), _milliseconds(deployed)) for _ in range(rounds)]
+    ratios = [a / b for a, b in pairs]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return BenchmarkReport(
+        bundle=str(session.bundle.path),
+        backend=session.backend,
+        precision=session.manifest.precision,
+        batch=len(tensors[0]),
+        threads=threads,
+        session=Distribution.of([b for _, b in pairs]),
+        eager=Distribution.of([a for a, _ in pairs]),
+        speedup=statistics.median(ratios),
+        low=low,
+        high=high,
+    )
+
+
+def _milliseconds(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _rows(feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
+    available = min(len(a) for a in feeds.values())
+    if not 1 <= batch <= available:
+        raise UsageError(f"batch: expected 1 to {available} (the rows of the bundle's golden sample), got {batch}")
+    return {name: array[:batch] for name, array in feeds.items()}
+
+
+def _require_same_weights(model: Model, expected: str, source: str) -> None:
+    from perceiver_exporters.weights import weights_sha256
+
+    if (got := weights_sha256(model.module)) != expected:
+        raise UsageError(
+            f"reference: expected the weights that the bundle was made from ({source}, {expected[:12]}), "
+            f"got {model.name} with {got[:12]}; name the right checkpoint with --reference"
+        )

@@ -1,0 +1,31 @@
+"""`perceiver-export doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from perceiver_deploy.cli.output import json_option, print_json, print_table
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> int:
+    """Show what this machine can export, build and run. Exit 4 if it can't export and verify."""
+    from perceiver_deploy.diagnose import diagnose
+
+    diagnosis = diagnose()
+    if as_json:
+        print_json({"ok": diagnosis.ok, "findings": diagnosis.findings})
+    else:
+        print_table(
+            "This machine",
+            ("what:<", "found:<", "verdict:<", "remedy:<"),
+            [(f.name, f.value, _verdict(f.ok, f.needed), f.remedy) for f in diagnosis.findings],
+        )
+    return 0 if diagnosis.ok else 4
+
+
+def _verdict(ok: bool, needed: bool) -> str:
+    if ok:
+        return "ok"
+    return "MISSING" if needed else "optional"

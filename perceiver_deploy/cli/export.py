@@ -1,0 +1,69 @@
+"""`perceiver-export export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+
+
+@click.command("export")
+@click.argument("source")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
+@click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison with the golden samples after the export.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; trace and write nothing.")
+@json_option
+@quiet_option
+def command(
+    source: str,
+    out: Path,
+    precision: str,
+    target: str,
+    overwrite: bool,
+    no_verify: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Export SOURCE, a model of the zoo or a checkpoint directory, to a bundle and verify it."""
+    from perceiver_deploy.exporting import export, plan
+
+    if dry_run:
+        planned = plan(source, out, precision=precision, target=target)
+        return _show_plan(planned, as_json)
+    report = progress(quiet)
+    manifest = export(source, out, precision=precision, target=target, overwrite=overwrite, progress=report)
+    if no_verify:
+        if as_json:
+            print_json({"bundle": str(out), "manifest": manifest})
+        return 0
+    from perceiver_deploy.cli.verify import show
+    from perceiver_runtime import verify
+
+    report("verify against the golden samples")
+    return show(out, verify(out), as_json)
+
+
+def _show_plan(planned: object, as_json: bool) -> int:
+    from perceiver_deploy.exporting import ExportPlan
+
+    if as_json:
+        print_json(planned)
+        return 0
+    if isinstance(planned, ExportPlan):
+        weights = "shipped or given weights" if planned.pretrained else "RANDOM weights"
+        print_table(
+            f"{planned.source} ({planned.family}, {weights}) -> {planned.destination}: "
+            f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches",
+            ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
+            [
+                (c.name, str(c.repeat), f"{c.parameters:,}", "\n".join(c.inputs), "\n".join(c.outputs))
+                for c in planned.components
+            ],
+        )
+    return 0

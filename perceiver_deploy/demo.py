@@ -1,0 +1,108 @@
+"""The demo: the shipped image classifier at three precisions, each verified, evaluated and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_deploy.benchmark import BenchmarkReport, benchmark
+from perceiver_deploy.evaluation import EvaluationReport, evaluate_bundle
+from perceiver_deploy.exporting import export
+from perceiver_runtime import open_session, verify
+from perceiver_runtime.compare import ParityReport
+from perceiver_runtime.latency import LatencyReport, measure
+from perceiver_runtime.manifest import Manifest
+
+SOURCE = "fashion-perceiver"
+PRECISIONS = ("fp32", "fp16", "int8")
+MAX_DROP_POINTS = {"fp32": 0.0, "fp16": 0.1, "int8": 1.0}
+THREADS = 1  # small models run fastest on one thread; both sides get the same
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """One component, or the whole pipeline, at one precision. Accuracy and speed-up belong to the pipeline alone."""
+
+    precision: str
+    component: str
+    max_abs: float
+    rel_l2: float
+    cosine: float
+    tolerance: float
+    passed: bool
+    p50_ms: float
+    p95_ms: float
+    megabytes: float
+    speedup: float | None = None
+    accuracy: float | None = None
+    accuracy_difference: float | None = None
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """All rows, and whether every parity check and accuracy budget held."""
+
+    rows: tuple[DemoRow, ...]
+    parameters: int
+    samples: int
+    reference_accuracy: float
+    eager_p50_ms: float
+    machine: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class _Measured:
+    manifest: Manifest
+    parity: tuple[ParityReport, ...]
+    parity_held: bool
+    evaluation: EvaluationReport
+    latency: LatencyReport
+    speed: BenchmarkReport
+
+    @property
+    def points_lost(self) -> float:
+        """Accuracy lost against the reference, in points."""
+        return 100 * (self.evaluation.reference.accuracy - self.evaluation.deployed.accuracy)
+
+
+def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
+    """Write one bundle per precision under `out` and measure each."""
+    measured = {precision: _measure(out, precision, progress) for precision in PRECISIONS}
+    first = measured[PRECISIONS[0]]
+    return DemoReport(
+        rows=tuple(row for m in measured.values() for row in _rows(m)),
+        parameters=sum(c.parameters for c in first.manifest.components),
+        samples=first.evaluation.samples,
+        reference_accuracy=first.evaluation.reference.accuracy,
+        eager_p50_ms=first.speed.eager.p50,
+        machine=first.latency.machine,
+        passed=all(m.parity_held and m.points_lost <= MAX_DROP_POINTS[p] + 1e-9 for p, m in measured.items()),
+    )
+
+
+def _measure(out: Path, precision: str, progress: Callable[[str], None]) -> _Measured:
+    bundle = out / f"{SOURCE}-{precision}"
+    progress(f"[{precision}] export")
+    manifest = export(SOURCE, bundle, precision=precision, overwrite=True)
+    progress(f"[{precision}] verify, evaluate, time")
+    parity = verify(bundle)
+    with open_session(bundle, threads=THREADS) as session:
+        latency = measure(session, batch=1)
+    return _Measured(
+        manifest, parity.reports, parity.passed, evaluate_bundle(bundle), latency, benchmark(bundle, threads=THREADS)
+    )
+
+
+def _rows(m: _Measured) -> list[DemoRow]:
+    sizes = {c.name: m.manifest.files[c.onnx].size / 1e6 for c in m.manifest.components}
+    rows = [
+        _row(m, component, m.latency.components[component], sizes[component], {}) for component in sizes
+    ]
+    whole = {
+        "speedup": m.speed.speedup,
+        "accuracy": m.evaluation.deployed.accuracy,
+        "accuracy_difference": -m.points_lost,
+    }
+    return [*rows, _row(m, "pipeline", m.latency.total, sum(sizes.values()), whole)]
