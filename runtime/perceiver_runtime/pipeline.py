@@ -51,17 +51,36 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """A sequence that is made id by id: how a runtime loops the decode step that runs `component`.
+
+    That step reads the input value `token` (B,), the id before, which defaults to `start`, and makes the output
+    value `scores` (B, vocabulary), log-probabilities of the id after it. Its `carry` is the state that goes from
+    one position to the next. A sequence ends with the id `stop`, or after `length` ids.
+    """
+
+    name: str
+    component: str
+    token: str
+    scores: str
+    start: int
+    stop: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """Ordered steps from a model's inputs to its outputs.
 
     `inputs` and `outputs` describe values; `defaults` gives the fill value of inputs that may be left out
-    (an attention mask of ones, say).
+    (an attention mask of ones, say). `generations` are the sequences that its decode steps can make.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     steps: tuple[Step, ...]
     defaults: Mapping[str, float] = field(default_factory=dict)
+    generations: tuple[Generation, ...] = ()
 
     @property
     def encoded(self) -> tuple[str, ...]:
