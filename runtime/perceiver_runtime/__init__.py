@@ -1,1 +1,35 @@
 """Open, run, verify and time a bundle. NumPy and one backend; never torch."""
+
+from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.errors import (
+    BundleError,
+    CheckError,
+    CheckpointError,
+    FeedError,
+    PerceiverError,
+    UnavailableError,
+    UsageError,
+)
+from perceiver_runtime.latency import LatencyReport, measure
+from perceiver_runtime.session import Session, open_session
+from perceiver_runtime.verify import VerifyReport, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CheckError",
+    "CheckpointError",
+    "FeedError",
+    "LatencyReport",
+    "PerceiverError",
+    "Session",
+    "UnavailableError",
+    "UsageError",
+    "VerifyReport",
+    "load_bundle",
+    "measure",
+    "open_session",
+    "verify",
+]

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.safetensors import load_tensors
 from perceiver_runtime.tensors import Array
@@ -54,7 +55,14 @@ def sample_path(index: int) -> str:
     return f"golden/sample-{index}.safetensors"
 
 
-def load_golden(path: Path) -> GoldenSample:
+def load_golden(bundle: Bundle) -> tuple[GoldenSample, ...]:
+    """All samples of a bundle. Raises BundleError if it has none."""
+    if not bundle.manifest.golden:
+        raise BundleError(f"{bundle.path}: no golden samples; export again")
+    return tuple(load_sample(bundle.file(relative)) for relative in bundle.manifest.golden)
+
+
+def load_sample(path: Path) -> GoldenSample:
     """Read one sample. Raises BundleError for a key that the format does not know."""
     feeds: dict[str, Array] = {}
     values: dict[str, Array] = {}

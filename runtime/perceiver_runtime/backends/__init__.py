@@ -1,1 +1,28 @@
-"""Backends: one module each, the same protocol."""
+"""The backends by name. A module is imported when a session asks for it, and has `open_backend(name, threads)`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.errors import UsageError
+
+BACKENDS = {
+    "onnxruntime": "perceiver_runtime.backends.onnxruntime",
+    "onnxruntime-cuda": "perceiver_runtime.backends.onnxruntime",
+}
+AUTO = "onnxruntime"
+
+
+def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
+    """The backend of that name; `threads` bounds its CPU threads (None: all cores).
+
+    Raises UsageError for an unknown name, UnavailableError if its package or device is not on this machine.
+    """
+    name = AUTO if name == "auto" else name
+    if name not in BACKENDS:
+        raise UsageError(f"backend {name!r}; expected auto, {', '.join(BACKENDS)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads}; expected at least 1")
+    backend: Backend = import_module(BACKENDS[name]).open_backend(name, threads)
+    return backend

@@ -1,0 +1,165 @@
+"""ONNX Runtime: host memory that NumPy and the graphs share, bound once per plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.manifest import ComponentEntry
+from perceiver_runtime.tensors import Array, TensorSpec
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise UnavailableError(
+        f"backend onnxruntime: the package is not installed ({error}); pip install 'perceiver-runtime[ort]'"
+    ) from error
+
+PROVIDERS = {
+    "onnxruntime": ("CPUExecutionProvider",),
+    "onnxruntime-cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+REMEDY = {
+    "onnxruntime": "reinstall onnxruntime",
+    "onnxruntime-cuda": "on a machine with an NVIDIA GPU, install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime",
+}
+DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+
+
+def open_backend(name: str, threads: int | None) -> Backend:
+    """Raises UnavailableError if the installed onnxruntime lacks the provider."""
+    provider, available = PROVIDERS[name][0], ort.get_available_providers()
+    if provider not in available:
+        raise UnavailableError(
+            f"backend {name}: expected {provider}, this onnxruntime has {', '.join(available)}; {REMEDY[name]}"
+        )
+    return OnnxRuntime(name, threads)
+
+
+class HostMemory:
+    """NumPy arrays; graphs run on them in place. With a GPU provider, ONNX Runtime copies them at each graph."""
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Uninitialised array."""
+        return np.empty(shape, dtype)
+
+    def view(self, buffer: Array, axis: int, start: int, stop: int) -> Array:
+        """A slice."""
+        return buffer[(slice(None),) * axis + (slice(start, stop),)]
+
+    def is_contiguous(self, buffer: Array) -> bool:
+        """Whether rows follow each other without gaps."""
+        return bool(buffer.flags.c_contiguous)
+
+    def copy(self, source: Array, target: Array) -> None:
+        """Copy between arrays."""
+        np.copyto(target, source)
+
+    def upload(self, array: Array, target: Array) -> None:
+        """Copy the caller's array in."""
+        np.copyto(target, array)
+
+    def download(self, source: Array, array: Array) -> None:
+        """Copy out to the caller's array."""
+        np.copyto(array, source)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: a run returns when it is done."""
+
+
+class OnnxRuntime:
+    """Sessions with one set of options."""
+
+    def __init__(self, name: str, threads: int | None) -> None:
+        self.name = name
+        self.device = HostMemory()
+        self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
+        self._threads = threads
+
+    def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
+        """Create the session of one component and hold the graph against the manifest."""
+        path = bundle.file(component.onnx)
+        try:
+            session = ort.InferenceSession(str(path), self._options(), providers=list(PROVIDERS[self.name]))
+        except Exception as error:  # onnxruntime's errors share no base class below Exception
+            raise BundleError(f"{path}: onnxruntime {ort.__version__} can't load it: {error}") from error
+        if session.get_providers()[0] != PROVIDERS[self.name][0]:
+            raise UnavailableError(
+                f"backend {self.name}: {PROVIDERS[self.name][0]} did not start, got {session.get_providers()[0]}; "
+                f"{REMEDY[self.name]}"
+            )
+        _check_specs(component.inputs, session.get_inputs(), f"{path}: graph input")
+        _check_specs(component.outputs, session.get_outputs(), f"{path}: graph output")
+        return Graph(component, session)
+
+    def _options(self) -> Any:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        # Each component has its own threads: those that still spin after their graph ended take the next one's cores.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+
+class Graph:
+    """One component as an ONNX Runtime session."""
+
+    def __init__(self, component: ComponentEntry, session: Any) -> None:
+        self.inputs = component.inputs
+        self.outputs = component.outputs
+        self._name = component.name
+        self._session = session
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Bind arrays; they must live as long as the result, which holds them."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+        return partial(self._run, binding, (tuple(inputs.values()), tuple(outputs.values())))
+
+    def _run(self, binding: Any, _arrays: tuple[tuple[Array, ...], ...]) -> None:
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's errors share no base class below Exception
+            raise BundleError(f"component {self._name}: onnxruntime failed: {error}") from error
+
+
+def _check_specs(specs: tuple[TensorSpec, ...], nodes: list[Any], where: str) -> None:
+    """Hold what the manifest says against what the graph says; a symbol's name may differ, its place may not."""
+    graph = {node.name: node for node in nodes}
+    if set(graph) != {spec.name for spec in specs}:
+        raise BundleError(f"{where}s: the graph has {', '.join(graph)}; manifest: {', '.join(s.name for s in specs)}")
+    for spec in specs:
+        node = graph[spec.name]
+        if DTYPES.get(node.type) != spec.dtype or not _same_shape(spec, node.shape):
+            raise BundleError(f"{where} {spec.name}: the graph has {node.type}{node.shape}; manifest: {spec}")
+
+
+def _same_shape(spec: TensorSpec, shape: list[int | str | None]) -> bool:
+    """A symbolic size in the graph admits any number, a number only itself."""
+    return len(shape) == spec.rank and all(
+        not isinstance(size, int) or size == dimension for dimension, size in zip(spec.shape, shape, strict=True)
+    )

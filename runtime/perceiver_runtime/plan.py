@@ -1,0 +1,61 @@
+"""A plan: a program at one set of sizes, with every buffer allocated and every graph bound.
+
+Running it is copying feeds in, calling bound graphs one after the other, and copying results out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import numpy as np
+
+from perceiver_runtime.backends.backend import Device, Executable
+from perceiver_runtime.planner import Planner
+from perceiver_runtime.program import Program
+from perceiver_runtime.tensors import Array
+
+Record = Callable[[str, float], None]
+
+
+class Plan:
+    """May be run from several threads: its buffers belong to one run at a time."""
+
+    def __init__(
+        self,
+        program: Program,
+        executables: Mapping[str, Executable],
+        device: Device,
+        sizes: Mapping[str, int],
+        filled: frozenset[str],
+    ) -> None:
+        """Inputs in `filled` hold the program's default."""
+        planner = Planner(device, program, executables)
+        planner.lay_out(sizes, filled)
+        self._device = device
+        self._lock = threading.Lock()
+        self._operations = tuple(planner.operations)
+        self._constants = planner.constants
+        self._results = tuple((s.name, planner.values[s.name].shape, s.dtype) for s in program.outputs)
+
+    def run(self, feeds: Mapping[str, Array], record: Record | None = None) -> dict[str, Array]:
+        """Results by name, in new arrays. `record` gets the seconds of each application of each component."""
+        results: dict[str, Array] = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
+        given = {**self._constants, **feeds} if self._constants else feeds
+        with self._lock:
+            if record is None:
+                for operation in self._operations:
+                    operation.call(given, results)
+            else:
+                self._run_timed(given, results, record)
+        return results
+
+    def _run_timed(self, feeds: Mapping[str, Array], results: Mapping[str, Array], record: Record) -> None:
+        for operation in self._operations:
+            self._device.synchronize()
+            start = perf_counter()
+            operation.call(feeds, results)
+            self._device.synchronize()
+            if operation.component is not None:
+                record(operation.component, perf_counter() - start)

@@ -1,0 +1,103 @@
+"""A program: the steps behind one verb of a session, with the inputs it takes and the outputs it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.pipeline import Step
+from perceiver_runtime.tensors import Profile, TensorSpec
+from perceiver_runtime.wiring import value_specs
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """`inputs` are those that `steps` read; `accepted` may also be given, are checked, and not used.
+
+    `defaults` fill inputs that are not given. Sizes must lie in one of `profiles` (none: any size).
+    """
+
+    title: str
+    steps: tuple[Step, ...]
+    inputs: tuple[TensorSpec, ...]
+    accepted: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    defaults: Mapping[str, float]
+    profiles: tuple[Profile, ...]
+
+    @cached_property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """What may be given, by name."""
+        return {spec.name: spec for spec in (*self.accepted, *self.inputs)}
+
+
+def run_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
+    """From session inputs to the named outputs (None: all)."""
+    pipeline = manifest.pipeline
+    wanted = _choose(pipeline.outputs, outputs)
+    steps = pipeline.needed(frozenset(spec.name for spec in wanted))
+    return _program("run", manifest, steps, wanted, value_specs(manifest))
+
+
+def encode_program(manifest: Manifest) -> Program:
+    """From session inputs to the encoded values."""
+    pipeline, values = manifest.pipeline, value_specs(manifest)
+    wanted = tuple(values[name] for name in pipeline.encoded)
+    steps = tuple(s for s in pipeline.needed(frozenset(pipeline.encoded)) if s.stage == "encode")
+    return _program("encode", manifest, steps, wanted, values)
+
+
+def decode_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
+    """From encoded values, and session inputs of the decode stage, to the named outputs (None: all it makes)."""
+    pipeline = manifest.pipeline
+    decoded = {value for step in pipeline.steps if step.stage == "decode" for value in step.outputs.values()}
+    wanted = _choose(tuple(spec for spec in pipeline.outputs if spec.name in decoded), outputs)
+    steps = tuple(s for s in pipeline.needed(frozenset(s.name for s in wanted)) if s.stage == "decode")
+    return _program("decode", manifest, steps, wanted, value_specs(manifest))
+
+
+def component_program(component: ComponentEntry) -> Program:
+    """One application of one component on its own graph inputs, at any size."""
+    inputs = {spec.name: spec.name for spec in component.inputs}
+    outputs = {spec.name: spec.name for spec in component.outputs}
+    step = Step(component.name, inputs, outputs, "encode")
+    return Program(component.name, (step,), component.inputs, (), component.outputs, {}, ())
+
+
+def _program(
+    title: str,
+    manifest: Manifest,
+    steps: tuple[Step, ...],
+    outputs: tuple[TensorSpec, ...],
+    values: Mapping[str, TensorSpec],
+) -> Program:
+    pipeline = manifest.pipeline
+    read = _read_first(steps)
+    accepted = list(pipeline.inputs)
+    if title == "decode":
+        accepted += [values[name] for name in pipeline.encoded]
+    inputs = tuple(values[name] for name in read)
+    return Program(title, steps, inputs, tuple(accepted), outputs, pipeline.defaults, manifest.profiles)
+
+
+def _read_first(steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """Values that the steps read before any of them writes it: what must be given."""
+    made: set[str] = set()
+    read: dict[str, None] = {}
+    for step in steps:
+        read |= dict.fromkeys(value for value in step.inputs.values() if value not in made)
+        made |= set(step.outputs.values())
+    return tuple(read)
+
+
+def _choose(specs: tuple[TensorSpec, ...], names: Iterable[str] | None) -> tuple[TensorSpec, ...]:
+    if names is None:
+        return specs
+    known = {spec.name: spec for spec in specs}
+    chosen = list(names)
+    if unknown := [name for name in chosen if name not in known]:
+        raise UsageError(f"output {', '.join(unknown)}; expected some of {', '.join(known)}")
+    return tuple(known[name] for name in chosen)

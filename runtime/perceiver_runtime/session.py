@@ -1,0 +1,138 @@
+"""A session: a bundle that runs. The same verbs on every backend."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+from perceiver_runtime.backends import open_backend
+from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.feeds import check_feeds
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.plan import Plan, Record
+from perceiver_runtime.program import Program, component_program, decode_program, encode_program, run_program
+from perceiver_runtime.tensors import Array, TensorSpec
+
+PLANS_KEPT = 8
+
+Feeds = Mapping[str, Array]
+PlanKey = tuple[Program, frozenset[tuple[str, int]], frozenset[str]]
+
+
+def open_session(path: str | Path, backend: str = "auto", threads: int | None = None) -> Session:
+    """Load the bundle in a directory and make it ready to run.
+
+    `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None:
+    all cores). Raises BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
+    """
+    opened = open_backend(backend, threads)
+    return Session(load_bundle(path), opened, threads)
+
+
+class Session:
+    """A loaded bundle; a context manager. May be used from several threads.
+
+    Arrays given are checked, never cast; arrays returned belong to the caller.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.backend = backend.name
+        self.versions = backend.versions
+        self.threads = threads
+        self._device = backend.device
+        self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
+        self._plans: OrderedDict[PlanKey, Plan] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._run_program = lru_cache(16)(lambda names: run_program(bundle.manifest, names))
+        self._decode_program = lru_cache(16)(lambda names: decode_program(bundle.manifest, names))
+        self._encode_program = encode_program(bundle.manifest)
+        self._component_programs = {c.name: component_program(c) for c in bundle.manifest.components}
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` takes."""
+        return self.manifest.pipeline.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` gives."""
+        return self.manifest.pipeline.outputs
+
+    def run(
+        self, feeds: Feeds, outputs: Iterable[str] | None = None, *, record: Record | None = None
+    ) -> dict[str, Array]:
+        """Inputs by name to outputs by name; of the steps, only those that `outputs` depend on run (None: all).
+
+        Inputs with a default may be left out. `record(component, seconds)` is called for each application. Raises
+        FeedError for wrong names, types, ranks or sizes, UsageError for an unknown output.
+        """
+        return self._execute(self._run_program(None if outputs is None else tuple(outputs)), feeds, record)
+
+    def encode(self, feeds: Feeds) -> dict[str, Array]:
+        """Inputs to the encoded values (the latents): once for any number of `decode` calls."""
+        return self._execute(self._encode_program, feeds, None)
+
+    def decode(
+        self, encoded: Feeds, feeds: Feeds | None = None, outputs: Iterable[str] | None = None
+    ) -> dict[str, Array]:
+        """Encoded values, and inputs that decoding reads (queries, say), to outputs.
+
+        An input with a default that is left out is filled here too, whatever `encode` was given.
+        """
+        if both := sorted(set(encoded) & set(feeds or {})):
+            raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
+        program = self._decode_program(None if outputs is None else tuple(outputs))
+        return self._execute(program, {**encoded, **(feeds or {})}, None)
+
+    def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
+        """One application of one component on its own graph inputs, to all its graph outputs."""
+        if name not in self._component_programs:
+            raise UsageError(f"component {name!r}; this bundle holds {', '.join(self._component_programs)}")
+        return self._execute(self._component_programs[name], feeds, None)
+
+    def close(self) -> None:
+        """Give the graphs and buffers back; the session can't run any more."""
+        self._closed = True
+        self._plans.clear()
+        self._executables.clear()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _execute(self, program: Program, feeds: Feeds, record: Record | None) -> dict[str, Array]:
+        if self._closed:
+            raise UsageError("the session is closed; open it again")
+        sizes = check_feeds(program, feeds)
+        return self._plan(program, sizes, feeds).run(feeds, record)
+
+    def _plan(self, program: Program, sizes: Mapping[str, int], feeds: Feeds) -> Plan:
+        """The plan for these sizes: one of the last few, or a new one."""
+        filled = frozenset(spec.name for spec in program.inputs if spec.name not in feeds)
+        key = program, frozenset(sizes.items()), filled
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is None:
+                plan = Plan(program, self._executables, self._device, sizes, filled)
+                self._plans[key] = plan
+                if len(self._plans) > PLANS_KEPT:
+                    self._plans.popitem(last=False)
+            self._plans.move_to_end(key)
+        return plan
