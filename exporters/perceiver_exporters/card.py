@@ -1,0 +1,106 @@
+"""The bundle's README: what it is, how to run it, what it reads and writes, and how exact it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.tensors import TensorSpec
+
+_RANDOM = "**The weights are random: this bundle shows speed and parity, its answers mean nothing.**"
+
+
+def write_card(manifest: Manifest, directory: Path) -> Path:
+    """Write README.md and return its path."""
+    path = directory / "README.md"
+    path.write_text(render(manifest), encoding="utf-8")
+    return path
+
+
+def render(manifest: Manifest) -> str:
+    """The card as Markdown."""
+    source = manifest.source
+    sections = (
+        f"# {source.name}, {manifest.precision}",
+        f"A Perceiver ({source.family}) in {manifest.precision} for `{manifest.target}`, one ONNX graph per component.",
+        *(() if source.pretrained else (_RANDOM,)),
+        _usage(manifest),
+        "## Inputs and outputs",
+        _table(("", "Tensor", "Type", "Shape"), _tensor_rows(manifest)),
+        _ranges(manifest),
+        "## Components",
+        _table(("Component", "Runs", "Parameters", "MFLOP a run", "Precision"), _component_rows(manifest)),
+        "## Parity",
+        "`perceiver-run verify` holds this device to these bounds, on the golden samples inside the bundle. A bound is "
+        "the reference's own error in this precision times a constant margin; nothing loosens it.",
+        _table(("Component", "Tensor", "Noise (relative L2)", "Tolerance"), _tolerance_rows(manifest)),
+        f"Derived from: {manifest.tolerances[0].provenance}." if manifest.tolerances else "No golden samples.",
+        "## Provenance",
+        f"Weights SHA-256 `{source.weights_sha256}`; ONNX opset {manifest.opset}. Made with "
+        + ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
+        + ". `manifest.json` lists every file's hash.",
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _usage(manifest: Manifest) -> str:
+    feeds = ", ".join(f'"{spec.name}": {spec.name}' for spec in manifest.pipeline.inputs)
+    first = manifest.pipeline.outputs[0].name
+    return f"""## Run it
+
+```
+perceiver-run info .
+perceiver-run verify .
+perceiver-run bench .
+```
+
+```python
+from perceiver_runtime import open_session
+
+with open_session(".") as session:
+    {first} = session.run({{{feeds}}})["{first}"]
+```"""
+
+
+def _tensor_rows(manifest: Manifest) -> list[tuple[str, ...]]:
+    pipeline = manifest.pipeline
+    named = [("input", spec) for spec in pipeline.inputs] + [("output", spec) for spec in pipeline.outputs]
+    return [(_role(manifest, role, spec), f"`{spec.name}`", spec.dtype, _shape(spec)) for role, spec in named]
+
+
+def _role(manifest: Manifest, role: str, spec: TensorSpec) -> str:
+    return (
+        f"{role}, default {manifest.pipeline.defaults[spec.name]:g}"
+        if spec.name in manifest.pipeline.defaults
+        else role
+    )
+
+
+def _ranges(manifest: Manifest) -> str:
+    dimensions = manifest.profiles[0].dimensions if manifest.profiles else {}
+    return "\n".join(f"- `{symbol}`: {r.min} to {r.max}, typically {r.opt}" for symbol, r in dimensions.items())
+
+
+def _component_rows(manifest: Manifest) -> list[tuple[str, ...]]:
+    return [
+        (f"`{c.name}`", _runs(manifest, c), f"{c.parameters:,}", f"{c.flops / 1e6:,.1f}", c.precision)
+        for c in manifest.components
+    ]
+
+
+def _runs(manifest: Manifest, component: ComponentEntry) -> str:
+    steps = [step for step in manifest.pipeline.steps if step.component == component.name]
+    return ", ".join(f"per {s.chunk.size} {s.chunk.dimension}" if s.chunk else str(s.repeat) for s in steps)
+
+
+def _tolerance_rows(manifest: Manifest) -> list[tuple[str, ...]]:
+    return [(f"`{t.component}`", f"`{t.tensor}`", f"{t.noise:.2e}", f"{t.rel_l2:.2e}") for t in manifest.tolerances]
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"({', '.join(map(str, spec.shape))})"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = (header, tuple("---" for _ in header), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,51 @@
+"""Parameters and FLOPs of a component, read from its graph."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from perceiver_exporters.graph import products
+from perceiver_exporters.trace import PARAMETERS
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+
+def parameters(model: ir.Model) -> int:
+    """Trained parameters that the traced component reads; a tensor read twice counts once."""
+    return int(model.metadata_props[PARAMETERS])
+
+
+def flops(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) -> int:
+    """2 x multiply-accumulates of all matrix products and convolutions, at the profile's `opt` sizes."""
+    return sum(node_flops(node) for node in products(at_opt(model, inputs, profile).graph))
+
+
+def at_opt(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) -> ir.Model:
+    """A copy of the graph, sharing its tensors, in which every shape is a number: the profile's `opt`."""
+    fixed = model.clone()
+    for node in fixed.graph:
+        for value in node.outputs:
+            value.shape = None
+    shapes = {spec.name: profile.shapes(spec)[1] for spec in inputs}
+    for value in fixed.graph.inputs:
+        value.shape = ir.Shape(shapes[str(value.name)])
+    common.ShapeInferencePass()(fixed)
+    return fixed
+
+
+def node_flops(node: ir.Node) -> int:
+    """2 x multiply-accumulates of one MatMul, Gemm or Conv whose shapes are known."""
+    output = _size(node.outputs[0])
+    first, second = node.inputs[0], node.inputs[1]
+    if node.op_type == "Conv":
+        return 2 * math.prod(output) * math.prod(_size(second)[1:])
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", False)
+    return 2 * math.prod(output) * _size(first)[-2 if transposed else -1]
+
+
+def _size(value: ir.Value | None) -> tuple[int, ...]:
+    if value is None or value.shape is None or not value.shape.is_static():
+        raise ValueError(f"shape inference left {value} open")
+    return tuple(value.shape.numpy())

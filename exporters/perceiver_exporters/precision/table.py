@@ -1,0 +1,41 @@
+"""The precisions, by name. Adding one is a module with its rewrite and emulation, and an entry here."""
+
+from __future__ import annotations
+
+from perceiver_exporters.precision.emulation import half, quantized, single
+from perceiver_exporters.precision.fp16 import rewrite as to_fp16
+from perceiver_exporters.precision.fp32 import rewrite as to_fp32
+from perceiver_exporters.precision.int8 import rewrite as to_int8
+from perceiver_exporters.precision.precision import Precision
+
+_ALL = (
+    Precision(
+        name="fp32",
+        summary="single precision, as PyTorch computes",
+        rewrite=to_fp32,
+        emulate=single,
+        margin=8.0,
+        floor=2.0**-21,
+        share=1.0,
+    ),
+    Precision(
+        name="fp16",
+        summary="half-precision weights and matrix products; normalisation and softmax in single precision",
+        rewrite=to_fp16,
+        emulate=half,
+        margin=3.0,
+        floor=2.0**-12,
+        share=1.0,
+    ),
+    Precision(
+        name="int8",
+        summary="8-bit weights and activations in products with a constant weight; the rest in single precision",
+        rewrite=to_int8,
+        emulate=quantized,
+        margin=2.0,
+        floor=2.0**-8,
+        share=0.99,
+        calibrated=True,
+    ),
+)
+PRECISIONS: dict[str, Precision] = {precision.name: precision for precision in _ALL}

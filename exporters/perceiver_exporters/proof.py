@@ -1,0 +1,75 @@
+"""Proof of precision: what the graph's matrix products really read, whatever the graph is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from perceiver_exporters.count import at_opt, node_flops
+from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.precision import Precision
+from perceiver_runtime.errors import CheckError
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
+
+
+@dataclass(frozen=True)
+class PrecisionProof:
+    """Shares of FLOPs in the asked precision: of products with a constant weight, and of all products."""
+
+    component: str
+    precision: str
+    weighted: float
+    overall: float
+    products: int
+
+
+def prove(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, precision: Precision) -> PrecisionProof:
+    """Measure the shares in a rewritten graph. Raises CheckError if too few weighted FLOPs are in that precision."""
+    nodes = list(products(at_opt(model, inputs, profile).graph))
+    weighted = [node for node in nodes if has_constant_weight(node)]
+    holds = _HOLDS[precision.name]
+    proof = PrecisionProof(
+        component=str(model.graph.name),
+        precision=precision.name,
+        weighted=_share(weighted, holds),
+        overall=_share(nodes, holds),
+        products=len(nodes),
+    )
+    if proof.weighted < precision.share:
+        raise CheckError(
+            f"component {proof.component}: expected {precision.share:.0%} of the weighted matrix FLOPs in "
+            f"{precision.name}, found {proof.weighted:.1%}; the graph is not what its label says"
+        )
+    return proof
+
+
+def _share(nodes: list[ir.Node], holds: Callable[[ir.Node], bool]) -> float:
+    total = sum(node_flops(node) for node in nodes)
+    return sum(node_flops(node) for node in nodes if holds(node)) / total if total else 1.0
+
+
+def _reads(dtype: ir.DataType) -> Callable[[ir.Node], bool]:
+    return lambda node: all(value is not None and value.dtype == dtype for value in node.inputs[:2])
+
+
+def _reads_integers(node: ir.Node) -> bool:
+    """Both operands come out of a DequantizeLinear that reads 8-bit integers."""
+    return all(_is_dequantized(value) for value in node.inputs[:2])
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return False
+    return node.inputs[0].dtype in _INTEGERS
+
+
+_HOLDS: dict[str, Callable[[ir.Node], bool]] = {
+    "fp32": _reads(ir.DataType.FLOAT),
+    "fp16": _reads(ir.DataType.FLOAT16),
+    "int8": _reads_integers,
+}

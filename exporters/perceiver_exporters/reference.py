@@ -1,0 +1,156 @@
+"""The PyTorch side of every comparison: a cut run step by step, as the pipeline says, in any floating point type."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perceiver_exporters.component import Component, Cut
+from perceiver_runtime.errors import FeedError
+from perceiver_runtime.pipeline import Chunk, Pipeline, Step
+from perceiver_runtime.tensors import Array, TensorSpec
+
+Tensors = dict[str, Tensor]
+Scope = Callable[[str], AbstractContextManager[object]]
+"""Given a component's name, the context in which one application of it runs: where an emulation hooks in."""
+
+
+@dataclass(frozen=True)
+class Application:
+    """One run of a component: `first` is true for the first repetition and piece of its first step."""
+
+    component: str
+    first: bool
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that one run of the reference produced: all values by name, all applications in order."""
+
+    values: Mapping[str, Array]
+    applications: tuple[Application, ...]
+
+    def first(self, component: str) -> Application:
+        """The first application of a component: the one that golden samples keep."""
+        return next(a for a in self.applications if a.component == component and a.first)
+
+
+class Reference:
+    """A cut's modules, ready to run in `dtype`; modules are copied only if their type has to change.
+
+    Modules that share tensors share them still in the copy. `scope` wraps each application.
+    """
+
+    def __init__(self, cut: Cut, dtype: torch.dtype = torch.float32, scope: Scope = lambda _: nullcontext()) -> None:
+        modules = [component.module for component in cut.components]
+        if dtype != torch.float32:
+            modules = [module.to(dtype) for module in copy.deepcopy(modules)]
+        self.cut = cut
+        self._dtype = dtype
+        self._scope = scope
+        self._modules: dict[str, nn.Module] = {
+            component.name: module.eval() for component, module in zip(cut.components, modules, strict=True)
+        }
+
+    def run(self, feeds: Mapping[str, Array]) -> Trace:
+        """Run the whole pipeline on one sample."""
+        values: Tensors = {}
+        applications = tuple(self.applications(feeds, values))
+        return Trace({name: _array(value) for name, value in values.items()}, applications)
+
+    def applications(self, feeds: Mapping[str, Array], values: Tensors | None = None) -> Iterator[Application]:
+        """Run the pipeline, yielding each application as it happens; `values` is filled along the way."""
+        values = {} if values is None else values
+        values.update({name: self._tensor(a) for name, a in complete(self.cut.pipeline, feeds).items()})
+        seen: set[str] = set()
+        for step in self.cut.pipeline.steps:
+            for application in self._step(step, values):
+                first = application.component not in seen
+                seen.add(application.component)
+                yield Application(application.component, first, application.inputs, application.outputs)
+
+    def apply(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one component on inputs of its own (teacher-forced)."""
+        outputs = self._apply(self.cut.component(component), {n: self._tensor(a) for n, a in inputs.items()})
+        return {name: _array(value) for name, value in outputs.items()}
+
+    def _step(self, step: Step, values: Tensors) -> Iterator[Application]:
+        """A loop over repetitions or over pieces: a step has one of them at most."""
+        component = self.cut.component(step.component)
+        state = {name: values[value] for name, value in step.inputs.items()}
+        made: list[Tensors] = []
+        for piece in _pieces(step, component, state):
+            inputs = {**state, **piece}
+            outputs = self._apply(component, inputs)
+            yield Application(step.component, False, _arrays(inputs), _arrays(outputs))
+            state.update({target: outputs[name] for name, target in step.carry.items()})
+            made.append(outputs)
+        joined = _join(step.chunk, component, made)
+        values.update({value: joined[name] for name, value in step.outputs.items()})
+
+    def _apply(self, component: Component, inputs: Tensors) -> Tensors:
+        with torch.no_grad(), self._scope(component.name):
+            result = self._modules[component.name](*(inputs[spec.name] for spec in component.inputs))
+        made = result if isinstance(result, tuple) else (result,)
+        return {spec.name: tensor for spec, tensor in zip(component.outputs, made, strict=True)}
+
+    def _tensor(self, array: Array) -> Tensor:
+        tensor = torch.tensor(array)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def complete(pipeline: Pipeline, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The feeds with inputs that may be left out filled with their defaults. Raises FeedError if one is missing."""
+    if missing := [s.name for s in pipeline.inputs if s.name not in feeds and s.name not in pipeline.defaults]:
+        raise FeedError(f"reference inputs lack {', '.join(missing)}; got {', '.join(feeds)}")
+    sizes = {
+        symbol: size
+        for spec in pipeline.inputs
+        if spec.name in feeds
+        for symbol, size in zip(spec.shape, feeds[spec.name].shape, strict=True)
+        if isinstance(symbol, str)
+    }
+    return {s.name: feeds[s.name] if s.name in feeds else _default(s, pipeline, sizes) for s in pipeline.inputs}
+
+
+def _default(spec: TensorSpec, pipeline: Pipeline, sizes: Mapping[str, int]) -> Array:
+    return np.full(spec.resolve(sizes), pipeline.defaults[spec.name], spec.dtype)
+
+
+def _pieces(step: Step, component: Component, state: Tensors) -> Iterator[Tensors]:
+    """For each piece, the inputs that have the chunked dimension, sliced; nothing for each plain repetition."""
+    if step.chunk is None:
+        yield from ({} for _ in range(step.repeat))
+        return
+    chunk = step.chunk
+    axes = {s.name: s.shape.index(chunk.dimension) for s in component.inputs if chunk.dimension in s.shape}
+    whole = {name: state[name] for name in axes}
+    total = next(whole[name].shape[axis] for name, axis in axes.items())
+    for start in range(0, total, chunk.size):
+        size = min(chunk.size, total - start)
+        yield {name: whole[name].narrow(axis, start, size) for name, axis in axes.items()}
+
+
+def _join(chunk: Chunk | None, component: Component, pieces: list[Tensors]) -> Tensors:
+    """Outputs that have the chunked dimension concatenated along it; of all others the last piece's."""
+    joined = dict(pieces[-1])
+    for spec in component.outputs:
+        if chunk is not None and chunk.dimension in spec.shape:
+            joined[spec.name] = torch.cat([p[spec.name] for p in pieces], dim=spec.shape.index(chunk.dimension))
+    return joined
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().numpy()
+
+
+def _arrays(tensors: Tensors) -> dict[str, Array]:
+    return {name: _array(tensor) for name, tensor in tensors.items()}

@@ -1,0 +1,61 @@
+"""Golden samples: what the reference makes of real inputs in FP64, stored in the types that the specs promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from perceiver_exporters.component import Cut
+from perceiver_exporters.reference import Reference, complete
+from perceiver_runtime.golden import Application, GoldenSample, sample_path
+from perceiver_runtime.tensors import Array, TensorSpec
+
+
+def make_samples(cut: Cut, feeds: Iterable[Mapping[str, Array]]) -> tuple[GoldenSample, ...]:
+    """Run the reference in FP64 on each feed.
+
+    A component's outputs are computed from its inputs as they are stored, so that they belong together exactly.
+    """
+    exact = Reference(cut, torch.float64)
+    return tuple(_sample(cut, exact, sample) for sample in feeds)
+
+
+def save_samples(samples: tuple[GoldenSample, ...], directory: Path) -> tuple[str, ...]:
+    """Write one file per sample, and return their paths inside the bundle."""
+    paths = tuple(sample_path(i) for i in range(len(samples)))
+    for path, sample in zip(paths, samples, strict=True):
+        (directory / path).parent.mkdir(exist_ok=True)
+        save_file({k: np.ascontiguousarray(v) for k, v in sample.tensors().items()}, directory / path)
+    return paths
+
+
+def _sample(cut: Cut, exact: Reference, feeds: Mapping[str, Array]) -> GoldenSample:
+    given = complete(cut.pipeline, feeds)
+    trace = exact.run(given)
+    components = {}
+    for component in cut.components:
+        inputs = _stored(component.inputs, trace.first(component.name).inputs)
+        components[component.name] = Application(
+            inputs, _stored(component.outputs, exact.apply(component.name, inputs))
+        )
+    names = {*(spec.name for spec in cut.pipeline.outputs), *cut.pipeline.encoded}
+    values = {name: _stored_value(cut, name, trace.values[name]) for name in sorted(names)}
+    return GoldenSample(given, values, components)
+
+
+def _stored(specs: tuple[TensorSpec, ...], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {spec.name: arrays[spec.name].astype(spec.dtype) for spec in specs}
+
+
+def _stored_value(cut: Cut, value: str, array: Array) -> Array:
+    """The value in the type of the graph output that makes it."""
+    for step in cut.pipeline.steps:
+        for output, name in step.outputs.items():
+            if name == value:
+                spec = next(s for s in cut.component(step.component).outputs if s.name == output)
+                return array.astype(spec.dtype)
+    raise KeyError(value)

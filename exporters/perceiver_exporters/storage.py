@@ -1,0 +1,95 @@
+"""Where weights lie: small ones in the graph, large ones beside it, and what two components share stored once.
+
+| Weights | Stored in |
+|---|---|
+| tensors of 1 KB and more that several components hold | `onnx/shared.weights` |
+| the other tensors of 1 KB and more of a component holding 16 MB or more | `onnx/<component>.weights` |
+| everything else | the graph itself |
+
+A file that belongs to one component stays bit-identical when another component is trained further. External files
+are mapped by the backends rather than parsed, and lie beside the graphs, where ONNX looks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+SHARED = "shared.weights"
+LEAST_TENSOR = 1 << 10
+LEAST_COMPONENT = 16 << 20
+ALIGNMENT = 4096
+"""Mapped regions must start on a page for backends that map each tensor by itself."""
+
+
+def save_graphs(graphs: Mapping[str, ir.Model], directory: Path) -> dict[str, str]:
+    """Write each component's graph to `directory/onnx`, and its external weights. Returns paths by component.
+
+    The same graphs give the same bytes.
+    """
+    folder = directory / "onnx"
+    folder.mkdir()
+    large = {name: _large(graph) for name, graph in graphs.items()}
+    holders = Counter(digest for tensors in large.values() for digest in set(tensors.values()))
+    shared = _Region(folder / SHARED)
+    for name, graph in graphs.items():
+        own = _Region(folder / f"{name}.weights")
+        external = sum(_bytes(value) for value in large[name]) >= LEAST_COMPONENT
+        for value, digest in large[name].items():
+            if holders[digest] > 1:
+                shared.move(value, digest)
+            elif external:
+                own.move(value, digest)
+        (folder / f"{name}.onnx").write_bytes(ir.to_proto(graph).SerializeToString(deterministic=True))
+    return {name: f"onnx/{name}.onnx" for name in graphs}
+
+
+class _Region:
+    """An external file under construction: tensors of equal content share one place in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offsets: dict[str, int] = {}
+
+    def move(self, value: ir.Value, digest: str) -> None:
+        """Replace the initializer's tensor by a reference into this file, appending its bytes if they are new."""
+        tensor = _tensor(value)
+        content = tensor.tobytes()
+        if digest not in self._offsets:
+            self._offsets[digest] = self._append(content)
+        value.const_value = ir.ExternalTensor(
+            self._path.name,
+            self._offsets[digest],
+            len(content),
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=str(value.name),
+            base_dir=self._path.parent,
+        )
+
+    def _append(self, content: bytes) -> int:
+        with self._path.open("ab") as file:
+            offset = -(-file.tell() // ALIGNMENT) * ALIGNMENT
+            file.truncate(offset)
+            file.seek(offset)
+            file.write(content)
+        return offset
+
+
+def _large(graph: ir.Model) -> dict[ir.Value, str]:
+    """The initializers worth moving, each with the hash of its content."""
+    values = (value for value in graph.graph.initializers.values() if _bytes(value) >= LEAST_TENSOR)
+    return {value: hashlib.sha256(_tensor(value).tobytes()).hexdigest() for value in values}
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol:
+    assert value.const_value is not None  # an initializer of a traced graph always has its data
+    return value.const_value
+
+
+def _bytes(value: ir.Value) -> int:
+    return _tensor(value).nbytes
