@@ -42,8 +42,20 @@ class CheckpointError(PerceiverError):
     exit_code = 3
 
 
+class DatasetError(PerceiverError):
+    """Labelled data can't be read, or arrays to be scored do not fit each other."""
+
+    exit_code = 3
+
+
 class FeedError(PerceiverError):
     """Arrays given to a session do not match its inputs in name, rank, size or dtype."""
+
+    exit_code = 3
+
+
+class BuildError(PerceiverError):
+    """TensorRT refused to make an engine of a bundle's graph."""
 
     exit_code = 3
 

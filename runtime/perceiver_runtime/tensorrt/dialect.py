@@ -1,0 +1,69 @@
+"""The one table of what differs between versions of TensorRT. All other code asks it and never a version number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.tensorrt.api import module_kind
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one line of TensorRT can do that another can't.
+
+    `opset` is the newest ONNX operator set its parser takes. `attention`: ONNX `Attention` becomes a layer that may
+    be told to decompose. `timing_cache`: kernel timings can be kept between builds. `capability_targets`: engines
+    can be built for GPUs that are not in this machine. `graphs`: whether the application captures CUDA graphs from
+    a stream, or the execution context does it itself.
+    """
+
+    name: str
+    module: str
+    since: tuple[int, int]
+    opset: int
+    attention: bool
+    timing_cache: bool
+    capability_targets: bool
+    graphs: Literal["capture", "context"]
+
+    @property
+    def major(self) -> int:
+        """The major version: engines do not cross it, unless built version compatible."""
+        return self.since[0]
+
+
+DIALECTS = (
+    Dialect("TensorRT-RTX 1", "tensorrt_rtx", (1, 0), 24, True, False, True, "context"),
+    Dialect("TensorRT 11", "tensorrt", (11, 0), 24, True, True, False, "capture"),
+    Dialect("TensorRT 10.14", "tensorrt", (10, 14), 23, True, True, False, "capture"),
+    Dialect("TensorRT 10.3", "tensorrt", (10, 3), 20, False, True, False, "capture"),
+)
+"""Newest first: a version speaks the first dialect of its module that is not newer than itself."""
+
+_RUNTIMES = {"tensorrt_lean": "tensorrt", "tensorrt_dispatch": "tensorrt"}
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Major and minor of a version such as `10.16.1.11`."""
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+def dialect(trt: ModuleType) -> Dialect:
+    """The dialect of a loaded module. Raises UnavailableError for a version older than all of the table."""
+    return dialect_of(module_kind(trt), str(trt.__version__))
+
+
+def dialect_of(module: str, version: str) -> Dialect:
+    """The dialect of a module by name and version."""
+    family = _RUNTIMES.get(module, module)
+    for row in DIALECTS:
+        if row.module == family and row.since <= version_of(version):
+            return row
+    raise UnavailableError(
+        f"{module} {version}: expected TensorRT 10.3 or newer (strongly typed networks), or TensorRT-RTX; "
+        "upgrade TensorRT, or on a Jetson upgrade to JetPack 6.1"
+    )

@@ -1,0 +1,158 @@
+"""The JSON beside an engine: what it was built from, by what, for which GPU. Read before the engine is deserialised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from perceiver_runtime import schema
+from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.tensorrt.dialect import version_of
+from perceiver_runtime.tensors import Profile
+
+SIDECAR_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Identity of one engine.
+
+    `compute_capabilities` are those it runs on (`8.7`); `graph_sha256` covers the ONNX file and its external
+    weights; `products` counts the network's matrix products by the type of their operands, which a strongly
+    typed build keeps: the proof of precision that needs no GPU. `device_bytes` is what one execution context asks
+    for, known only where the engine could be deserialised after the build.
+    """
+
+    schema_version: int
+    component: str
+    module: str
+    tensorrt: str
+    compute_capabilities: tuple[str, ...]
+    platform: str
+    graph_sha256: str
+    engine_sha256: str
+    engine_bytes: int
+    profiles: tuple[Profile, ...]
+    flags: tuple[str, ...]
+    workspace_bytes: int
+    products: Mapping[str, int]
+    jetpack: str | None = None
+    device: str | None = None
+    device_bytes: int | None = None
+
+    @property
+    def version_compatible(self) -> bool:
+        """Whether a newer TensorRT may run it."""
+        return "VERSION_COMPATIBLE" in self.flags
+
+
+@dataclass(frozen=True)
+class DeviceIdentity:
+    """What an engine is held against: the TensorRT and the GPU of this machine."""
+
+    module: str
+    tensorrt: str
+    compute_capability: str
+    platform: str
+    jetpack: str | None = None
+
+
+def engine_path(target: str, component: str) -> str:
+    """Path of an engine inside its bundle."""
+    return f"engines/{target}/{component}.plan"
+
+
+def sidecar_path(target: str, component: str) -> str:
+    """Path of an engine's sidecar inside its bundle."""
+    return f"engines/{target}/{component}.json"
+
+
+def write_sidecar(path: Path, sidecar: Sidecar) -> None:
+    """Write it as sorted, indented JSON."""
+    path.write_text(json.dumps(schema.encode(sidecar), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Read it. Raises BundleError if it is missing, no JSON, of another schema, or incomplete."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: expected an engine's sidecar, got {error}; build the engine again") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SIDECAR_SCHEMA:
+        raise BundleError(f"{path}: sidecar schema {version}; this runtime reads {SIDECAR_SCHEMA}; build again")
+    return schema.decode(Sidecar, content, str(path))
+
+
+def graph_sha256(manifest: Manifest, component: str) -> str:
+    """Hash over a component's ONNX file and everything beside it that is no other component's graph: its weights."""
+    own = manifest.component(component).onnx
+    graphs = {entry.onnx for entry in manifest.components}
+    folder = PurePosixPath(own).parent
+    used = {p: f.sha256 for p, f in manifest.files.items() if p == own or (p not in graphs and _below(p, folder))}
+    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
+
+
+def check_identity(sidecar: Sidecar, identity: DeviceIdentity, graph: str) -> None:
+    """Hold an engine against this machine and its graph before anything deserialises it.
+
+    Raises BundleError if the graph has changed since the build, UnavailableError if the engine is another machine's.
+    """
+    if sidecar.graph_sha256 != graph:
+        raise BundleError(
+            f"engine {sidecar.component}: built from graph {sidecar.graph_sha256[:12]}, the bundle holds {graph[:12]}; "
+            "build the engine again"
+        )
+    for what, expected, got in differences(sidecar, identity):
+        raise UnavailableError(
+            f"engine {sidecar.component}: built for {what} {expected}, this machine has {got}; "
+            "build it here: perceiver-run build BUNDLE"
+        )
+
+
+def differences(sidecar: Sidecar, identity: DeviceIdentity) -> list[tuple[str, str, str]]:
+    """What keeps an engine off a machine: (what, of the engine, of the machine)."""
+    capabilities = ", ".join(sidecar.compute_capabilities)
+    checks = (
+        (
+            "module",
+            _family(sidecar.module),
+            _family(identity.module),
+            _family(sidecar.module) == _family(identity.module),
+        ),
+        ("TensorRT", sidecar.tensorrt, identity.tensorrt, _version_fits(sidecar, identity)),
+        (
+            "compute capability",
+            capabilities,
+            identity.compute_capability,
+            identity.compute_capability in sidecar.compute_capabilities,
+        ),
+        ("platform", sidecar.platform, identity.platform, sidecar.platform == identity.platform),
+        ("JetPack", str(sidecar.jetpack), str(identity.jetpack), _jetpack_fits(sidecar, identity)),
+    )
+    return [(what, expected, got) for what, expected, got, fits in checks if not fits]
+
+
+def _family(module: str) -> str:
+    """The lean and dispatch runtimes run `tensorrt`'s engines."""
+    return module.removesuffix("_lean").removesuffix("_dispatch")
+
+
+def _version_fits(sidecar: Sidecar, identity: DeviceIdentity) -> bool:
+    """The very version; of a version-compatible engine that one or newer, from the same or the next major version."""
+    if not sidecar.version_compatible:
+        return sidecar.tensorrt == identity.tensorrt
+    built, here = version_of(sidecar.tensorrt), version_of(identity.tensorrt)
+    return built <= here and here[0] - built[0] <= 1
+
+
+def _jetpack_fits(sidecar: Sidecar, identity: DeviceIdentity) -> bool:
+    return sidecar.jetpack is None or sidecar.version_compatible or sidecar.jetpack == identity.jetpack
+
+
+def _below(path: str, folder: PurePosixPath) -> bool:
+    return folder in PurePosixPath(path).parents
