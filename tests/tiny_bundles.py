@@ -115,8 +115,14 @@ def full_model(seed: int = 0) -> Model:
             {"one": np.array([1]), "k": k},
             lambda keys, total: {"total_out": total + (keys * k).sum(1), "scaled": keys * k},
         ),
-        Part("head", (latents,), (_f32("logits", "batch", 5, 2),), (helper.make_node("MatMul", ["latents", "a"], ["logits"]),),
-            {"a": a}, lambda latents: {"logits": latents @ a}),
+        Part(
+            "head",
+            (latents,),
+            (_f32("logits", "batch", 5, 2),),
+            (helper.make_node("MatMul", ["latents", "a"], ["logits"]),),
+            {"a": a},
+            lambda latents: {"logits": latents @ a},
+        ),
         Part(
             "query",
             (_f32("queries", "batch", "q", 4), latents, _f32("total", "batch", 4)),
@@ -131,7 +137,7 @@ def full_model(seed: int = 0) -> Model:
             {"one": np.array([1]), "w": q},
             lambda queries, latents, total: {"answers": ((queries * total[:, None]) @ q) @ latents.swapaxes(1, 2)},
         ),
-    )  # fmt: skip
+    )
     steps = (
         Step("encoder", {"x": "x", "mask": "mask"}, {"latents": "latents"}, "encode"),
         Step("start", {"x": "x"}, {"total": "total"}, "encode"),
@@ -187,12 +193,7 @@ def reference(model: Model, given: Mapping[str, Array]) -> Arrays:
     values = dict(given)
     for spec in model.pipeline.inputs:
         if spec.name not in values:
-            sizes = {
-                s: size
-                for o in model.pipeline.inputs
-                if o.name in given
-                for s, size in zip(o.shape, given[o.name].shape)
-            }
+            sizes = _sizes(model, given)
             values[spec.name] = np.full(spec.resolve(sizes), model.pipeline.defaults[spec.name], spec.dtype)
     for step in model.pipeline.steps:
         inputs = {graph: values[value] for graph, value in step.inputs.items()}
@@ -201,6 +202,11 @@ def reference(model: Model, given: Mapping[str, Array]) -> Arrays:
             inputs |= {graph: outputs[output] for output, graph in step.carry.items()}
         values |= {value: outputs[graph] for graph, value in step.outputs.items()}
     return values
+
+
+def _sizes(model: Model, given: Mapping[str, Array]) -> dict[str, int]:
+    shapes = [(spec.shape, given[spec.name].shape) for spec in model.pipeline.inputs if spec.name in given]
+    return {str(s): n for symbols, shape in shapes for s, n in zip(symbols, shape, strict=True)}
 
 
 def write(directory: Path, model: Model, given: Mapping[str, Array], tolerance: float = 1e-5) -> Path:

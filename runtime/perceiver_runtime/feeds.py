@@ -14,40 +14,62 @@ from perceiver_runtime.tensors import Profile, TensorSpec
 
 
 def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
-    """Sizes of all symbolic dimensions. Raises FeedError naming what was expected and what came."""
+    """Sizes of all symbolic dimensions, in the program's order; `check_sizes` holds them against the profiles.
+
+    Raises FeedError naming what was expected and what came. Every run comes through here: no NumPy call but
+    attributes, no loop but the one over the inputs.
+    """
     sizes: dict[str, int] = {}
-    for name, array in feeds.items():
-        spec = program.specs.get(name)
-        if spec is None:
-            raise FeedError(_unknown(name, program))
-        _check_array(spec, array)
-        for symbol, size in zip(spec.shape, array.shape, strict=True):
-            if (expected := symbol if isinstance(symbol, int) else sizes.setdefault(symbol, size)) != size:
-                raise FeedError(_disagreement(spec, array, symbol, expected))
-    for spec in program.inputs:
-        if spec.name not in feeds:
-            _check_default(program, spec, sizes)
-    if not any(_within(sizes, profile) for profile in program.profiles):
-        _check_sizes(sizes, program.profiles)
+    known = 0
+    for name, (spec, dtype) in program.specs.items():
+        array = feeds.get(name)
+        if array is None:
+            continue
+        known += 1
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != len(spec.shape):
+            raise FeedError(_misfit(spec, array))
+        for symbol, size in zip(spec.shape, array.shape):  # noqa: B905 - ranks are equal
+            if (symbol if isinstance(symbol, int) else sizes.setdefault(symbol, size)) != size:
+                raise FeedError(_disagreement(spec, array, symbol, sizes))
+    if known != len(feeds):
+        raise FeedError(_unknown(feeds, program))
     return sizes
 
 
-def _check_array(spec: TensorSpec, array: Any) -> None:
+def check_sizes(program: Program, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:
+    """Inputs that are left to their default. Raises FeedError for a missing input, or sizes in no profile."""
+    missing = [spec for spec in program.inputs if spec.name not in feeds]
+    for spec in missing:
+        _check_default(program, spec, sizes)
+    for symbol, size in sizes.items():
+        _check_range(symbol, size, program.profiles)
+    if program.profiles and not any(_within(sizes, profile) for profile in program.profiles):
+        raise FeedError(
+            f"{', '.join(f'{s} = {n}' for s, n in sizes.items())}: no single profile of "
+            f"{', '.join(p.name for p in program.profiles)} takes these sizes together"
+        )
+    return frozenset(spec.name for spec in missing)
+
+
+def _misfit(spec: TensorSpec, array: Any) -> str:
     if not isinstance(array, np.ndarray):
-        raise FeedError(f"{spec.name}: expected a NumPy array {spec}, got {type(array).__name__}")
-    if array.dtype.name != spec.dtype:
-        raise FeedError(f"{spec.name}: expected {spec}, got dtype {array.dtype}; cast it: .astype(np.{spec.dtype})")
-    if array.ndim != spec.rank:
-        raise FeedError(f"{spec.name}: expected rank {spec.rank} ({spec}), got rank {array.ndim}: {list(array.shape)}")
+        return f"{spec.name}: expected a NumPy array {spec}, got {type(array).__name__}"
+    if array.dtype != spec.dtype:
+        return f"{spec.name}: expected {spec}, got dtype {array.dtype}; cast it: .astype(np.{spec.dtype})"
+    return f"{spec.name}: expected rank {spec.rank} ({spec}), got rank {array.ndim}: {list(array.shape)}"
 
 
-def _disagreement(spec: TensorSpec, array: Any, symbol: int | str, expected: int) -> str:
+def _disagreement(spec: TensorSpec, array: Any, symbol: int | str, sizes: Mapping[str, int]) -> str:
     if isinstance(symbol, int):
-        return f"{spec.name}: expected {spec}, got shape {list(array.shape)}: {expected} is fixed in this bundle"
-    return f"{spec.name}: expected {spec} with {symbol} = {expected} as in the other inputs, got {list(array.shape)}"
+        return f"{spec.name}: expected {spec}, got shape {list(array.shape)}: {symbol} is fixed in this bundle"
+    return f"{spec.name}: expected {spec} with {symbol} = {sizes[symbol]} as elsewhere, got shape {list(array.shape)}"
 
 
-def _unknown(name: str, program: Program) -> str:
+def _unknown(feeds: Mapping[str, Any], program: Program) -> str:
+    for name, array in feeds.items():
+        if name in program.specs and array is None:
+            return _misfit(program.specs[name][0], array)
+    name = next(name for name in feeds if name not in program.specs)
     close = difflib.get_close_matches(name, program.specs, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{program.title}: no input {name!r}; expected {', '.join(program.specs)}{hint}"
@@ -66,15 +88,8 @@ def _within(sizes: Mapping[str, int], profile: Profile) -> bool:
     return all(size in profile.dimensions[s] for s, size in sizes.items() if s in profile.dimensions)
 
 
-def _check_sizes(sizes: Mapping[str, int], profiles: tuple[Profile, ...]) -> None:
-    """No profile takes these sizes: say which size is outside of which range."""
-    for symbol, size in sizes.items():
-        ranges = [profile.dimensions[symbol] for profile in profiles if symbol in profile.dimensions]
-        if size < 1 or (ranges and not any(size in allowed for allowed in ranges)):
-            allowed = " or ".join(f"{r.min} to {r.max}" for r in ranges) or "at least 1"
-            raise FeedError(f"{symbol} = {size}; this bundle takes {allowed}")
-    if profiles:
-        raise FeedError(
-            f"{', '.join(f'{s} = {n}' for s, n in sizes.items())}: no single profile of "
-            f"{', '.join(p.name for p in profiles)} takes these sizes together"
-        )
+def _check_range(symbol: str, size: int, profiles: tuple[Profile, ...]) -> None:
+    ranges = [profile.dimensions[symbol] for profile in profiles if symbol in profile.dimensions]
+    if size < 1 or (ranges and not any(size in allowed for allowed in ranges)):
+        allowed = " or ".join(f"{r.min} to {r.max}" for r in ranges) or "at least 1"
+        raise FeedError(f"{symbol} = {size}; this bundle takes {allowed}")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.pipeline import Step
@@ -29,9 +31,9 @@ class Program:
     profiles: tuple[Profile, ...]
 
     @cached_property
-    def specs(self) -> Mapping[str, TensorSpec]:
-        """What may be given, by name."""
-        return {spec.name: spec for spec in (*self.accepted, *self.inputs)}
+    def specs(self) -> Mapping[str, tuple[TensorSpec, np.dtype[np.generic]]]:
+        """What may be given, by name, with its type."""
+        return {spec.name: (spec, np.dtype(spec.dtype)) for spec in (*self.accepted, *self.inputs)}
 
 
 def run_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:

@@ -13,7 +13,7 @@ from perceiver_runtime.backends import open_backend
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import FeedError, UsageError
-from perceiver_runtime.feeds import check_feeds
+from perceiver_runtime.feeds import check_feeds, check_sizes
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.plan import Plan, Record
 from perceiver_runtime.program import Program, component_program, decode_program, encode_program, run_program
@@ -22,7 +22,7 @@ from perceiver_runtime.tensors import Array, TensorSpec
 PLANS_KEPT = 8
 
 Feeds = Mapping[str, Array]
-PlanKey = tuple[Program, frozenset[tuple[str, int]], frozenset[str]]
+PlanKey = tuple[Program, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
 def open_session(path: str | Path, backend: str = "auto", threads: int | None = None) -> Session:
@@ -124,12 +124,12 @@ class Session:
         return self._plan(program, sizes, feeds).run(feeds, record)
 
     def _plan(self, program: Program, sizes: Mapping[str, int], feeds: Feeds) -> Plan:
-        """The plan for these sizes: one of the last few, or a new one."""
-        filled = frozenset(spec.name for spec in program.inputs if spec.name not in feeds)
-        key = program, frozenset(sizes.items()), filled
+        """The plan for these sizes: one of the last few, or a new one if the bundle takes them."""
+        key = program, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(program.specs) else ()
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
+                filled = check_sizes(program, feeds, sizes)
                 plan = Plan(program, self._executables, self._device, sizes, filled)
                 self._plans[key] = plan
                 if len(self._plans) > PLANS_KEPT:
