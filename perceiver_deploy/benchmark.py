@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from perceiver_deploy.source import Model, resolve
+from perceiver_deploy.source import Model, reference_of
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
@@ -52,9 +52,7 @@ def benchmark(
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     with open_session(bundle, threads=threads) as session:
-        source = session.manifest.source
-        model = resolve(reference or source.name)
-        _require_same_weights(model, source.weights_sha256, source.name)
+        model = reference_of(session.manifest.source, reference)
         feeds = _rows(load_golden(session.bundle)[0].feeds, batch)
         return compare(session, model, feeds, rounds, threads)
 
@@ -102,13 +100,3 @@ def _rows(feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
     if not 1 <= batch <= available:
         raise UsageError(f"batch: expected 1 to {available} (the rows of the bundle's golden sample), got {batch}")
     return {name: array[:batch] for name, array in feeds.items()}
-
-
-def _require_same_weights(model: Model, expected: str, source: str) -> None:
-    from perceiver_exporters.weights import weights_sha256
-
-    if (got := weights_sha256(model.module)) != expected:
-        raise UsageError(
-            f"reference: expected the weights that the bundle was made from ({source}, {expected[:12]}), "
-            f"got {model.name} with {got[:12]}; name the right checkpoint with --reference"
-        )

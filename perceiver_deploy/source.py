@@ -57,6 +57,20 @@ def resolve(source: str, seed: int = 0) -> Model:
     raise UsageError(f"source: expected a model of the zoo or a checkpoint directory, got {source!r}; {hint}")
 
 
+def reference_of(source: Source, name: str | None = None) -> Model:
+    """The model that a bundle of this source was made from, found by `name` (None: the source's own).
+
+    Raises UsageError if it has other weights than the bundle, and what `resolve` raises.
+    """
+    model = resolve(name or source.name)
+    if (got := weights_sha256(model.module)) != source.weights_sha256:
+        raise UsageError(
+            f"reference: expected the weights that the bundle was made from ({source.name}, {source.weights_sha256[:12]}), "
+            f"got {model.name} with {got[:12]}; name the right checkpoint with --reference"
+        )
+    return model
+
+
 def blueprint(model: Model) -> Blueprint:
     """Cut a model and give it inputs: real ones from its dataset, or random ones of the right shapes."""
     family, data = model.family, model.dataset
