@@ -65,7 +65,7 @@ def reference_of(source: Source, name: str | None = None) -> Model:
     model = resolve(name or source.name)
     if (got := weights_sha256(model.module)) != source.weights_sha256:
         raise UsageError(
-            f"reference: expected the weights that the bundle was made from ({source.name}, {source.weights_sha256[:12]}), "
+            f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), "
             f"got {model.name} with {got[:12]}; name the right checkpoint with --reference"
         )
     return model
