@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 from perceiver_deploy.models.config import CrossAttentionConfig, ProcessorConfig
 
+# Finite, within FP16, and zero after any softmax whose scores stay below it: a row that masks everything attends
+# everything rather than becoming NaN.
+MASKED_SCORE = -3.0e4
+
+
+def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a mask (B, M), true where an input may be attended, adds to scores (B, heads, N, M): (B, 1, 1, M)."""
+    return torch.where(mask, 0.0, MASKED_SCORE).to(dtype)[:, None, None, :]
+
 
 class Attention(nn.Module):
     """Multi-head attention whose queries, keys/values and output may each have their own width.
@@ -29,10 +38,23 @@ class Attention(nn.Module):
         self.output = nn.Linear(v_dim, out_dim)
 
     def forward(self, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from q (B, N, q_dim) to kv (B, M, kv_dim): (B, N, out_dim)."""
-        heads = (self._split(self.query(q)), self._split(self.key(kv)), self._split(self.value(kv)))
-        bias = None if mask is None else mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=bias)
+        """Attend from q (B or 1, N, q_dim) to kv (B, M, kv_dim): (B, N, out_dim)."""
+        query, (key, value) = self.queries(q), self.keys_values(kv)
+        if query.shape[0] == 1:  # queries shared by the batch are projected once
+            query = query.expand(key.shape[0], -1, -1, -1)
+        bias = None if mask is None else score_bias(mask, query.dtype)
+        return self.merge(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+
+    def queries(self, q: Tensor) -> Tensor:
+        """Project q (B, N, q_dim) to heads (B, heads, N, qk_dim / heads)."""
+        return self._split(self.query(q))
+
+    def keys_values(self, kv: Tensor) -> tuple[Tensor, Tensor]:
+        """Project kv (B, M, kv_dim) to heads (B, heads, M, qk_dim / heads) and (B, heads, M, v_dim / heads)."""
+        return self._split(self.key(kv)), self._split(self.value(kv))
+
+    def merge(self, attended: Tensor) -> Tensor:
+        """Join heads (B, heads, N, v_dim / heads) and project them: (B, N, out_dim)."""
         merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return merged
 
@@ -48,7 +70,10 @@ class Mlp(nn.Sequential):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Pre-norm cross-attention and MLP: (B, N, q_dim) asks (B, M, kv_dim) and keeps its own shape."""
+    """Pre-norm cross-attention and MLP: (B, N, q_dim) asks (B, M, kv_dim) and keeps its own shape.
+
+    Queries of batch 1 stand for the same queries in every row of the batch.
+    """
 
     def __init__(self, q_dim: int, kv_dim: int, config: CrossAttentionConfig) -> None:
         super().__init__()
@@ -60,8 +85,12 @@ class CrossAttentionLayer(nn.Module):
         self.mlp = Mlp(q_dim, config.widening)
 
     def forward(self, query: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Update query (B, N, q_dim) from inputs (B, M, kv_dim), where mask (B, M) is true."""
+        """Update query (B or 1, N, q_dim) from inputs (B, M, kv_dim), where mask (B, M) is true: (B, N, q_dim)."""
         attended = self.attention(self.query_norm(query), self.input_norm(inputs), mask)
+        return self.update(query, attended)
+
+    def update(self, query: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention: the query's residual, if configured, and the MLP's."""
         x = query + attended if self.query_residual else attended
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
@@ -69,12 +98,14 @@ class CrossAttentionLayer(nn.Module):
 class SelfAttentionLayer(nn.Module):
     """Pre-norm self-attention and MLP among latents: (B, N, D) to (B, N, D)."""
 
-    def __init__(self, dim: int, heads: int, widening: int) -> None:
+    def __init__(self, dim: int, config: ProcessorConfig) -> None:
         super().__init__()
+        qk_dim = dim if config.qk_dim is None else config.qk_dim
+        v_dim = dim if config.v_dim is None else config.v_dim
         self.norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, dim, dim, dim, dim, heads)
+        self.attention = Attention(dim, dim, dim, qk_dim, v_dim, config.heads)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, widening)
+        self.mlp = Mlp(dim, config.widening)
 
     def forward(self, x: Tensor) -> Tensor:
         """One layer over latents (B, N, D)."""
@@ -87,7 +118,7 @@ class ProcessorBlock(nn.Sequential):
     """The self-attention layers of one block; a Perceiver applies the same block `ProcessorConfig.blocks` times."""
 
     def __init__(self, dim: int, config: ProcessorConfig) -> None:
-        super().__init__(*(SelfAttentionLayer(dim, config.heads, config.widening) for _ in range(config.layers)))
+        super().__init__(*(SelfAttentionLayer(dim, config) for _ in range(config.layers)))
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:

@@ -22,12 +22,17 @@ class CrossAttentionConfig:
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """The latent trunk: `blocks` applications of one shared block of `layers` self-attention layers."""
+    """The latent trunk: `blocks` applications of one shared block of `layers` self-attention layers.
+
+    `qk_dim` and `v_dim` are total widths over all heads; left out, they are the latent width.
+    """
 
     blocks: int
     layers: int
     heads: int
     widening: int = 1
+    qk_dim: int | None = None
+    v_dim: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""Peer libraries as oracles: random weights that leave no tensor without effect, and how far two outputs lie apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+REDUCED: dict[str, Any] = {
+    "num_latents": 8,
+    "d_latents": 32,
+    "d_model": 24,
+    "num_blocks": 2,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 4,
+    "num_cross_attention_heads": 1,
+    "max_position_embeddings": 20,
+    "vocab_size": 50,
+    "num_labels": 7,
+}
+
+
+QUERIES_AND_KEYS = ("query", "key", "q_proj", "k_proj", "to_q")
+
+
+def randomise(module: nn.Module, sharpness: float = 2.0) -> nn.Module:
+    """Draw every parameter and batch-norm statistic so that its place matters: biases and norms included.
+
+    `sharpness` widens queries and keys: attention that averages over all inputs would hide what they are.
+    """
+    norms = (nn.LayerNorm, nn.BatchNorm2d)
+    for path, layer in module.named_modules():
+        gain = sharpness if path.endswith(QUERIES_AND_KEYS) else 1.0
+        own = dict(layer.named_parameters(recurse=False))
+        for name, parameter in own.items():
+            if isinstance(layer, norms):
+                parameter.normal_(float(name == "weight"), 0.3)
+            elif name == "bias":
+                parameter.normal_(0, 0.2)
+            elif isinstance(layer, nn.Linear | nn.Conv2d):
+                parameter.normal_(0, gain / parameter[0].numel() ** 0.5)
+            else:
+                parameter.normal_()
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.5)
+            layer.running_var.uniform_(0.5, 2)
+            layer.num_batches_tracked.fill_(3)
+    return module.eval()
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Relative L2 distance, in FP64. Shapes must agree."""
+    assert ours.shape == theirs.shape, f"{tuple(ours.shape)} against {tuple(theirs.shape)}"
+    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+
+
+def saved(oracle: nn.Module, directory: Path, **options: Any) -> Path:
+    """What `save_pretrained` writes."""
+    oracle.save_pretrained(directory, **options)
+    return directory
+
+
+@dataclass(frozen=True)
+class Case:
+    """One class of transformers: its config, and inputs for it."""
+
+    name: str
+    config: Mapping[str, Any]
+    inputs: Callable[[], dict[str, Tensor]]
+    image_size: tuple[int, int] | None = None
+
+    def oracle(self) -> nn.Module:
+        import transformers
+
+        config = transformers.PerceiverConfig(**self.config)
+        return randomise(getattr(transformers, self.name)(config))
+
+
+def text(batch: int, length: int, vocabulary: int) -> Callable[[], dict[str, Tensor]]:
+    """Ids, and a mask that hides the end of the first row."""
+
+    def draw() -> dict[str, Tensor]:
+        mask = torch.ones(batch, length, dtype=torch.long)
+        mask[0, length // 2 :] = 0
+        return {"input_ids": torch.randint(0, vocabulary, (batch, length)), "attention_mask": mask}
+
+    return draw
+
+
+def normal(name: str, *shape: int) -> Callable[[], dict[str, Tensor]]:
+    return lambda: {name: torch.randn(*shape)}
+
+
+@contextmanager
+def exact_positions() -> Iterator[None]:
+    """Let transformers compute its Fourier features in FP64, as we do, rather than in FP32.
+
+    In FP32 its arguments of hundreds of radians are rounded, which a sharp attention shows: the outputs then differ
+    by transformers' own error, not by ours.
+    """
+    from transformers.models.perceiver import modeling_perceiver as theirs
+
+    def features(pos, num_bands, max_resolution=(224, 224), concat_pos=True, sine_only=False):
+        frequencies = torch.stack([torch.linspace(1, r / 2, num_bands, dtype=torch.float64) for r in max_resolution])
+        angles = torch.pi * (pos[0].double()[:, :, None] * frequencies).flatten(1)
+        return torch.cat([pos[0].double(), angles.sin(), angles.cos()], dim=-1).float().expand(len(pos), -1, -1)
+
+    def positions(index_dims, output_range=(-1.0, 1.0), device=None):
+        axes = [torch.linspace(*output_range, n, dtype=torch.float64) for n in index_dims]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+    originals = theirs.generate_fourier_features, theirs.build_linear_positions
+    theirs.generate_fourier_features, theirs.build_linear_positions = features, positions
+    try:
+        yield
+    finally:
+        theirs.generate_fourier_features, theirs.build_linear_positions = originals
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
