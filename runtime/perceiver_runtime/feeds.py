@@ -39,6 +39,8 @@ def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
 def check_sizes(program: Program, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:
     """Inputs that are left to their default. Raises FeedError for a missing input, or sizes in no profile."""
     missing = [spec for spec in program.inputs if spec.name not in feeds]
+    if required := [str(spec) for spec in missing if spec.name not in program.defaults]:
+        raise FeedError(f"{program.title}: input {' and '.join(required)} is missing")
     for spec in missing:
         _check_default(program, spec, sizes)
     for symbol, size in sizes.items():
@@ -76,8 +78,6 @@ def _unknown(feeds: Mapping[str, Any], program: Program) -> str:
 
 
 def _check_default(program: Program, spec: TensorSpec, sizes: Mapping[str, int]) -> None:
-    if spec.name not in program.defaults:
-        raise FeedError(f"{program.title}: input {spec} is missing")
     if unknown := [symbol for symbol in spec.symbols if symbol not in sizes]:
         raise FeedError(
             f"{program.title}: input {spec.name} has a default, but no given input has its size {', '.join(unknown)}"

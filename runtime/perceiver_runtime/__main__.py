@@ -1,0 +1,7 @@
+"""`python -m perceiver_runtime` is `perceiver-run`."""
+
+import sys
+
+from perceiver_runtime.cli import main
+
+sys.exit(main())

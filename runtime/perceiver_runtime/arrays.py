@@ -1,0 +1,72 @@
+"""Arrays from and to NumPy's files, for the command line. Pickled objects are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.tensors import Array
+
+
+@dataclass(frozen=True)
+class ArrayShape:
+    """Name, type and shape of one result."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def load_feeds(archive: Path | None, pairs: Sequence[str]) -> dict[str, Array]:
+    """Inputs from an .npz file and `name=file.npy` pairs. Raises UsageError, or FeedError for an unreadable file."""
+    feeds = dict(_read(archive)) if archive else {}
+    for pair in pairs:
+        name, separator, file = pair.partition("=")
+        if not (name and separator and file):
+            raise UsageError(f"--input {pair!r}; expected NAME=FILE.npy")
+        if name in feeds:
+            raise UsageError(f"--input {name}: given twice")
+        feeds[name] = _single(Path(file))
+    return feeds
+
+
+def save(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays by name to an .npz file. Raises UsageError if it can't be written there."""
+    try:
+        with path.open("wb") as file:
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]
+    except OSError as error:
+        raise UsageError(f"{path}: can't write the outputs there: {error}") from error
+
+
+def shapes(arrays: Mapping[str, Array]) -> tuple[ArrayShape, ...]:
+    """What the arrays look like."""
+    return tuple(ArrayShape(name, array.dtype.name, array.shape) for name, array in arrays.items())
+
+
+def _read(path: Path) -> Mapping[str, Array]:
+    content = _load(path)
+    if isinstance(content, np.ndarray):
+        raise FeedError(f"{path}: expected an .npz file of named arrays, got a single array; use --input NAME={path}")
+    return content
+
+
+def _single(path: Path) -> Array:
+    content = _load(path)
+    if not isinstance(content, np.ndarray):
+        raise FeedError(f"{path}: expected an .npy file of one array, got an archive; use --inputs {path}")
+    return content
+
+
+def _load(path: Path) -> Array | Mapping[str, Array]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        loaded: Array | Mapping[str, Array] = content if isinstance(content, np.ndarray) else dict(content)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise FeedError(f"{path}: expected arrays saved by numpy.save or numpy.savez: {error}") from error
+    return loaded

@@ -1,0 +1,97 @@
+"""`perceiver-run {info,verify,bench,run} BUNDLE`: results on stdout, progress and errors on stderr.
+
+Exit codes: see `perceiver_runtime.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from perceiver_runtime import __version__, arrays, report
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.latency import measure
+from perceiver_runtime.session import Session, open_session
+from perceiver_runtime.verify import verify
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; answer its exit code. Wrong usage leaves through argparse with 2."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.command(options)
+    except PerceiverError as error:
+        print(f"perceiver-run: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+def _info(options: argparse.Namespace) -> int:
+    manifest = load_bundle(options.bundle).manifest
+    print(report.to_json(manifest) if options.json else report.describe(manifest))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with _open(options) as session:
+        _progress(f"verifying {len(session.manifest.golden)} golden samples on {session.backend}")
+        result = verify(session)
+    print(report.to_json(result.reports) if options.json else report.parity_table(result))
+    return 0 if result.passed else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    with _open(options) as session:
+        _progress(f"{options.warmup} runs to warm up, {options.runs} to measure, as many again with timers inside")
+        latency = measure(session, batch=options.batch, warmup=options.warmup, runs=options.runs)
+    print(report.to_json(latency) if options.json else report.latency_table(latency))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    feeds = arrays.load_feeds(options.inputs, options.input)
+    with _open(options) as session:
+        results = session.run(feeds, options.outputs)
+    arrays.save(options.out, results)
+    print(report.to_json(arrays.shapes(results)) if options.json else report.array_table(results, options.out))
+    return 0
+
+
+def _open(options: argparse.Namespace) -> Session:
+    _progress(f"opening {options.bundle}")
+    return open_session(options.bundle, options.backend, options.threads)
+
+
+def _progress(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("perceiver-run", description="Run, verify and time a Perceiver bundle.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
+    shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    device = argparse.ArgumentParser(add_help=False, parents=[shared])
+    device.add_argument("--backend", default="auto", help="auto, onnxruntime, onnxruntime-cuda (default: auto)")
+    device.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    info = commands.add_parser("info", parents=[shared], help="check the files and say what the bundle is")
+    info.set_defaults(command=_info)
+    check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")
+    check.set_defaults(command=_verify)
+    bench = commands.add_parser("bench", parents=[device], help="measure latency, whole and per component")
+    bench.add_argument("--batch", type=int, default=1)
+    bench.add_argument("--warmup", type=int, default=10)
+    bench.add_argument("--runs", type=int, default=100)
+    bench.set_defaults(command=_bench)
+    run = commands.add_parser("run", parents=[device], help="run arrays from files")
+    run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="one input; repeat for more")
+    run.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs by name")
+    run.add_argument("--outputs", nargs="+", metavar="NAME", help="only these outputs (default: all)")
+    run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
+    run.set_defaults(command=_run)
+    return parser

@@ -1,0 +1,99 @@
+"""Results as text: plain tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceiver_runtime import schema
+from perceiver_runtime.compare import ParityReport
+from perceiver_runtime.latency import Distribution, LatencyReport
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.tensors import Array
+from perceiver_runtime.verify import VerifyReport
+
+
+def to_json(value: Any) -> str:
+    """A frozen result, or a sequence of them, as JSON; NaN and infinity, which JSON lacks, as null."""
+    return json.dumps(_finite(schema.encode(value)), indent=2, allow_nan=False)
+
+
+def describe(manifest: Manifest) -> str:
+    """What a bundle is, in a few lines."""
+    source, pipeline = manifest.source, manifest.pipeline
+    trained = "pretrained" if source.pretrained else "not pretrained"
+    head = f"{source.name} ({source.family}, {trained}), {manifest.precision} for {manifest.target}\n"
+    specs = [f"input   {s}{_default(pipeline.defaults, s.name)}" for s in pipeline.inputs]
+    specs += [f"output  {s}" for s in pipeline.outputs]
+    ranges = [
+        f"profile {p.name}: " + ", ".join(f"{s} {r.min} to {r.max}" for s, r in p.dimensions.items())
+        for p in manifest.profiles
+    ]
+    runs = Counter({component.name: 0 for component in manifest.components})
+    for step in pipeline.steps:
+        runs[step.component] += step.repeat
+    rows = [
+        (c.name, c.precision, f"{c.parameters:,}", f"{c.flops / 1e9:.3f}", str(runs[c.name]))
+        for c in manifest.components
+    ]
+    return "\n".join((head, *specs, *ranges, "", table(("component", "type", "parameters", "GFLOP", "runs"), rows)))
+
+
+def parity_table(result: VerifyReport) -> str:
+    """One row for each tensor and mode, and the verdict."""
+    columns = ("component", "tensor", "fed by", "max abs", "rel L2", "cosine", "tolerance", "verdict")
+    verdict = "passed" if result.passed else "FAILED"
+    return f"{table(columns, [_parity_row(r) for r in result.reports])}\n{result.samples} golden samples: {verdict}"
+
+
+def latency_table(latency: LatencyReport) -> str:
+    """Milliseconds of the whole, of each component, and of what lies between."""
+    parts = {"total": latency.total, **latency.components, "overhead": latency.overhead}
+    rows = [(name, *_milliseconds(distribution)) for name, distribution in parts.items()]
+    threads = latency.threads or "all"
+    conditions = f"batch {latency.batch}, {latency.runs} runs, {latency.backend}, {threads} threads; {latency.machine}"
+    return f"{table(('ms', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{conditions}"
+
+
+def array_table(arrays: Mapping[str, Array], path: Path) -> str:
+    """What was written."""
+    rows = [(name, array.dtype.name, str(list(array.shape))) for name, array in arrays.items()]
+    return f"{table(('output', 'type', 'shape'), rows)}\nwritten to {path}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns two spaces apart: the first to the left, all others to the right."""
+    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (columns, *rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _parity_row(report: ParityReport) -> tuple[str, ...]:
+    numbers = f"{report.max_abs:.2e}", f"{report.rel_l2:.2e}", f"{report.cosine:.6f}", f"{report.tolerance:.2e}"
+    return report.component, report.tensor, report.mode, *numbers, "held" if report.passed else "FAILED"
+
+
+def _milliseconds(d: Distribution) -> tuple[str, ...]:
+    return tuple(f"{value:.3f}" for value in (d.p50, d.p90, d.p95, d.p99, d.mean))
+
+
+def _default(defaults: Mapping[str, float], name: str) -> str:
+    return f" = {defaults[name]:g} if not given" if name in defaults else ""
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

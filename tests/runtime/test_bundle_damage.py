@@ -1,0 +1,154 @@
+"""Each kind of damage has a message of its own, and exit code 3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_bundles import change, rehash
+
+from perceiver_runtime import BundleError, load_bundle, open_session
+from perceiver_runtime.cli import main
+
+ENCODER = "onnx/encoder.onnx"
+SAMPLE = "golden/sample-0.safetensors"
+
+
+def _edit(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    return lambda directory: change(directory, edit)
+
+
+def _rename_listed(name: str) -> Callable[[Path], object]:
+    """List the encoder under another path, with its right hash."""
+
+    def edit(m: dict[str, Any]) -> None:
+        m["files"][name] = m["files"].pop(ENCODER)
+        m["components"][0]["onnx"] = name
+
+    return _edit(edit)
+
+
+def _link_out(directory: Path) -> None:
+    outside = directory.parent / "outside.onnx"
+    (directory / ENCODER).rename(outside)
+    (directory / ENCODER).symlink_to(outside)
+
+
+def _flip(directory: Path) -> None:
+    data = bytearray((directory / ENCODER).read_bytes())
+    data[-1] ^= 1
+    (directory / ENCODER).write_bytes(data)
+
+
+def _truncate(directory: Path) -> None:
+    os.truncate(directory / ENCODER, 100)
+
+
+def _truncate_and_rehash(directory: Path) -> None:
+    _truncate(directory)
+    rehash(directory, ENCODER)
+
+
+def _swap_graph(directory: Path) -> None:
+    (directory / ENCODER).write_bytes((directory / "onnx/block.onnx").read_bytes())
+    rehash(directory, ENCODER)
+
+
+def _set_type(directory: Path) -> None:
+    graph = onnx.load(directory / "onnx/head.onnx")
+    graph.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    cast = onnx.helper.make_node("Cast", ["raw"], ["logits"], to=onnx.TensorProto.FLOAT16)
+    graph.graph.node[0].output[0] = "raw"
+    graph.graph.node.append(cast)
+    onnx.save(graph, directory / "onnx/head.onnx")
+    rehash(directory, "onnx/head.onnx")
+
+
+def _set_shape(directory: Path) -> None:
+    graph = onnx.load(directory / "onnx/head.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(graph, directory / "onnx/head.onnx")
+    rehash(directory, "onnx/head.onnx")
+
+
+def _golden_key(directory: Path) -> None:
+    tensors = load_file(directory / SAMPLE)
+    save_file({**tensors, "nonsense/x": tensors["feeds/x"]}, directory / SAMPLE)
+    rehash(directory, SAMPLE)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no manifest": (lambda d: (d / "manifest.json").unlink(), "no manifest.json"),
+    "manifest no JSON": (lambda d: (d / "manifest.json").write_text("{"), "no valid JSON"),
+    "manifest no UTF-8": (lambda d: (d / "manifest.json").write_bytes(b"\xff"), "no valid JSON"),
+    "manifest a list": (lambda d: (d / "manifest.json").write_text("[]"), "schema_version"),
+    "newer schema": (_edit(lambda m: m.update(schema_version=3)), "manifest schema 3; this runtime reads 1; upgrade"),
+    "schema no number": (_edit(lambda m: m.update(schema_version="1")), "integer schema_version"),
+    "unknown field": (_edit(lambda m: m.update(extra=1)), "unknown field extra"),
+    "missing field": (_edit(lambda m: m.pop("pipeline")), "missing field pipeline"),
+    "wrong type": (_edit(lambda m: m.update(opset="18")), r"manifest\.opset: expected int"),
+    "missing file": (lambda d: (d / ENCODER).unlink(), "missing"),
+    "wrong size": (_truncate, "expected .* bytes, got 100"),
+    "wrong hash": (_flip, "expected sha256"),
+    "truncated graph with the right hash": (_truncate_and_rehash, "can't load"),
+    "unlisted graph": (_edit(lambda m: m["files"].pop(ENCODER)), "not listed"),
+    "unlisted sample": (_edit(lambda m: m["files"].pop(SAMPLE)), "not listed"),
+    "unlisted weights": (lambda d: (d / "onnx/extra.data").write_bytes(b"x"), "not listed in the manifest; remove"),
+    "parent path": (_rename_listed("../outside.onnx"), "leaves the bundle"),
+    "inner parent path": (_rename_listed("onnx/../../outside.onnx"), "leaves the bundle"),
+    "absolute path": (_rename_listed("/etc/hostname"), "leaves the bundle"),
+    "backslash path": (_rename_listed("..\\outside.onnx"), "leaves the bundle"),
+    "empty path": (_rename_listed(""), "leaves the bundle"),
+    "link that leaves": (_link_out, "a link that leaves"),
+    "another graph": (_swap_graph, "the graph has"),
+    "another type": (_set_type, "the graph has"),
+    "another shape": (_set_shape, "the graph has"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named(copy: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, message = DAMAGE[case]
+    damage(copy)
+    with pytest.raises(BundleError, match=message):
+        open_session(copy)
+    assert main(["verify", str(copy)]) == 3
+    assert "perceiver-run: " in capsys.readouterr().err
+
+
+def test_messages_differ(copy: Path) -> None:
+    """No two kinds of damage share their explanation."""
+    messages = [message for _, message in DAMAGE.values()]
+    assert len(set(messages)) >= 16
+
+
+def test_unknown_golden_key(copy: Path) -> None:
+    _golden_key(copy)
+    assert main(["verify", str(copy)]) == 3
+
+
+def test_not_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="there is none"):
+        load_bundle(tmp_path / "nowhere")
+
+
+def test_whole_bundle_loads_through_a_link(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(bundle)
+    assert load_bundle(tmp_path / "link").manifest.source.name == "tiny"
+
+
+def test_no_parser_sees_a_damaged_file(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    def parse(*_: object, **__: object) -> None:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", parse)
+    _flip(copy)
+    with pytest.raises(BundleError, match="sha256"):
+        open_session(copy)

@@ -1,0 +1,94 @@
+"""The lean promise: the runtime's wheel alone, with NumPy and ONNX Runtime, verifies a bundle in a bare environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+RUNTIME = Path(__file__).parents[2] / "runtime"
+WHEEL_LIMIT_BYTES = 100_000
+IMPORT_LIMIT_SECONDS = 0.3
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+TIME_IMPORT = """
+import time, numpy, onnxruntime
+start = time.perf_counter()
+import perceiver_runtime.cli
+print(time.perf_counter() - start)
+"""
+
+
+def _call(*command: object, ok: bool = True) -> str:
+    """Run away from the repository, whose folders Python would else import from."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tempfile.gettempdir(),
+        check=False,
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    _call(*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, RUNTIME)
+    (built,) = folder.glob("perceiver_runtime-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """A bare environment's bin folder: the wheel, and what its extra `ort` needs, in the versions tested here."""
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    venv.create(folder)
+    pins = [f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")]
+    _call(*PIP, "--python", folder / "bin/python", "install", "--no-compile", f"{wheel}[ort]", *pins)
+    return folder / "bin"
+
+
+def test_wheel_is_small_and_whole(wheel: Path) -> None:
+    assert wheel.stat().st_size < WHEEL_LIMIT_BYTES
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    modules = {str(p.relative_to(RUNTIME)) for p in (RUNTIME / "perceiver_runtime").rglob("*.py")}
+    assert modules <= names
+    assert "perceiver_runtime/py.typed" in names
+
+
+def test_verifies_a_bundle_alone(binaries: Path, bundle: Path) -> None:
+    records = json.loads(_call(binaries / "perceiver-run", "verify", bundle, "--json"))
+    assert records
+    assert all(record["passed"] for record in records)
+    _call(binaries / "python", "-m", "perceiver_runtime", "bench", bundle, "--runs", "2")
+
+
+def test_torch_and_the_exporters_are_not_there(binaries: Path) -> None:
+    for module in ("torch", "onnx", "safetensors", "perceiver_exporters", "perceiver_deploy"):
+        _call(binaries / "python", "-c", f"import {module}", ok=False)
+
+
+def test_import_is_fast(binaries: Path) -> None:
+    """Beyond NumPy and ONNX Runtime; the best of five, for the machine may be busy."""
+    assert min(float(_call(binaries / "python", "-c", TIME_IMPORT)) for _ in range(5)) < IMPORT_LIMIT_SECONDS
+
+
+def test_imports_nothing_but_numpy_and_a_backend(binaries: Path) -> None:
+    """Third-party modules loaded by a command that needs no backend."""
+    code = (
+        "import sys; before = set(sys.modules); import perceiver_runtime.cli; "
+        "print(sorted({m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+    assert _call(binaries / "python", "-c", code).strip() == "['numpy', 'perceiver_runtime']"

@@ -1,0 +1,121 @@
+"""Arrays that do not fit are refused by name, with what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundles
+from tiny_bundles import Arrays
+
+from perceiver_runtime import FeedError, PerceiverError, Session, UnavailableError, UsageError, open_session
+
+
+def _set(name: str, change: Callable[[Any], Any]) -> Callable[[Arrays], object]:
+    return lambda f: f.update({name: change(f[name])})
+
+
+WRONG: dict[str, tuple[Callable[[Arrays], object], str]] = {
+    "missing": (lambda f: f.pop("keys"), r"run: input keys: float32\[batch, keys, 4\] is missing"),
+    "misspelt": (lambda f: f.update(key=f.pop("keys")), "no input 'key'.*did you mean keys"),
+    "unknown": (lambda f: f.update(zzz=f["x"]), "no input 'zzz'; expected x, mask, keys, queries$"),
+    "rank": (_set("x", lambda a: a[0]), r"expected rank 3 .* got rank 2: \[5, 4\]"),
+    "fixed size": (_set("x", lambda a: a[:, :4]), r"got shape \[1, 4, 4\]: 5 is fixed"),
+    "dtype double": (_set("x", lambda a: a.astype(np.float64)), r"got dtype float64; cast it: \.astype\(np\.float32\)"),
+    "dtype half": (_set("x", lambda a: a.astype(np.float16)), "got dtype float16"),
+    "dtype integer": (_set("keys", lambda a: a.astype(np.int32)), "got dtype int32"),
+    "byte order": (_set("x", lambda a: a.astype(">f4")), "got dtype >f4"),
+    "list": (_set("x", lambda a: a.tolist()), "expected a NumPy array .* got list"),
+    "none": (_set("x", lambda a: None), "expected a NumPy array .* got NoneType"),
+    "above the range": (_set("keys", lambda a: np.repeat(a, 5, 1)), "keys = 35; this bundle takes 1 to 32"),
+    "empty": (_set("keys", lambda a: a[:, :0]), "keys = 0; this bundle takes 1 to 32"),
+    "sizes disagree": (
+        _set("queries", lambda a: np.repeat(a, 2, 0)),
+        r"batch = 1 as elsewhere, got shape \[2, 10, 4\]",
+    ),
+    "mask size": (lambda f: f.update(mask=np.ones((2, 5), np.float32)), r"batch = 1 as elsewhere, got shape \[2, 5\]"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_feeds_are_refused(session: Session, case: str) -> None:
+    change, message = WRONG[case]
+    feeds = tiny_bundles.feeds()
+    change(feeds)
+    with pytest.raises(FeedError, match=message) as caught:
+        session.run(feeds)
+    assert caught.value.exit_code == 3
+
+
+def test_refused_also_when_a_plan_exists(session: Session) -> None:
+    """The second run of a size skips the ranges, not the arrays."""
+    session.run(tiny_bundles.feeds())
+    for change, message in WRONG.values():
+        feeds = tiny_bundles.feeds()
+        change(feeds)
+        with pytest.raises(FeedError, match=message):
+            session.run(feeds)
+    session.run(tiny_bundles.feeds())
+
+
+def test_every_profile_that_takes_all_sizes_will_do(copy: Path) -> None:
+    def two_profiles(m: dict[str, Any]) -> None:
+        small = m["profiles"][0]["dimensions"]
+        wide = {**small, "batch": {"min": 8, "opt": 8, "max": 8}, "keys": {"min": 1, "opt": 1, "max": 2}}
+        m["profiles"].append({"name": "wide", "dimensions": wide})
+
+    with open_session(tiny_bundles.change(copy, two_profiles), threads=1) as session:
+        assert session.run(tiny_bundles.feeds(8, keys=2))["logits"].shape == (8, 5, 2)
+        with pytest.raises(FeedError, match="no single profile of default, wide"):
+            session.run(tiny_bundles.feeds(8, keys=7))
+        with pytest.raises(FeedError, match="batch = 5; this bundle takes 1 to 4 or 8 to 8"):
+            session.run(tiny_bundles.feeds(5))
+
+
+def test_encoded_values_are_checked_too(session: Session) -> None:
+    feeds = tiny_bundles.feeds()
+    queries = {"queries": feeds.pop("queries")}
+    encoded = session.encode(feeds)
+    with pytest.raises(FeedError, match=r"decode: input latents: .* is missing"):
+        session.decode({"total": encoded["total"]}, queries)
+    with pytest.raises(FeedError, match="latents: expected rank 3"):
+        session.decode({**encoded, "latents": encoded["latents"][0]}, queries)
+    with pytest.raises(FeedError, match="given twice"):
+        session.decode(encoded, {**queries, "total": encoded["total"]})
+    with pytest.raises(FeedError, match=r"decode: input queries: .* is missing"):
+        session.decode(encoded)
+
+
+def test_a_default_needs_sizes_from_elsewhere(session: Session) -> None:
+    with pytest.raises(FeedError, match=r"encode: input x: .* and keys: .* is missing"):
+        session.encode({})
+
+
+USAGE: dict[str, tuple[Callable[[Path], object], type[PerceiverError], int, str]] = {
+    "backend": (lambda b: open_session(b, "tensorflow"), UsageError, 2, "'tensorflow'; expected auto, onnxruntime"),
+    "threads": (lambda b: open_session(b, threads=0), UsageError, 2, "threads 0"),
+    "cuda": (lambda b: open_session(b, "onnxruntime-cuda"), UnavailableError, 4, "CUDAExecutionProvider.*install"),
+    "output": (lambda b: open_session(b).run(tiny_bundles.feeds(), ["z"]), UsageError, 2, "output z; expected some of"),
+    "component": (lambda b: open_session(b).run_component("z", {}), UsageError, 2, "component 'z'"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage(bundle: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    call, kind, code, message = USAGE[case]
+    with pytest.raises(kind, match=message) as caught:
+        call(bundle)
+    assert caught.value.exit_code == code
+
+
+def test_closed_session(bundle: Path) -> None:
+    with open_session(bundle) as session:
+        pass
+    with pytest.raises(UsageError, match="closed"):
+        session.run(tiny_bundles.feeds())

@@ -1,0 +1,184 @@
+"""A session computes what the same steps give in NumPy: whole or in chunks, at any batch, from several threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundles
+from tiny_bundles import Arrays, Model
+
+from perceiver_runtime import BundleError, FeedError, Session, open_session
+from perceiver_runtime.pipeline import Chunk
+from perceiver_runtime.session import PLANS_KEPT
+
+
+def _check(got: Arrays, expected: Arrays) -> None:
+    assert got
+    for name, array in got.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("keys", "queries"), [(7, 10), (6, 8), (1, 1), (3, 4), (32, 64)])
+def test_any_size(session: Session, model: Model, batch: int, keys: int, queries: int) -> None:
+    """Chunks that divide the size, leave a rest, or are larger than it; contiguous (batch 1) and staged."""
+    feeds = tiny_bundles.feeds(batch, keys, queries, seed=batch * keys)
+    expected = tiny_bundles.reference(model, feeds)
+    got = session.run(feeds)
+    assert set(got) == {"logits", "answers", "scaled_keys"}
+    _check(got, expected)
+    _check(session.run(feeds), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_chunks_equal_the_whole(tmp_path: Path, model: Model, session: Session, batch: int) -> None:
+    whole = tiny_bundles.with_steps(model, fold={"chunk": None}, query={"chunk": None})
+    feeds = tiny_bundles.feeds(batch, 20, 30)
+    with open_session(tiny_bundles.write(tmp_path / "whole", whole, feeds), threads=1) as unchunked:
+        _check(session.run(feeds), unchunked.run(feeds))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("repeat", [1, 2, 5])
+def test_repeats(tmp_path: Path, model: Model, repeat: int, batch: int) -> None:
+    changed = tiny_bundles.with_steps(model, block={"repeat": repeat})
+    feeds = tiny_bundles.feeds(batch)
+    with open_session(tiny_bundles.write(tmp_path / "b", changed, feeds), threads=1) as session:
+        _check(session.run(feeds), tiny_bundles.reference(changed, feeds))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_chunked_values_between_steps(tmp_path: Path, model: Model, batch: int) -> None:
+    """A value that is written in chunks and read again, in chunks of another size and whole, lives on the device."""
+    steps = list(model.pipeline.steps)
+    fold = steps[2]
+    again = replace(fold, inputs={"keys": "scaled_keys", "total": "total"}, outputs={"total_out": "total"})
+    steps[3:3] = [replace(again, chunk=Chunk("n", 2)), replace(again, chunk=None)]
+    changed = replace(model, pipeline=replace(model.pipeline, steps=tuple(steps)))
+    feeds = tiny_bundles.feeds(batch, 9)
+    with open_session(tiny_bundles.write(tmp_path / "b", changed, feeds), threads=1) as session:
+        _check(session.run(feeds), tiny_bundles.reference(changed, feeds))
+        assert set(session.run(feeds, ["answers"])) == {"answers"}
+
+
+def test_default_input(session: Session, model: Model) -> None:
+    feeds = tiny_bundles.feeds(2)
+    ones = np.ones((2, 5), np.float32)
+    half = ones * np.float32(0.5)
+    _check(session.run({**feeds, "mask": half}), tiny_bundles.reference(model, {**feeds, "mask": half}))
+    _check(session.run(feeds), tiny_bundles.reference(model, {**feeds, "mask": ones}))
+    assert not np.allclose(session.run({**feeds, "mask": half})["logits"], session.run(feeds)["logits"])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_default_of_an_input_that_exists_in_chunks(tmp_path: Path, model: Model, batch: int) -> None:
+    pipeline = model.pipeline
+    queries, answers = (
+        replace(s, shape=("batch", "keys", *s.shape[2:])) for s in (pipeline.inputs[3], pipeline.outputs[1])
+    )
+    pipeline = replace(
+        pipeline,
+        inputs=(*pipeline.inputs[:3], queries),
+        outputs=(pipeline.outputs[0], answers, pipeline.outputs[2]),
+        defaults={"mask": 1.0, "queries": 2.0},
+    )
+    changed = replace(model, pipeline=pipeline)
+    feeds = tiny_bundles.feeds(batch, 10, 10)
+    with open_session(tiny_bundles.write(tmp_path / "b", changed, feeds), threads=1) as session:
+        twos = np.full_like(feeds["queries"], 2)
+        expected = tiny_bundles.reference(changed, {**feeds, "queries": twos})
+        _check(session.run({"x": feeds["x"], "keys": feeds["keys"]}), expected)
+        with pytest.raises(FeedError, match="queries has a default, but no given input has its size keys"):
+            session.decode(session.encode(feeds))
+
+
+def test_encode_once_decode_many(session: Session, model: Model) -> None:
+    feeds = tiny_bundles.feeds(2)
+    expected = tiny_bundles.reference(model, feeds)
+    encoded = session.encode({name: feeds[name] for name in ("x", "keys")})
+    assert set(encoded) == {"latents", "total"}
+    _check(encoded, expected)
+    decoded = session.decode(encoded, {"queries": feeds["queries"]})
+    assert set(decoded) == {"logits", "answers"}
+    _check(decoded, expected)
+    other = tiny_bundles.feeds(2, queries=3, seed=9)["queries"]
+    _check(session.decode(encoded, {"queries": other}), tiny_bundles.reference(model, {**feeds, "queries": other}))
+
+
+def test_only_needed_steps_run(session: Session) -> None:
+    """A head that nobody asked for does not run, and its inputs need not be given."""
+    feeds = tiny_bundles.feeds()
+    ran: list[str] = []
+    got = session.run({"x": feeds["x"]}, ["logits"], record=lambda component, _: ran.append(component))
+    assert set(got) == {"logits"}
+    assert ran == ["encoder", "block", "block", "block", "head"]
+    _check(got, session.run(feeds))
+    encoded = session.encode(feeds)
+    assert set(session.decode({"latents": encoded["latents"]}, outputs=["logits"])) == {"logits"}
+
+
+def test_results_belong_to_the_caller(session: Session) -> None:
+    first = session.run(tiny_bundles.feeds(seed=1))
+    kept = {name: array.copy() for name, array in first.items()}
+    session.run(tiny_bundles.feeds(seed=2))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, kept[name])
+        array += 1
+
+
+def test_feeds_of_any_layout(session: Session, model: Model) -> None:
+    feeds = {name: np.asfortranarray(array)[:, ::-1] for name, array in tiny_bundles.feeds(2).items()}
+    for array in feeds.values():
+        array.flags.writeable = False
+    _check(session.run(feeds), tiny_bundles.reference(model, feeds))
+
+
+def test_threads_get_their_own_answers(session: Session, model: Model) -> None:
+    """Twelve threads, three sizes and different inputs: no run sees another's buffers."""
+    cases = [tiny_bundles.feeds(1 + seed % 3, 7, 10, seed) for seed in range(60)]
+    expected = [tiny_bundles.reference(model, feeds) for feeds in cases]
+    with ThreadPoolExecutor(12) as pool:
+        for got, right in zip(pool.map(session.run, cases), expected, strict=True):
+            _check(got, right)
+
+
+def test_old_plans_are_dropped(session: Session, model: Model) -> None:
+    for keys in range(1, PLANS_KEPT + 5):
+        feeds = tiny_bundles.feeds(keys=keys)
+        _check(session.run(feeds), tiny_bundles.reference(model, feeds))
+    assert len(session._plans) == PLANS_KEPT
+
+
+def test_specs_and_description(session: Session) -> None:
+    assert str(session.inputs[0]) == "x: float32[batch, 5, 4]"
+    assert [spec.name for spec in session.outputs] == ["logits", "answers", "scaled_keys"]
+    assert session.backend == "onnxruntime"
+    assert session.manifest.source.name == "tiny"
+
+
+def test_run_one_component(session: Session, model: Model) -> None:
+    latents = np.random.default_rng(0).standard_normal((1, 5, 6)).astype(np.float32)
+    _check(session.run_component("block", {"latents": latents}), model.part("block").function(latents=latents))
+
+
+def test_a_graph_that_lies_about_its_output(copy: Path) -> None:
+    """The graph says (batch, 5, z) and gives 2; a manifest that says 3 passes the load and is caught by the run."""
+    import onnx
+
+    graph = onnx.load(copy / "onnx/head.onnx")
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "z"
+    onnx.save(graph, copy / "onnx/head.onnx")
+    tiny_bundles.rehash(copy, "onnx/head.onnx")
+
+    def widen(m: dict[str, Any]) -> None:
+        next(c for c in m["components"] if c["name"] == "head")["outputs"][0]["shape"][2] = 3
+        m["pipeline"]["outputs"][0]["shape"][2] = 3
+
+    tiny_bundles.change(copy, widen)
+    with pytest.raises(BundleError), open_session(copy) as session:
+        session.run(tiny_bundles.feeds())
