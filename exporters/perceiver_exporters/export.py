@@ -17,13 +17,13 @@ from perceiver_exporters.precision import Feeds, Precision, Request
 from perceiver_exporters.proof import prove
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples, save_samples
-from perceiver_exporters.staging import check_destination, staged
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_exporters.trace import trace
 from perceiver_runtime.bundle import file_entry, write_manifest
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
+from perceiver_runtime.staging import check_destination, staged
 
 Progress = Callable[[str], None]
 

@@ -35,13 +35,19 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises BundleError, with a message of its own for each kind of damage: no manifest, unknown schema, a path that
     leaves the directory, a missing or unlisted file, a wrong size or hash, steps that do not fit together.
     """
+    bundle = read_bundle(path)
+    check_wiring(bundle.manifest)
+    return bundle
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """`load_bundle` without holding the pipeline's steps against each other: for tools that look for what is wrong."""
     directory = Path(path)
     manifest = _read_manifest(directory)
     _check_listed(manifest)
     for relative, entry in manifest.files.items():
         _check_file(directory, relative, entry)
     _check_unlisted(directory, manifest)
-    check_wiring(manifest)
     return Bundle(directory, manifest)
 
 
