@@ -23,24 +23,22 @@ Scope = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Application:
-    """One run of a component: `first` is true for the first repetition and piece of its first step."""
+    """One run of a component."""
 
     component: str
-    first: bool
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that one run of the reference produced: all values by name, all applications in order."""
+    """What one run of the pipeline produced: all values by name, and each component's first application.
+
+    Of a repeated step that is the first repetition, of a chunked step the first piece: what golden samples keep.
+    """
 
     values: Mapping[str, Array]
-    applications: tuple[Application, ...]
-
-    def first(self, component: str) -> Application:
-        """The first application of a component: the one that golden samples keep."""
-        return next(a for a in self.applications if a.component == component and a.first)
+    first: Mapping[str, Application]
 
 
 class Reference:
@@ -63,24 +61,22 @@ class Reference:
     def run(self, feeds: Mapping[str, Array]) -> Trace:
         """Run the whole pipeline on one sample."""
         values: Tensors = {}
-        applications = tuple(self.applications(feeds, values))
-        return Trace({name: _array(value) for name, value in values.items()}, applications)
+        first: dict[str, Application] = {}
+        for application in self.applications(feeds, values):
+            first.setdefault(application.component, application)
+        return Trace(_arrays(values), first)
 
     def applications(self, feeds: Mapping[str, Array], values: Tensors | None = None) -> Iterator[Application]:
         """Run the pipeline, yielding each application as it happens; `values` is filled along the way."""
         values = {} if values is None else values
         values.update({name: self._tensor(a) for name, a in complete(self.cut.pipeline, feeds).items()})
-        seen: set[str] = set()
         for step in self.cut.pipeline.steps:
-            for application in self._step(step, values):
-                first = application.component not in seen
-                seen.add(application.component)
-                yield Application(application.component, first, application.inputs, application.outputs)
+            yield from self._step(step, values)
 
     def apply(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one component on inputs of its own (teacher-forced)."""
         outputs = self._apply(self.cut.component(component), {n: self._tensor(a) for n, a in inputs.items()})
-        return {name: _array(value) for name, value in outputs.items()}
+        return _arrays(outputs)
 
     def _step(self, step: Step, values: Tensors) -> Iterator[Application]:
         """A loop over repetitions or over pieces: a step has one of them at most."""
@@ -90,7 +86,7 @@ class Reference:
         for piece in _pieces(step, component, state):
             inputs = {**state, **piece}
             outputs = self._apply(component, inputs)
-            yield Application(step.component, False, _arrays(inputs), _arrays(outputs))
+            yield Application(step.component, _arrays(inputs), _arrays(outputs))
             state.update({target: outputs[name] for name, target in step.carry.items()})
             made.append(outputs)
         joined = _join(step.chunk, component, made)
@@ -148,9 +144,5 @@ def _join(chunk: Chunk | None, component: Component, pieces: list[Tensors]) -> T
     return joined
 
 
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().numpy()
-
-
 def _arrays(tensors: Tensors) -> dict[str, Array]:
-    return {name: _array(tensor) for name, tensor in tensors.items()}
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}

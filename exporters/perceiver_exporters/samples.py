@@ -38,7 +38,7 @@ def _sample(cut: Cut, exact: Reference, feeds: Mapping[str, Array]) -> GoldenSam
     trace = exact.run(given)
     components = {}
     for component in cut.components:
-        inputs = _stored(component.inputs, trace.first(component.name).inputs)
+        inputs = _stored(component.inputs, trace.first[component.name].inputs)
         components[component.name] = Application(
             inputs, _stored(component.outputs, exact.apply(component.name, inputs))
         )

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _python_dispatch
 
 from perceiver_exporters.component import Cut
-from perceiver_exporters.precision.int8 import SCHEMES, Scheme
+from perceiver_exporters.precision.int8 import SCHEMES, WEIGHT_RANGE, Scheme
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.reference import Reference, Scope
 
@@ -153,7 +153,8 @@ def round_activation(x: Tensor, seen: _Range, scheme: Scheme) -> Tensor:
 
 def round_weight(weight: Tensor, axis: int, scheme: Scheme) -> Tensor:
     """Fake-quantise per output channel, symmetrically."""
+    low, high = WEIGHT_RANGE[scheme.weight]
     others = [i for i in range(weight.ndim) if i != axis]
-    scale = weight.abs().amax(others, keepdim=True) / scheme.weight_levels
+    scale = 2 * weight.abs().amax(others, keepdim=True) / (high - low)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (weight / scale).round().clamp(-scheme.weight_levels, scheme.weight_levels) * scale
+    return (weight / scale).round().clamp(low, high) * scale

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.graph import constant_of
 from perceiver_exporters.precision.precision import Request
+from perceiver_runtime.errors import CheckError
 
 HALF = ir.DataType.FLOAT16
 SINGLE = ir.DataType.FLOAT
@@ -103,7 +104,11 @@ class _Rewrite:
     def _constant(self, value: ir.Value, _: ir.DataType, __: ir.Node) -> ir.Value:
         tensor = constant_of(value)
         assert tensor is not None
-        half = ir.tensor(tensor.numpy().astype(np.float16), name=f"{value.name}.half")
+        with np.errstate(over="ignore"):
+            array = tensor.numpy().astype(np.float16)
+        if not np.isfinite(array).all():
+            raise CheckError(f"constant {value.name} leaves FP16's range of 65,504: export this model in fp32")
+        half = ir.tensor(array, name=f"{value.name}.half")
         made = ir.Value(name=half.name, shape=value.shape, type=ir.TensorType(HALF), const_value=half)
         self._graph.register_initializer(made)
         return made

@@ -25,23 +25,27 @@ from perceiver_runtime.errors import CheckError, UnavailableError
 class Scheme:
     """How a backend's kernels want their integers.
 
-    `activation` and `weight` are `uint8` or `int8`; `symmetric` puts the activations' zero point at 0;
-    `weight_levels` is the largest absolute integer of a weight; `bias` quantises biases to INT32; `conv_output`
-    quantises what a convolution returns.
+    `activation` and `weight` are `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias`
+    quantises biases to INT32; `conv_output` quantises what a convolution returns. Weights are symmetric always.
     """
 
     activation: str
     weight: str
     symmetric: bool
-    weight_levels: int
     bias: bool
     conv_output: bool
 
 
 SCHEMES = {
-    "cpu": Scheme("uint8", "int8", symmetric=False, weight_levels=64, bias=False, conv_output=True),
-    "tensorrt": Scheme("int8", "int8", symmetric=True, weight_levels=127, bias=False, conv_output=False),
+    # Unsigned weights: on processors with AVX2 but no VNNI, products with signed ones add pairs in 16 bits and saturate,
+    # which doubles a layer's error unseen. ONNX Runtime's integer Gemm wants its bias in integers, too, and its integer
+    # convolution an output scale; without, they compute in floating point.
+    "cpu": Scheme("uint8", "uint8", symmetric=False, bias=True, conv_output=True),
+    # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
+    "tensorrt": Scheme("int8", "int8", symmetric=True, bias=False, conv_output=False),
 }
+WEIGHT_RANGE = {"uint8": (-128, 127), "int8": (-127, 127)}
+"""Integers that a weight may take, less the zero point."""
 
 
 def rewrite(model: ir.Model, request: Request) -> ir.Model:
@@ -57,11 +61,11 @@ def rewrite(model: ir.Model, request: Request) -> ir.Model:
     expected = {str(n.inputs[0].name) for n in chosen if n.inputs[0] is not None}
     if scheme.conv_output:
         expected |= {str(n.outputs[0].name) for n in chosen if n.op_type == "Conv"}
-    found = {str(v.name) for v in quantizers(quantized.graph)}
-    if found != expected:
+    found = sorted(str(value.name) for value in quantizers(quantized.graph))
+    if found != sorted(expected):
         raise CheckError(
-            f"component {request.component}: expected activation quantisers on {sorted(expected)}, "
-            f"the quantiser placed them on {sorted(found)}: the graph would compute in floating point unseen"
+            f"component {request.component}: expected one activation quantiser on each of {sorted(expected)}, "
+            f"found {found}: the rest would compute in floating point unseen"
         )
     return quantized
 
@@ -88,7 +92,6 @@ def _quantize(model: ir.Model, nodes: list[str], request: Request, scheme: Schem
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             nodes_to_quantize=nodes,
             per_channel=True,
-            reduce_range=scheme.weight_levels == 64,
             activation_type=types[scheme.activation],
             weight_type=types[scheme.weight],
             extra_options={
