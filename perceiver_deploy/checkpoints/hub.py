@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_deploy.checkpoints.loaded import LoadOptions
 from perceiver_deploy.checkpoints.tensors import WEIGHT_FILES
 from perceiver_runtime.errors import CheckpointError, UnavailableError
 
@@ -13,21 +13,12 @@ SAFE = ("config.json", "*.safetensors", "*.safetensors.index.json")
 PICKLED = ("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
-@dataclass(frozen=True)
-class HubOptions:
-    """Which revision of a hub model, where the cache is, and whether the network may be used."""
-
-    revision: str | None = None
-    cache_dir: Path | None = None
-    local_files_only: bool = False
-
-
 def is_hub_id(source: str) -> bool:
     """Whether a source reads like `owner/name`."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
 
 
-def snapshot(model_id: str, options: HubOptions) -> Path:
+def snapshot(model_id: str, options: LoadOptions) -> Path:
     """The local directory of a hub model, downloaded if need be: safetensors if it has them, else `.bin` files.
 
     Raises UnavailableError without huggingface_hub or without the files, CheckpointError if it has no weights.

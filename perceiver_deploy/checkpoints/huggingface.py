@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from perceiver_deploy.checkpoints import huggingface_config as configs
-from perceiver_deploy.checkpoints.loaded import LoadedCheckpoint
+from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.renaming import Rule, rename, transfer, under
 from perceiver_deploy.checkpoints.tensors import find_weights, read_json, read_tensors
 from perceiver_deploy.models.flow import OpticalFlow
@@ -162,15 +162,15 @@ def architecture(config: Mapping[str, Any], origin: str) -> Architecture:
     )
 
 
-def load(directory: Path, image_size: configs.Size | None = None) -> LoadedCheckpoint:
+def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     """Read a directory written by `save_pretrained`.
 
-    `image_size` (height, width) sets the input size of the Fourier and conv classifiers, which take any; others
-    have theirs in the config. Raises CheckpointError if class, settings or tensors do not fit.
+    `options.image_size` sets the input size of the Fourier and conv classifiers, which take any; others have theirs
+    in the config. Raises CheckpointError if class, settings or tensors do not fit.
     """
     raw = read_json(directory / "config.json")
     found = architecture(raw, str(directory))
-    config = found.config(configs.complete(raw), image_size)
+    config = found.config(configs.complete(raw), options.image_size)
     module = found.build(config)
     transfer(read_tensors(find_weights(directory)), found.rules, module, str(directory))
     return LoadedCheckpoint(module.eval(), found.family, config, labels=configs.label_names(raw))

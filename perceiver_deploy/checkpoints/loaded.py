@@ -1,11 +1,28 @@
-"""What every importer returns."""
+"""What every importer is told, and what it returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """`image_size` (height, width) for models that take images of any size and whose config names none.
+
+    For hub ids: which revision, where the cache is, and whether only the cache may be used.
+    """
+
+    image_size: tuple[int, int] | None = None
+    revision: str | None = None
+    cache_dir: Path | None = None
+    local_files_only: bool = False
+
+
+DEFAULT = LoadOptions()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ REDUCED: dict[str, Any] = {
 QUERIES_AND_KEYS = ("query", "key", "q_proj", "k_proj", "to_q")
 
 
-def randomise(module: nn.Module, sharpness: float = 2.0) -> nn.Module:
+def randomise(module: nn.Module, sharpness: float) -> nn.Module:
     """Draw every parameter and batch-norm statistic so that its place matters: biases and norms included.
 
     `sharpness` widens queries and keys: attention that averages over all inputs would hide what they are.
@@ -45,8 +45,8 @@ def randomise(module: nn.Module, sharpness: float = 2.0) -> nn.Module:
                 parameter.normal_(0, 0.2)
             elif isinstance(layer, nn.Linear | nn.Conv2d):
                 parameter.normal_(0, gain / parameter[0].numel() ** 0.5)
-            else:
-                parameter.normal_()
+            else:  # vectors that pad every token alike must not drown what tells the tokens apart
+                parameter.normal_(0, 0.1 if isinstance(layer, nn.ParameterDict) else 1.0)
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.5)
             layer.running_var.uniform_(0.5, 2)
@@ -74,12 +74,13 @@ class Case:
     config: Mapping[str, Any]
     inputs: Callable[[], dict[str, Tensor]]
     image_size: tuple[int, int] | None = None
+    sharpness: float = 2.0
 
     def oracle(self) -> nn.Module:
         import transformers
 
         config = transformers.PerceiverConfig(**self.config)
-        return randomise(getattr(transformers, self.name)(config))
+        return randomise(getattr(transformers, self.name)(config), self.sharpness)
 
 
 def text(batch: int, length: int, vocabulary: int) -> Callable[[], dict[str, Tensor]]:

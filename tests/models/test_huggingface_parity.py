@@ -9,7 +9,7 @@ import pytest
 import torch
 from models.oracle import REDUCED, Case, exact_positions, normal, relative, saved, text
 
-from perceiver_deploy.checkpoints import huggingface
+from perceiver_deploy.checkpoints import LoadOptions, huggingface
 
 TOLERANCE = 1e-5
 EXACT_TOLERANCE = 2e-6
@@ -71,7 +71,7 @@ def compare(case: Case, directory) -> tuple[float, float]:
     expected = oracle(**inputs).logits
     other = oracle(**case.inputs()).logits
     assert relative(other, expected) > 1e-2, "the oracle ignores its input: its parity would prove nothing"
-    model = huggingface.load(saved(oracle, directory), case.image_size).module
+    model = huggingface.load(saved(oracle, directory), LoadOptions(image_size=case.image_size)).module
     with exact_positions():
         exact = oracle(**inputs).logits
     del oracle
