@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +25,12 @@ from perceiver_runtime.tensorrt.api import (
     ILayer,
     INetworkDefinition,
     IOptimizationProfile,
-    ITensor,
     OnnxParser,
     module_kind,
 )
 from perceiver_runtime.tensorrt.dialect import Dialect, dialect
 from perceiver_runtime.tensorrt.logger import build_logger
+from perceiver_runtime.tensorrt.products import matrix_products
 from perceiver_runtime.tensorrt.progress import Interruption, Report, progress_monitor, silent
 from perceiver_runtime.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
 from perceiver_runtime.tensors import Profile, TensorSpec
@@ -122,38 +121,6 @@ def build_engine(
 def current_platform() -> str:
     """Operating system and processor, such as `linux-aarch64`: engines do not cross it."""
     return f"{platform.system()}-{platform.machine()}".lower()
-
-
-def matrix_products(trt: ModuleType, network: INetworkDefinition) -> dict[str, int]:
-    """How many matrix products and convolutions the network has by operand type: int8 behind a dequantisation.
-
-    A strongly typed build keeps these types, so this is what will run.
-    """
-    found: Counter[str] = Counter()
-    producers = {}
-    for index in range(network.num_layers):
-        layer: ILayer = network.get_layer(index)
-        for output in range(layer.num_outputs):
-            producers[layer.get_output(output).name] = layer
-        if layer.type in (trt.LayerType.MATRIX_MULTIPLY, trt.LayerType.CONVOLUTION):
-            found[_operand_type(trt, layer, producers)] += 1
-    return dict(sorted(found.items()))
-
-
-def _operand_type(trt: ModuleType, layer: ILayer, producers: dict[str, Any]) -> str:
-    """Type of the first operand, behind the dequantisation and layout changes that TensorRT fuses with a product."""
-    operand: ITensor = layer.get_input(0)
-    source: ILayer = producers.get(operand.name)
-    while source is not None and source.type in (trt.LayerType.SHUFFLE, trt.LayerType.CAST, trt.LayerType.IDENTITY):
-        above: ITensor = source.get_input(0)
-        source = producers.get(above.name)
-    if source is not None and source.type == trt.LayerType.DEQUANTIZE:
-        operand = source.get_input(0)
-    name: str = operand.dtype.name
-    return _TYPE_NAMES.get(name, name.lower())
-
-
-_TYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 
 
 def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: BuildRequest) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
 
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensorrt.api import module_kind
@@ -16,8 +15,8 @@ class Dialect:
 
     `opset` is the newest ONNX operator set its parser takes. `attention`: ONNX `Attention` becomes a layer that may
     be told to decompose. `timing_cache`: kernel timings can be kept between builds. `capability_targets`: engines
-    can be built for GPUs that are not in this machine. `graphs`: whether the application captures CUDA graphs from
-    a stream, or the execution context does it itself.
+    can be built for GPUs that are not in this machine. `context_graphs`: an execution context captures CUDA graphs
+    itself, where elsewhere the application captures them from the stream.
     """
 
     name: str
@@ -27,7 +26,7 @@ class Dialect:
     attention: bool
     timing_cache: bool
     capability_targets: bool
-    graphs: Literal["capture", "context"]
+    context_graphs: bool
 
     @property
     def major(self) -> int:
@@ -36,10 +35,10 @@ class Dialect:
 
 
 DIALECTS = (
-    Dialect("TensorRT-RTX 1", "tensorrt_rtx", (1, 0), 24, True, False, True, "context"),
-    Dialect("TensorRT 11", "tensorrt", (11, 0), 24, True, True, False, "capture"),
-    Dialect("TensorRT 10.14", "tensorrt", (10, 14), 23, True, True, False, "capture"),
-    Dialect("TensorRT 10.3", "tensorrt", (10, 3), 20, False, True, False, "capture"),
+    Dialect("TensorRT-RTX 1", "tensorrt_rtx", (1, 0), 24, True, False, True, True),
+    Dialect("TensorRT 11", "tensorrt", (11, 0), 24, True, True, False, False),
+    Dialect("TensorRT 10.14", "tensorrt", (10, 14), 23, True, True, False, False),
+    Dialect("TensorRT 10.3", "tensorrt", (10, 3), 20, False, True, False, False),
 )
 """Newest first: a version speaks the first dialect of its module that is not newer than itself."""
 

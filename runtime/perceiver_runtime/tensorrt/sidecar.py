@@ -71,6 +71,11 @@ def sidecar_path(target: str, component: str) -> str:
     return f"engines/{target}/{component}.json"
 
 
+def layers_path(target: str, component: str) -> str:
+    """Path of the engine inspector's JSON inside its bundle."""
+    return f"engines/{target}/{component}.layers.json"
+
+
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
     """Write it as sorted, indented JSON."""
     path.write_text(json.dumps(schema.encode(sidecar), indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,99 @@
+"""The TensorRT backends: engines of a bundle, checked against this machine before any of them is deserialised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.manifest import ComponentEntry
+from perceiver_runtime.tensorrt.api import Runtime, load_tensorrt
+from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
+from perceiver_runtime.tensorrt.dialect import dialect
+from perceiver_runtime.tensorrt.engine import Engine, Scratch
+from perceiver_runtime.tensorrt.identity import device_identity
+from perceiver_runtime.tensorrt.logger import build_logger
+from perceiver_runtime.tensorrt.sidecar import (
+    DeviceIdentity,
+    Sidecar,
+    check_identity,
+    differences,
+    engine_path,
+    graph_sha256,
+    read_sidecar,
+    sidecar_path,
+)
+
+MODULES = {
+    "tensorrt": "tensorrt",
+    "tensorrt-lean": "tensorrt_lean",
+    "tensorrt-dispatch": "tensorrt_dispatch",
+    "tensorrt-rtx": "tensorrt_rtx",
+}
+"""Module of each backend. The lean and dispatch runtimes run engines that were built version compatible."""
+
+
+def open_backend(name: str, threads: int | None) -> TensorRT:
+    """The backend on this machine's GPU. Raises UnavailableError without TensorRT, cuda-bindings or a GPU."""
+    del threads  # engines run on the GPU
+    return TensorRT(name, load_tensorrt(MODULES[name]), CudaDevice(load_cudart()))
+
+
+class TensorRT:
+    """Engines on one device. Intermediate tensors stay on it, scratch memory is shared, graphs are captured once."""
+
+    def __init__(self, name: str, trt: ModuleType, device: CudaDevice) -> None:
+        self.name = name
+        self.device = device
+        self.versions: Mapping[str, str] = {trt.__name__: str(trt.__version__)}
+        self._trt = trt
+        self._rules = dialect(trt)
+        self._logger = build_logger(trt)
+        self._runtime: Runtime = trt.Runtime(self._logger)
+        self._identity = device_identity(trt, device.compute_capability())
+        self._scratch = Scratch(device)
+
+    def load(self, bundle: Bundle, component: ComponentEntry) -> Engine:
+        """Deserialise the component's engine for this machine.
+
+        Raises UnavailableError if the bundle has none, BundleError if it is stale or damaged.
+        """
+        target, sidecar = find_engine(bundle, component.name, self._identity)
+        check_identity(sidecar, self._identity, graph_sha256(bundle.manifest, component.name))
+        path = bundle.file(engine_path(target, component.name))
+        engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise BundleError(f"{path}: TensorRT can't read it: {'; '.join(self._logger.errors) or 'no reason given'}")
+        return Engine(self._trt, self._rules, engine, component, self.device, self._scratch)
+
+
+def engine_targets(bundle: Bundle) -> tuple[str, ...]:
+    """Targets that the bundle has engines for."""
+    parts = (PurePosixPath(path).parts for path in bundle.manifest.files)
+    return tuple(sorted({part[1] for part in parts if len(part) == 3 and part[0] == "engines"}))
+
+
+def find_engine(bundle: Bundle, component: str, identity: DeviceIdentity) -> tuple[str, Sidecar]:
+    """The first target whose engine of a component runs on this machine, with its sidecar. Raises UnavailableError."""
+    listed = bundle.manifest.files
+    reasons = []
+    for target in engine_targets(bundle):
+        if engine_path(target, component) not in listed or sidecar_path(target, component) not in listed:
+            reasons.append(f"{target}: no engine of {component}")
+            continue
+        sidecar = read_sidecar(bundle.file(sidecar_path(target, component)))
+        if sidecar.engine_sha256 != listed[engine_path(target, component)].sha256:
+            raise BundleError(
+                f"{engine_path(target, component)}: not the engine that its sidecar describes; build it again"
+            )
+        if not (wrong := differences(sidecar, identity)):
+            return target, sidecar
+        reasons.append(f"{target}: " + ", ".join(f"built for {w} {e}, here {g}" for w, e, g in wrong))
+    raise UnavailableError(
+        f"component {component}: expected an engine for {identity.module} {identity.tensorrt} on compute capability "
+        f"{identity.compute_capability}, got {'; '.join(reasons) or 'a bundle without engines'}; "
+        "build them here: perceiver-run build BUNDLE"
+    )

@@ -1,0 +1,180 @@
+"""One engine that runs: its tensors held against the manifest, and bindings that cost one launch each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
+from perceiver_runtime.manifest import ComponentEntry
+from perceiver_runtime.tensorrt.api import ICudaEngine, IExecutionContext, IRuntimeConfig
+from perceiver_runtime.tensorrt.cuda import CudaDevice, DeviceBuffer, Handle
+from perceiver_runtime.tensorrt.dialect import Dialect
+from perceiver_runtime.tensors import TensorSpec
+
+LOGGER = logging.getLogger("perceiver_runtime.tensorrt")
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+
+
+class Scratch:
+    """Working memory that all components share: on one stream only one of them runs at a time."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._memory: Handle | None = None
+        self._size = 0
+
+    def take(self, size: int) -> Handle:
+        """Memory of at least `size` bytes. What was taken before stays valid as long as it is held."""
+        if self._memory is None or self._size < size:
+            self._memory, self._size = self._device.allocate_bytes(size), size
+        return self._memory
+
+
+class Engine:
+    """The executable of one component."""
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        rules: Dialect,
+        engine: ICudaEngine,
+        component: ComponentEntry,
+        device: CudaDevice,
+        scratch: Scratch,
+    ) -> None:
+        self.inputs = component.inputs
+        self.outputs = component.outputs
+        self._trt, self._rules, self._name = trt, rules, component.name
+        self._engine: ICudaEngine = engine
+        self._device, self._scratch = device, scratch
+        _check_tensors(trt, engine, component)
+
+    def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> Callable[[], None]:
+        """A context for these buffers' shapes and addresses. Raises FeedError for shapes outside of every profile."""
+        context: IExecutionContext = self._context()
+        profile = self._profile({name: buffer.shape for name, buffer in inputs.items()})
+        if profile:
+            context.set_optimization_profile_async(profile, int(self._device.stream))
+        for name, buffer in inputs.items():
+            context.set_input_shape(name, buffer.shape)
+        if unset := context.infer_shapes():
+            raise BundleError(
+                f"component {self._name}: the engine lacks the shapes of {', '.join(unset)}; build it again"
+            )
+        held = {**inputs, **outputs, **self._unwanted(context, outputs)}
+        for name, buffer in held.items():
+            context.set_tensor_address(name, buffer.address)
+        scratch = self._scratch.take(size := context.update_device_memory_size_for_shapes())
+        context.set_device_memory(int(scratch.value), size)
+        return Application(self._name, context, self._device, self._rules, (tuple(held.values()), scratch))
+
+    def _context(self) -> IExecutionContext:
+        trt = self._trt
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self._rules.context_graphs:
+            config: IRuntimeConfig = self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            return self._engine.create_execution_context(config)
+        return self._engine.create_execution_context(strategy)
+
+    def _profile(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        for index in range(self._engine.num_optimization_profiles):
+            if all(_within(shape, self._engine.get_tensor_profile_shape(n, index)) for n, shape in shapes.items()):
+                return index
+        ranges = [
+            f"{n}: {[tuple(b) for b in self._engine.get_tensor_profile_shape(n, 0)]}, got {list(s)}"
+            for n, s in shapes.items()
+        ]
+        raise FeedError(f"component {self._name}: no profile of its engine takes these shapes: {'; '.join(ranges)}")
+
+    def _unwanted(self, context: IExecutionContext, outputs: Mapping[str, DeviceBuffer]) -> dict[str, DeviceBuffer]:
+        """Memory for outputs that nobody reads: an engine writes them all."""
+        return {
+            spec.name: self._device.allocate(tuple(context.get_tensor_shape(spec.name)), spec.dtype)
+            for spec in self.outputs
+            if spec.name not in outputs
+        }
+
+
+class Application:
+    """One engine on one set of buffers. The first call enqueues, later calls launch the CUDA graph captured from it.
+
+    The first call's data is real, so that nothing reads uninitialised indices, and lazy set-up is over when
+    capturing begins. Where TensorRT makes graphs itself, or can't be captured, every call enqueues.
+    """
+
+    def __init__(self, name: str, context: IExecutionContext, device: CudaDevice, rules: Dialect, held: Any) -> None:
+        self._name = name
+        self._context: IExecutionContext = context
+        self._device = device
+        self._held = held
+        self._capture = not rules.context_graphs
+        self.graph: Handle | None = None
+
+    def __call__(self) -> None:
+        """Put one run on the stream."""
+        with self._device.lock:
+            if self.graph is not None:
+                self._device.launch(self.graph)
+                return
+            self._enqueue()
+            if self._capture:
+                self._capture = False
+                self.graph = self._captured()
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(int(self._device.stream)):
+            raise BundleError(
+                f"component {self._name}: TensorRT refused to run it; see its log (perceiver_runtime.tensorrt)"
+            )
+
+    def _captured(self) -> Handle | None:
+        try:
+            return self._device.capture(self._enqueue)
+        except (BundleError, UnavailableError) as error:
+            LOGGER.warning("component %s runs without a CUDA graph: %s", self._name, error)
+            return None
+
+
+def _check_tensors(trt: ModuleType, engine: ICudaEngine, component: ComponentEntry) -> None:
+    """Hold the engine's own tensors against the manifest. Raises BundleError."""
+    names: list[str] = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    for mode, specs in ((trt.TensorIOMode.INPUT, component.inputs), (trt.TensorIOMode.OUTPUT, component.outputs)):
+        own = {name for name in names if engine.get_tensor_mode(name) == mode}
+        if own != {spec.name for spec in specs}:
+            raise BundleError(
+                f"engine {component.name}: {mode.name.lower()}s {', '.join(sorted(own))}; "
+                f"manifest: {', '.join(s.name for s in specs)}; build it again"
+            )
+        for spec in specs:
+            _check_tensor(trt, engine, component.name, spec)
+
+
+def _check_tensor(trt: ModuleType, engine: ICudaEngine, component: str, spec: TensorSpec) -> None:
+    dtype, shape = engine.get_tensor_dtype(spec.name), tuple(engine.get_tensor_shape(spec.name))
+    fits = len(shape) == spec.rank and all(
+        size in (-1, own) or isinstance(own, str) for size, own in zip(shape, spec.shape, strict=True)
+    )
+    if DTYPES.get(dtype.name) != spec.dtype or not fits:
+        raise BundleError(
+            f"engine {component}: {spec.name} is {dtype.name}{list(shape)}; manifest: {spec}; build it again"
+        )
+    if engine.get_tensor_location(spec.name) != trt.TensorLocation.DEVICE:
+        raise BundleError(f"engine {component}: {spec.name} is a shape tensor on the host; a bundle's tensors are data")
+
+
+def _within(shape: tuple[int, ...], bounds: Any) -> bool:
+    smallest, _typical, largest = bounds
+    return all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True))

@@ -1,0 +1,32 @@
+"""What an engine says of itself: layers at DETAILED verbosity, as JSON that engine explorers open, and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from perceiver_runtime.errors import BuildError
+from perceiver_runtime.tensorrt.api import EngineInspector, ICudaEngine, Runtime
+from perceiver_runtime.tensorrt.logger import build_logger
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`layers` is TensorRT's own JSON; `device_bytes` what one execution context needs at the largest shapes."""
+
+    layers: str
+    device_bytes: int
+
+
+def inspect_engine(trt: ModuleType, plan: bytes, component: str) -> Inspection:
+    """Deserialise an engine that was just built on this machine's GPU. Raises BuildError if TensorRT can't."""
+    logger = build_logger(trt)
+    runtime: Runtime = trt.Runtime(logger)
+    engine: ICudaEngine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BuildError(
+            f"component {component}: TensorRT built an engine that it can't open: {'; '.join(logger.errors)}"
+        )
+    inspector: EngineInspector = engine.create_engine_inspector()
+    layers: str = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return Inspection(layers, engine.device_memory_size_v2)

@@ -1,0 +1,195 @@
+"""SIMULATION: sessions on the TensorRT backend over a simulated device. Nothing here is a GPU result."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bundles
+from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
+from perceiver_runtime.latency import measure
+from perceiver_runtime.session import open_session
+from perceiver_runtime.tensorrt import engine as engine_module
+from perceiver_runtime.verify import verify
+
+
+@pytest.mark.parametrize(("batch", "keys", "queries"), [(1, 7, 10), (1, 1, 1), (3, 9, 8), (2, 32, 13)])
+def test_runs_repeats_chunks_carries_and_defaults(
+    built: Path, jetson: SimulatedJetson, model: tiny_bundles.Model, batch: int, keys: int, queries: int
+) -> None:
+    feeds = tiny_bundles.feeds(batch, keys, queries)
+    expected = tiny_bundles.reference(model, feeds)
+    with jetson.open(built) as session:
+        for _ in range(3):  # enqueued, then captured graphs
+            results = session.run(feeds)
+            for name, array in results.items():
+                np.testing.assert_allclose(array, expected[name], rtol=2e-5, atol=2e-5)
+    assert jetson.cuda.launches > 0
+
+
+def test_gives_what_onnx_runtime_gives(built: Path, jetson: SimulatedJetson) -> None:
+    feeds = tiny_bundles.feeds(2, 8, 9)
+    with jetson.open(built) as session, open_session(built, "onnxruntime") as reference:
+        encoded, expected = session.encode(feeds), reference.encode(feeds)
+        for name in expected:
+            np.testing.assert_allclose(encoded[name], expected[name], rtol=1e-6, atol=1e-6)
+        queries = {"queries": feeds["queries"]}
+        decoded, wanted = session.decode(encoded, queries), reference.decode(expected, queries)
+        np.testing.assert_allclose(decoded["answers"], wanted["answers"], rtol=1e-6, atol=1e-6)
+
+
+def test_verifies_and_measures(built: Path, jetson: SimulatedJetson) -> None:
+    with jetson.open(built) as session:
+        assert verify(session).passed
+        assert measure(session, warmup=1, runs=3)
+
+
+def test_only_wanted_outputs_are_asked_for(built: Path, jetson: SimulatedJetson) -> None:
+    with jetson.open(built) as session:
+        assert set(session.run(tiny_bundles.feeds(), ["logits"])) == {"logits"}
+
+
+def test_new_data_goes_through_a_captured_graph(
+    built: Path, jetson: SimulatedJetson, model: tiny_bundles.Model
+) -> None:
+    with jetson.open(built) as session:
+        for seed in range(4):
+            feeds = tiny_bundles.feeds(seed=seed)
+            expected = tiny_bundles.reference(model, feeds)
+            np.testing.assert_allclose(session.run(feeds)["answers"], expected["answers"], rtol=2e-5, atol=2e-5)
+
+
+def test_two_sizes_in_turn_and_from_two_threads(
+    built: Path, jetson: SimulatedJetson, model: tiny_bundles.Model
+) -> None:
+    sizes = [(1, 7, 10), (3, 9, 8)]
+    errors: list[BaseException] = []
+    with jetson.open(built) as session:
+
+        def work(index: int) -> None:
+            feeds = tiny_bundles.feeds(*sizes[index % 2], seed=index)
+            expected = tiny_bundles.reference(model, feeds)
+            try:
+                for _ in range(5):
+                    got = session.run(feeds)["answers"]
+                    np.testing.assert_allclose(got, expected["answers"], rtol=2e-5, atol=2e-5)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+def test_all_memory_goes_back(built: Path, jetson: SimulatedJetson) -> None:
+    with jetson.open(built) as session:
+        session.run(tiny_bundles.feeds())
+        assert jetson.cuda.heap.in_use > 0
+    del session
+    assert jetson.cuda.heap.live == 0
+
+
+def test_buffers_are_allocated_once_per_size(built: Path, jetson: SimulatedJetson) -> None:
+    with jetson.open(built) as session:
+        session.run(tiny_bundles.feeds())
+        live = jetson.cuda.heap.live
+        for seed in range(5):
+            session.run(tiny_bundles.feeds(seed=seed))
+        assert jetson.cuda.heap.live == live
+
+
+def test_a_full_device_is_refused(built: Path, jetson: SimulatedJetson) -> None:
+    jetson.cuda.heap.capacity = 1000
+    with jetson.open(built) as session, pytest.raises(UnavailableError, match="MemoryAllocation"):
+        session.run(tiny_bundles.feeds(4, 32, 64))
+
+
+def test_sizes_outside_of_the_profile_are_refused(built: Path, jetson: SimulatedJetson) -> None:
+    with jetson.open(built) as session:
+        with pytest.raises(FeedError, match="batch = 5"):
+            session.run(tiny_bundles.feeds(5))
+        with pytest.raises(FeedError, match="no profile of its engine"):
+            session.run_component("block", {"latents": np.zeros((9, 5, 6), np.float32)})
+
+
+def test_works_without_graphs_where_capture_fails(
+    built: Path, jetson: SimulatedJetson, model: tiny_bundles.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_application: object) -> None:
+        raise UnavailableError("cudaErrorStreamCaptureUnsupported")
+
+    with jetson.open(built) as session:
+        monkeypatch.setattr(engine_module.CudaDevice, "capture", lambda _device, _enqueue: refuse(None))
+        feeds = tiny_bundles.feeds()
+        for _ in range(2):
+            got = session.run(feeds)["answers"]
+    np.testing.assert_allclose(got, tiny_bundles.reference(model, feeds)["answers"], rtol=2e-5, atol=2e-5)
+    assert jetson.cuda.launches == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (simulated_jetson(version="10.13.3.9"), r"built for TensorRT 10\.3\.0, here 10\.13\.3\.9"),
+        (simulated_jetson(capability="8.6"), r"built for compute capability 8\.7, here 8\.6"),
+        (simulated_jetson(version="11.4.0"), r"built for TensorRT 10\.3\.0, here 11\.4\.0"),
+    ],
+)
+def test_another_machines_engine_is_not_deserialised(
+    built: Path, other: SimulatedJetson, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = other.backend()
+    monkeypatch.setattr(backend, "_runtime", None)  # touching it would be an AttributeError
+    bundle = load_bundle(built)
+    with pytest.raises(UnavailableError, match=reason) as caught:
+        backend.load(bundle, bundle.manifest.component("encoder"))
+    assert "perceiver-run build" in str(caught.value)
+
+
+def test_a_bundle_without_engines_is_refused_with_the_remedy(path: Path, jetson: SimulatedJetson) -> None:
+    with pytest.raises(UnavailableError, match="a bundle without engines; build them here: perceiver-run build"):
+        jetson.open(path)
+
+
+def test_an_engine_of_an_older_graph_is_refused(built: Path, jetson: SimulatedJetson, tmp_path: Path) -> None:
+    other = tiny_bundles.write(tmp_path / "other", tiny_bundles.full_model(seed=5), tiny_bundles.feeds())
+    (built / "onnx/encoder.onnx").write_bytes((other / "onnx/encoder.onnx").read_bytes())
+    tiny_bundles.rehash(built, "onnx/encoder.onnx")
+    with pytest.raises(BundleError, match="built from graph"):
+        jetson.open(built)
+
+
+def test_a_damaged_engine_is_refused_before_it_is_read(built: Path, jetson: SimulatedJetson) -> None:
+    plan = built / "engines/jetson-orin/encoder.plan"
+    content = bytearray(plan.read_bytes())
+    content[len(content) // 2] ^= 1
+    plan.write_bytes(content)
+    with pytest.raises(BundleError, match="sha256"):
+        jetson.open(built)
+
+
+def test_a_foreign_plan_is_refused(built: Path, jetson: SimulatedJetson) -> None:
+    (built / "engines/jetson-orin/encoder.plan").write_bytes(b"something else")
+    tiny_bundles.rehash(built, "engines/jetson-orin/encoder.plan")
+    with pytest.raises(BundleError, match="not the engine that its sidecar describes"):
+        jetson.open(built)
+
+
+def test_an_engine_that_contradicts_the_manifest_is_refused(built: Path, jetson: SimulatedJetson) -> None:
+    def rename(manifest: dict[str, object]) -> None:
+        for component in manifest["components"]:  # type: ignore[attr-defined]
+            if component["name"] == "head":
+                component["outputs"][0]["dtype"] = "float16"
+        manifest["pipeline"]["outputs"][0]["dtype"] = "float16"  # type: ignore[index]
+
+    tiny_bundles.change(built, rename)
+    with pytest.raises(BundleError, match=r"logits is FLOAT.*manifest: logits: float16"):
+        jetson.open(built)
