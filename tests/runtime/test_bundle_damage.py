@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_bundles import change, rehash
 
-from perceiver_runtime import BundleError, load_bundle, open_session
+from perceiver_runtime import BundleError, load_bundle, open_session, verify
 from perceiver_runtime.cli import main
 
 ENCODER = "onnx/encoder.onnx"
@@ -151,4 +151,34 @@ def test_no_parser_sees_a_damaged_file(copy: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(onnxruntime, "InferenceSession", parse)
     _flip(copy)
     with pytest.raises(BundleError, match="sha256"):
+        open_session(copy)
+
+
+def _move_weights_out(directory: Path, location: str) -> None:
+    """Store the head's weight in another file, at a path relative to the graph."""
+    graph = onnx.load(directory / "onnx/head.onnx")
+    (tensor,) = graph.graph.initializer
+    (directory / "onnx" / location).write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (directory / "onnx/head.onnx").write_bytes(graph.SerializeToString())
+    rehash(directory, "onnx/head.onnx")
+
+
+def test_external_weights(copy: Path) -> None:
+    _move_weights_out(copy, "weights.data")
+    rehash(copy, "onnx/weights.data")
+    assert verify(copy).passed
+    data = bytearray((copy / "onnx/weights.data").read_bytes())
+    data[0] ^= 1
+    (copy / "onnx/weights.data").write_bytes(data)
+    with pytest.raises(BundleError, match="expected sha256"):
+        open_session(copy)
+
+
+@pytest.mark.parametrize("location", ["../weights.data", "../../weights.data", "../../../weights.data"])
+def test_external_weights_outside_the_bundle(copy: Path, location: str) -> None:
+    _move_weights_out(copy, location)
+    with pytest.raises(BundleError, match="can't load"):
         open_session(copy)

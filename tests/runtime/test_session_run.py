@@ -12,7 +12,8 @@ import pytest
 import tiny_bundles
 from tiny_bundles import Arrays, Model
 
-from perceiver_runtime import BundleError, FeedError, Session, open_session
+from perceiver_runtime import BundleError, FeedError, Session, load_bundle, open_session
+from perceiver_runtime.backends import open_backend
 from perceiver_runtime.pipeline import Chunk
 from perceiver_runtime.session import PLANS_KEPT
 
@@ -182,3 +183,34 @@ def test_a_graph_that_lies_about_its_output(copy: Path) -> None:
     tiny_bundles.change(copy, widen)
     with pytest.raises(BundleError), open_session(copy) as session:
         session.run(tiny_bundles.feeds())
+
+
+def test_chunked_values_never_exist_whole(copy: Path) -> None:
+    """Keys, queries and answers go through buffers of one chunk's size: memory does not grow with them."""
+    ranges = {"keys": {"min": 1, "opt": 7, "max": 10**6}, "queries": {"min": 1, "opt": 7, "max": 10**6}}
+    tiny_bundles.change(copy, lambda m: m["profiles"][0]["dimensions"].update(ranges))
+    allocated = []
+    backend = open_backend("onnxruntime", threads=1)
+    allocate = backend.device.allocate
+
+    def recording(shape: tuple[int, ...], dtype: str) -> Any:
+        allocated.append(shape)
+        return allocate(shape, dtype)
+
+    backend.device.allocate = recording  # type: ignore[method-assign]
+    with Session(load_bundle(copy), backend, 1) as session:
+        session.run(tiny_bundles.feeds(2, keys=100, queries=100), ["answers", "logits"])
+    assert sum(int(np.prod(shape)) for shape in allocated) < 100 * 4
+    assert max(size for shape in allocated for size in shape) <= 6
+
+
+def test_runs_on_the_same_buffers_are_bound_once(bundle: Path) -> None:
+    """Repeats take turns between two buffers: the first application, then two bindings, however many repeats."""
+    with open_session(bundle, threads=1) as session:
+        bound = []
+        graph = session._executables["block"]
+        bind = graph.bind
+        graph.bind = lambda *a: bound.append(1) or bind(*a)  # type: ignore[func-returns-value,method-assign]
+        session.run(tiny_bundles.feeds())
+        session.run(tiny_bundles.feeds(seed=4))
+    assert len(bound) == tiny_bundles.REPEAT

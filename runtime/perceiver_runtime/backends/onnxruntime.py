@@ -117,8 +117,9 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        # Each component has its own threads: those that still spin after their graph ended take the next one's cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Each component has its own threads. Those that spin while they wait take the cores from the next component,
+        # and from whatever else the device runs: on busy cores a run takes many times longer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
 
