@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.checkpoints import huggingface, native
+from perceiver_deploy.checkpoints import huggingface, krasserm, lucidrains, native
 from perceiver_deploy.checkpoints.hub import is_hub_id, snapshot
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.tensors import read_json
@@ -36,6 +36,8 @@ FORMATS: tuple[Format, ...] = (
         "perceiver-deploy", lambda config: "family" in config, lambda directory, _: native.load_checkpoint(directory)
     ),
     Format("Hugging Face", lambda config: config.get("model_type") == "perceiver", huggingface.load),
+    Format("krasserm/perceiver-io", krasserm.recognises, krasserm.load),
+    Format("lucidrains/perceiver-pytorch", lucidrains.recognises, lucidrains.load),
 )
 
 

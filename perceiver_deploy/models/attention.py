@@ -27,14 +27,16 @@ class Attention(nn.Module):
     Scores are scaled by 1/sqrt(qk_dim / heads). `mask` (B, M) is true where an input may be attended.
     """
 
-    def __init__(self, q_dim: int, kv_dim: int, out_dim: int, qk_dim: int, v_dim: int, heads: int) -> None:
+    def __init__(
+        self, q_dim: int, kv_dim: int, out_dim: int, qk_dim: int, v_dim: int, heads: int, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
         if qk_dim % heads or v_dim % heads:
             raise ValueError(f"qk_dim {qk_dim} and v_dim {v_dim} must be multiples of heads {heads}")
         self.heads = heads
-        self.query = nn.Linear(q_dim, qk_dim)
-        self.key = nn.Linear(kv_dim, qk_dim)
-        self.value = nn.Linear(kv_dim, v_dim)
+        self.query = nn.Linear(q_dim, qk_dim, bias=qkv_bias)
+        self.key = nn.Linear(kv_dim, qk_dim, bias=qkv_bias)
+        self.value = nn.Linear(kv_dim, v_dim, bias=qkv_bias)
         self.output = nn.Linear(v_dim, out_dim)
 
     def forward(self, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -69,6 +71,26 @@ class Mlp(nn.Sequential):
         super().__init__(nn.Linear(dim, dim * widening), nn.GELU(), nn.Linear(dim * widening, dim))
 
 
+class GatedMlp(nn.Module):
+    """Two linear layers around a GELU-gated product (GEGLU, Shazeer 2020): (B, N, D) to (B, N, D)."""
+
+    def __init__(self, dim: int, widening: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, 2 * dim * widening)
+        self.contract = nn.Linear(dim * widening, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate the first half of the hidden units by the second."""
+        hidden, gate = self.expand(x).chunk(2, dim=-1)
+        contracted: Tensor = self.contract(hidden * F.gelu(gate))
+        return contracted
+
+
+def mlp(dim: int, widening: int, gated: bool) -> nn.Module:
+    """The MLP of a layer's kind."""
+    return GatedMlp(dim, widening) if gated else Mlp(dim, widening)
+
+
 class CrossAttentionLayer(nn.Module):
     """Pre-norm cross-attention and MLP: (B, N, q_dim) asks (B, M, kv_dim) and keeps its own shape.
 
@@ -80,9 +102,11 @@ class CrossAttentionLayer(nn.Module):
         self.query_residual = config.query_residual
         self.query_norm = nn.LayerNorm(q_dim)
         self.input_norm = nn.LayerNorm(kv_dim)
-        self.attention = Attention(q_dim, kv_dim, q_dim, config.qk_dim, config.v_dim, config.heads)
-        self.mlp_norm = nn.LayerNorm(q_dim)
-        self.mlp = Mlp(q_dim, config.widening)
+        self.attention = Attention(q_dim, kv_dim, q_dim, config.qk_dim, config.v_dim, config.heads, config.qkv_bias)
+        self.has_mlp = config.widening > 0
+        if self.has_mlp:
+            self.mlp_norm = nn.LayerNorm(q_dim)
+            self.mlp = mlp(q_dim, config.widening, config.gated)
 
     def forward(self, query: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Update query (B or 1, N, q_dim) from inputs (B, M, kv_dim), where mask (B, M) is true: (B, N, q_dim)."""
@@ -92,7 +116,7 @@ class CrossAttentionLayer(nn.Module):
     def update(self, query: Tensor, attended: Tensor) -> Tensor:
         """What follows the attention: the query's residual, if configured, and the MLP's."""
         x = query + attended if self.query_residual else attended
-        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+        return x + self.mlp(self.mlp_norm(x)) if self.has_mlp else x
 
 
 class SelfAttentionLayer(nn.Module):
@@ -103,9 +127,9 @@ class SelfAttentionLayer(nn.Module):
         qk_dim = dim if config.qk_dim is None else config.qk_dim
         v_dim = dim if config.v_dim is None else config.v_dim
         self.norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, dim, dim, qk_dim, v_dim, config.heads)
+        self.attention = Attention(dim, dim, dim, qk_dim, v_dim, config.heads, config.qkv_bias)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, config.widening)
+        self.mlp = mlp(dim, config.widening, config.gated)
 
     def forward(self, x: Tensor) -> Tensor:
         """One layer over latents (B, N, D)."""
@@ -126,4 +150,5 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             torch.nn.init.normal_(layer.weight, std=std)
-            torch.nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)

@@ -1,0 +1,180 @@
+"""Models of krasserm's and lucidrains' packages, imported, give the packages' outputs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+from models.oracle import randomise, relative, saved
+from safetensors.torch import save_file
+
+from perceiver_deploy.checkpoints import load
+
+TOLERANCE = 2e-6
+
+ENCODER = {
+    "num_cross_attention_heads": 2,
+    "num_self_attention_heads": 4,
+    "num_self_attention_layers_per_block": 3,
+    "num_self_attention_blocks": 2,
+    "cross_attention_widening_factor": 2,
+    "self_attention_widening_factor": 3,
+}
+DECODER = {"num_cross_attention_heads": 2, "cross_attention_widening_factor": 2}
+SIZES = {"num_latents": 9, "num_latent_channels": 32}
+
+
+def krasserm_text(tied: bool):
+    from perceiver.model.text import mlm
+
+    encoder = mlm.TextEncoderConfig(**ENCODER, vocab_size=50, max_seq_len=20, num_input_channels=24)
+    decoder = mlm.TextDecoderConfig(
+        **DECODER,
+        vocab_size=50,
+        max_seq_len=20,
+        num_output_query_channels=None if tied else 28,
+        cross_attention_residual=not tied,
+    )
+    config = mlm.MaskedLanguageModelConfig(encoder, decoder, **SIZES)
+    return mlm.PerceiverMaskedLanguageModel(mlm.PerceiverMaskedLanguageModelConfig(config))
+
+
+def krasserm_classifier():
+    from perceiver.model.text import classifier
+
+    encoder = classifier.TextEncoderConfig(
+        **ENCODER, num_cross_attention_qk_channels=16, vocab_size=50, max_seq_len=20, num_input_channels=24
+    )
+    decoder = classifier.ClassificationDecoderConfig(**DECODER, num_output_query_channels=28, num_classes=5)
+    config = classifier.TextClassifierConfig(encoder, decoder, **SIZES)
+    return classifier.PerceiverTextClassifier(classifier.PerceiverTextClassifierConfig(config))
+
+
+def krasserm_image():
+    from perceiver.model.vision import image_classifier
+
+    encoder = image_classifier.ImageEncoderConfig(
+        **{**ENCODER, "num_cross_attention_heads": 1}, image_shape=(10, 14, 2), num_frequency_bands=6
+    )
+    decoder = image_classifier.ClassificationDecoderConfig(**DECODER, num_output_query_channels=28, num_classes=5)
+    config = image_classifier.ImageClassifierConfig(encoder, decoder, **SIZES)
+    return image_classifier.PerceiverImageClassifier(image_classifier.PerceiverImageClassifierConfig(config))
+
+
+def without_data_sets(modules=("perceiver.data.vision", "perceiver.data.vision.optical_flow")):
+    """Let the model be imported without the packages that its data sets need."""
+    for name in modules:
+        sys.modules.setdefault(name, types.SimpleNamespace(OpticalFlowProcessor=None, render_optical_flow=None))
+
+
+def krasserm_flow():
+    without_data_sets()
+    from perceiver.model.vision import optical_flow
+
+    encoder = optical_flow.OpticalFlowEncoderConfig(
+        **{**ENCODER, "num_cross_attention_heads": 1},
+        image_shape=(8, 12),
+        num_patch_hidden_channels=14,
+        num_frequency_bands=6,
+    )
+    decoder = optical_flow.OpticalFlowDecoderConfig(
+        num_cross_attention_heads=1,
+        num_cross_attention_qk_channels=32,
+        image_shape=(8, 12),
+        rescale_factor=50.0,
+        cross_attention_residual=False,
+    )
+    config = optical_flow.OpticalFlowConfig(encoder, decoder, **SIZES)
+    return optical_flow.OpticalFlowPerceiver(optical_flow.OpticalFlowPerceiverConfig(config))
+
+
+def text():
+    mask = torch.ones(2, 17, dtype=torch.long)
+    mask[0, 9:] = 0
+    return torch.randint(0, 50, (2, 17)), mask
+
+
+KRASSERM = {
+    "masked language model, tied": (lambda: krasserm_text(True), text, lambda x: x),
+    "masked language model, own output": (lambda: krasserm_text(False), text, lambda x: x),
+    "text classifier": (krasserm_classifier, text, lambda x: x),
+    "image classifier": (krasserm_image, lambda: (torch.randn(2, 2, 10, 14),), lambda x: (x[0].movedim(1, -1),)),
+    "optical flow": (krasserm_flow, lambda: (torch.randn(2, 2, 27, 8, 12),), lambda x: x),
+}
+
+
+def agree(oracle, call, directory, draw, theirs):
+    """Our imported model against the oracle, on inputs that matter to it."""
+    inputs = draw()
+    expected, other = (call(oracle, theirs(x)) for x in (inputs, draw()))
+    assert relative(other, expected) > 1e-2, "the oracle ignores its input"
+    return relative(load(directory).module(*inputs), expected)
+
+
+@pytest.mark.parametrize("name", KRASSERM)
+def test_equals_krasserm(name, tmp_path):
+    build, draw, theirs = KRASSERM[name]
+    oracle = randomise(build(), sharpness=1.5)
+    assert agree(oracle, lambda m, x: m(*x).logits, saved(oracle, tmp_path), draw, theirs) < TOLERANCE
+
+
+def lucidrains(kind: str, directory, oracle, arguments, **more):
+    record = {"library": "perceiver-pytorch", "class": kind, "arguments": arguments, **more}
+    (directory / "config.json").write_text(json.dumps(record))
+    save_file({name: t.clone() for name, t in oracle.state_dict().items()}, directory / "model.safetensors")
+    return directory
+
+
+IMAGE = {
+    "num_freq_bands": 5,
+    "depth": 3,
+    "max_freq": 10.0,
+    "input_channels": 2,
+    "num_latents": 9,
+    "latent_dim": 32,
+    "cross_heads": 2,
+    "cross_dim_head": 12,
+    "latent_heads": 4,
+    "latent_dim_head": 10,
+    "num_classes": 6,
+    "self_per_cross_attn": 2,
+}
+LANGUAGE = {
+    "dim": 24,
+    "num_tokens": 50,
+    "max_seq_len": 20,
+    "depth": 3,
+    "num_latents": 9,
+    "latent_dim": 32,
+    "cross_heads": 2,
+    "cross_dim_head": 12,
+    "latent_heads": 4,
+    "latent_dim_head": 10,
+}
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("fourier", [True, False], ids=["Fourier", "no positions"])
+def test_equals_lucidrains_perceiver(tied, fourier, tmp_path):
+    from perceiver_pytorch import Perceiver
+
+    arguments = {**IMAGE, "weight_tie_layers": tied, "fourier_encode_data": fourier}
+    oracle = randomise(Perceiver(**arguments), sharpness=1.5)
+    directory = lucidrains("Perceiver", tmp_path, oracle, arguments, sizes=[8, 12])
+    distance = agree(oracle, lambda m, x: m(*x), directory, lambda: (torch.randn(2, 8, 12, 2),), lambda x: x)
+    assert distance < TOLERANCE
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("decoder_ff", [False, True], ids=["attention alone", "with feed-forward"])
+def test_equals_lucidrains_language_model(tied, decoder_ff, tmp_path):
+    from perceiver_pytorch import PerceiverLM
+
+    arguments = {**LANGUAGE, "weight_tie_layers": tied, "decoder_ff": decoder_ff}
+    oracle = randomise(PerceiverLM(**arguments), sharpness=1.5)
+    directory = lucidrains("PerceiverLM", tmp_path, oracle, arguments)
+    distance = agree(oracle, lambda m, x: m(x[0], mask=x[1].bool()), directory, text, lambda x: x)
+    assert distance < TOLERANCE
