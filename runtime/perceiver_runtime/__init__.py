@@ -10,6 +10,7 @@ from perceiver_runtime.errors import (
     UnavailableError,
     UsageError,
 )
+from perceiver_runtime.generate import Generated, Sampling
 from perceiver_runtime.latency import LatencyReport, measure
 from perceiver_runtime.session import Session, open_session
 from perceiver_runtime.verify import VerifyReport, verify
@@ -22,8 +23,10 @@ __all__ = [
     "CheckError",
     "CheckpointError",
     "FeedError",
+    "Generated",
     "LatencyReport",
     "PerceiverError",
+    "Sampling",
     "Session",
     "UnavailableError",
     "UsageError",

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import TensorSpec
 
 Stage = Literal["encode", "decode"]
@@ -88,6 +89,21 @@ class Pipeline:
         made = {v for s in self.steps if s.stage == "encode" for v in s.outputs.values()}
         read = {v for s in self.steps if s.stage == "decode" for v in s.inputs.values()}
         return tuple(sorted(made & read))
+
+    def generation(self, name: str | None) -> Generation:
+        """The generation of that name, or the only one there is. Raises UsageError."""
+        found = [g for g in self.generations if name in (None, g.name)]
+        if len(found) != 1:
+            known = ", ".join(g.name for g in self.generations) or "none"
+            raise UsageError(f"generation {name!r}; this bundle can generate: {known}")
+        return found[0]
+
+    def step(self, component: str) -> Step:
+        """The first step that runs the component. Raises KeyError."""
+        for step in self.steps:
+            if step.component == component:
+                return step
+        raise KeyError(component)
 
     def stage_inputs(self, stage: Stage) -> tuple[TensorSpec, ...]:
         """Session inputs that the steps of one stage read."""

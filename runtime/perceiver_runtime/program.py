@@ -10,7 +10,7 @@ import numpy as np
 
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
-from perceiver_runtime.pipeline import Step
+from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Profile, TensorSpec
 from perceiver_runtime.wiring import value_specs
 
@@ -59,6 +59,14 @@ def decode_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program
     wanted = _choose(tuple(spec for spec in pipeline.outputs if spec.name in decoded), outputs)
     steps = tuple(s for s in pipeline.needed(frozenset(s.name for s in wanted)) if s.stage == "decode")
     return _program("decode", manifest, steps, wanted, value_specs(manifest))
+
+
+def begin_program(manifest: Manifest, generation: Generation) -> Program:
+    """From session inputs to what a generation's step reads besides the token: its state before the first id."""
+    values = value_specs(manifest)
+    read = [v for v in manifest.pipeline.step(generation.component).inputs.values() if v != generation.token]
+    steps = manifest.pipeline.needed(frozenset(read))
+    return _program("generate", manifest, steps, tuple(values[name] for name in read), values)
 
 
 def component_program(component: ComponentEntry) -> Program:

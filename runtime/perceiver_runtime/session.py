@@ -14,9 +14,17 @@ from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.feeds import check_feeds, check_sizes
+from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, generate
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.plan import Plan, Record
-from perceiver_runtime.program import Program, component_program, decode_program, encode_program, run_program
+from perceiver_runtime.program import (
+    Program,
+    begin_program,
+    component_program,
+    decode_program,
+    encode_program,
+    run_program,
+)
 from perceiver_runtime.tensors import Array, TensorSpec
 
 PLANS_KEPT = 8
@@ -53,6 +61,7 @@ class Session:
         self._closed = False
         self._run_program = lru_cache(16)(lambda names: run_program(bundle.manifest, names))
         self._decode_program = lru_cache(16)(lambda names: decode_program(bundle.manifest, names))
+        self._begin_program = lru_cache(16)(lambda generation: begin_program(bundle.manifest, generation))
         self._encode_program = encode_program(bundle.manifest)
         self._component_programs = {c.name: component_program(c) for c in bundle.manifest.components}
 
@@ -96,6 +105,24 @@ class Session:
             raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
         program = self._decode_program(None if outputs is None else tuple(outputs))
         return self._execute(program, {**encoded, **(feeds or {})}, None)
+
+    def generate(
+        self, feeds: Feeds, name: str | None = None, *, sampling: Sampling = GREEDY, length: int | None = None
+    ) -> Generated:
+        """Inputs to sequences of ids, until each has ended or has `length` ids (None: as many as the bundle allows).
+
+        `name` is one of the pipeline's generations (None: the only one). Raises what `run` raises, and UsageError
+        for an unknown name or a length out of range.
+        """
+        generation = self.manifest.pipeline.generation(name)
+        step = self.manifest.pipeline.step(generation.component)
+        allowed = generation.length if length is None else length
+        if not 1 <= allowed <= generation.length:
+            raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
+        values = self._execute(self._begin_program(generation), feeds, None)
+        loop = Loop(self._device, self._executables[step.component], step, generation.token, values)
+        output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
+        return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
 
     def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
         """One application of one component on its own graph inputs, to all its graph outputs."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
-from perceiver_runtime.pipeline import Chunk, Pipeline, Step
+from perceiver_runtime.pipeline import Chunk, Generation, Pipeline, Step
 from perceiver_runtime.tensors import Dimension, TensorSpec
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -25,6 +25,8 @@ def check_wiring(manifest: Manifest) -> None:
     values = value_specs(manifest)
     _check_stages(manifest.pipeline)
     _check_outputs(manifest.pipeline, values)
+    for generation in manifest.pipeline.generations:
+        _check_generation(generation, manifest.pipeline, values)
     _check_defaults(manifest.pipeline)
     _check_profiles(manifest)
 
@@ -144,6 +146,21 @@ def _check_outputs(pipeline: Pipeline, values: Mapping[str, TensorSpec]) -> None
             raise BundleError(f"pipeline: output {spec.name} is made by no step")
         if values[spec.name] != spec:
             raise BundleError(f"pipeline: output declared as {spec}, but the steps make {values[spec.name]}")
+
+
+def _check_generation(generation: Generation, pipeline: Pipeline, values: Mapping[str, TensorSpec]) -> None:
+    """Its one decode step reads the token and makes the scores; the token left out is the one that starts."""
+    where = f"generation {generation.name}"
+    steps = [step for step in pipeline.steps if step.component == generation.component]
+    if len(steps) != 1 or steps[0].stage != "decode" or steps[0].repeat != 1 or steps[0].chunk:
+        raise BundleError(f"{where}: expected one decode step without repeat or chunk that runs {generation.component}")
+    token, scores = values.get(generation.token), values.get(generation.scores)
+    if token is None or generation.token not in steps[0].inputs.values() or (token.dtype, token.rank) != ("int64", 1):
+        raise BundleError(f"{where}: its step reads no token {generation.token}: int64[batch]")
+    if scores is None or generation.scores not in steps[0].outputs.values() or scores.rank != 2:
+        raise BundleError(f"{where}: its step makes no scores {generation.scores}: float[batch, vocabulary]")
+    if generation.length < 1 or pipeline.defaults.get(generation.token) != generation.start:
+        raise BundleError(f"{where}: expected a length of at least 1, and {generation.start} as its token's default")
 
 
 def _check_defaults(pipeline: Pipeline) -> None:
