@@ -1,4 +1,4 @@
-"""Supervised training of a classifier: AdamW under a one-cycle schedule, deterministic by seed."""
+"""Supervised training: AdamW under a one-cycle schedule, deterministic by seed."""
 
 from __future__ import annotations
 
@@ -48,36 +48,66 @@ class Progress:
     seconds: float
 
 
+Loss = Callable[[Tensor, torch.Generator], Tensor]
+"""The mean loss over the samples of the given indices (batch,); what is drawn at random comes from the generator."""
+
+Report = Callable[[nn.Module, Progress], None]
+
+
 def train(
     build: Callable[[], nn.Module],
     images: Tensor,
     labels: Tensor,
     config: TrainingConfig,
-    report: Callable[[nn.Module, Progress], None] = lambda module, progress: None,
+    report: Report = lambda module, progress: None,
 ) -> nn.Module:
-    """Build a module and fit it to images (N, C, H, W) and labels (N,); returned in evaluation mode.
+    """Build a classifier and fit it to images (N, C, H, W) and labels (N,); returned in evaluation mode.
 
     `report` is called after each epoch. The same seed gives the same weights on the same machine and torch.
     """
+    prepare(config)
+    module = build().train()
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        batch = shift(flip(images[index], generator), config.max_shift, generator)
+        return F.cross_entropy(module(batch), labels[index], label_smoothing=config.label_smoothing)
+
+    return fit(module, loss, len(images), config, report)
+
+
+def prepare(config: TrainingConfig) -> None:
+    """Set the thread count, and the seed that initial weights are drawn from."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    module = build().train()
+
+
+def fit(
+    module: nn.Module,
+    loss: Loss,
+    samples: int,
+    config: TrainingConfig,
+    report: Report = lambda module, progress: None,
+) -> nn.Module:
+    """Lower the loss over that many samples by the module's parameters that take gradients.
+
+    The modes of the module's parts are left as they come (what is frozen stays in evaluation mode); it is returned
+    in evaluation mode.
+    """
     generator = torch.Generator().manual_seed(config.seed)
-    total = config.total_steps(len(images))
+    total = config.total_steps(samples)
     optimiser = torch.optim.AdamW(_groups(module, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.learning_rate, total_steps=total, pct_start=config.warmup, cycle_momentum=False
     )
-    per_epoch, losses, start = len(images) // config.batch, [], time.perf_counter()
-    for step, index in zip(range(1, total + 1), batches(len(images), config.batch, generator), strict=False):
-        batch = shift(flip(images[index], generator), config.max_shift, generator)
-        loss = F.cross_entropy(module(batch), labels[index], label_smoothing=config.label_smoothing)
+    per_epoch, losses, start = samples // config.batch, [], time.perf_counter()
+    for step, index in zip(range(1, total + 1), batches(samples, config.batch, generator), strict=False):
+        value = loss(index, generator)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
         optimiser.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(value.item())
         if step % per_epoch == 0 or step == total:
             mean, losses = sum(losses) / len(losses), []
             report(module, Progress(step, total, -(-step // per_epoch), mean, time.perf_counter() - start))
