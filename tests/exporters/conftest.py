@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+
+from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
+from perceiver_deploy.models.image import PatchClassifier, PatchClassifierConfig
+from perceiver_exporters import export
+from perceiver_exporters.component import Blueprint, Component
+from perceiver_exporters.trace import trace
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime.manifest import Manifest, Source
+from perceiver_runtime.tensors import Profile
+
+FAMILY = FAMILIES["patch-classifier"]
+CROSS = CrossAttentionConfig(heads=1, qk_dim=64, v_dim=64)
+CONFIG = PatchClassifierConfig(
+    channels=1,
+    height=16,
+    width=16,
+    patch=4,
+    stride=4,
+    token_dim=32,
+    bands=4,
+    query_dim=48,
+    classes=10,
+    perceiver=PerceiverConfig(16, 64, CROSS, ProcessorConfig(blocks=2, layers=2, heads=4), CROSS),
+)
+Bundle = Callable[..., tuple[Path, Manifest]]
+
+
+def randomise(module: nn.Module, seed: int) -> nn.Module:
+    """Weights that keep activations near 1, and biases and normalisations that no two layers share."""
+    torch.manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim >= 2:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.3)
+    return module.eval().requires_grad_(False)
+
+
+def build_model(seed: int = 0) -> PatchClassifier:
+    model = randomise(FAMILY.build(CONFIG), seed)
+    assert isinstance(model, PatchClassifier)
+    return model
+
+
+def build_blueprint(model: PatchClassifier) -> Blueprint:
+    random = np.random.default_rng(0)
+    return Blueprint(
+        source=Source("toy", FAMILY.name, weights_sha256(model), dataclasses.asdict(CONFIG), pretrained=False),
+        cut=FAMILY.cut(model),
+        golden=(FAMILY.sample(CONFIG, 4, random), FAMILY.sample(CONFIG, 2, random)),
+        calibration=tuple(FAMILY.sample(CONFIG, 32, random) for _ in range(2)),
+        labels=tuple("abcdefghij"),
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def model() -> PatchClassifier:
+    return build_model()
+
+
+@pytest.fixture(scope="session")
+def blueprint(model: PatchClassifier) -> Blueprint:
+    return build_blueprint(model)
+
+
+@pytest.fixture(scope="session")
+def traced(blueprint: Blueprint) -> dict[str, ir.Model]:
+    return {c.name: trace(c, blueprint.cut.profile) for c in blueprint.cut.components}
+
+
+@pytest.fixture
+def graphs(traced: dict[str, ir.Model]) -> dict[str, ir.Model]:
+    """Copies that a test may change."""
+    return {name: graph.clone() for name, graph in traced.items()}
+
+
+@pytest.fixture
+def traced_once(traced: dict[str, ir.Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports take the session's traces: tracing is deterministic (test_export shows it) and slow."""
+
+    def cached(component: Component, profile: Profile, opset: int) -> ir.Model:
+        return traced[component.name].clone()
+
+    monkeypatch.setattr(export, "trace", cached)
+
+
+@pytest.fixture
+def bundle(blueprint: Blueprint, traced_once: None, tmp_path: Path) -> Bundle:
+    """Export the toy model at a precision, from the session's traces."""
+
+    def make(precision: str, **options: object) -> tuple[Path, Manifest]:
+        path = tmp_path / precision
+        return path, export.export_bundle(blueprint, path, precision, **options)  # type: ignore[arg-type]
+
+    return make

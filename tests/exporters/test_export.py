@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+from perceiver_deploy.models.image import PatchClassifier
+from perceiver_exporters import export, storage
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.precision import PRECISIONS
+from perceiver_exporters.storage import save_graphs
+from perceiver_exporters.targets import TARGETS, require
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime import open_session
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.golden import load_golden
+
+from .conftest import CONFIG, FAMILY, Bundle, build_blueprint, build_model
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_two_exports_of_the_same_model_are_byte_identical(traced: dict[str, ir.Model], tmp_path: Path) -> None:
+    """The session's traces of one model, and new traces of another with the same weights, quantised anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", lambda component, *_: traced[component.name].clone())
+        export_bundle(build_blueprint(build_model()), tmp_path / "a", "int8")
+    export_bundle(build_blueprint(build_model()), tmp_path / "b", "int8")
+    a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name] != b[name]] == []
+
+
+@pytest.mark.parametrize("precision", list(PRECISIONS))
+def test_a_bundle_loads_and_answers_as_the_model(
+    precision: str, bundle: Bundle, blueprint: Blueprint, model: PatchClassifier
+) -> None:
+    path, manifest = bundle(precision)
+    assert load_bundle(path).manifest == manifest
+    assert {c.precision for c in manifest.components} == {precision}
+    assert manifest.labels == tuple("abcdefghij")
+    assert manifest.tools["torch"] == torch.__version__
+    assert set(manifest.files) == contents(path).keys() - {"manifest.json"}
+    feeds = FAMILY.sample(CONFIG, 5, np.random.default_rng(11))
+    expected = model(torch.from_numpy(feeds["pixel_values"])).numpy()
+    with open_session(path) as session:
+        got = session.run(feeds)["logits"]
+    assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_progress_names_each_stage(bundle: Bundle) -> None:
+    lines: list[str] = []
+    bundle("fp32", progress=lines.append)
+    assert lines[0] == "encoder: trace"
+    assert any("golden samples" in line for line in lines)
+    assert lines[-1].startswith("write ")
+
+
+def test_the_card_tells_how_to_run_it(bundle: Bundle) -> None:
+    path, manifest = bundle("int8")
+    card = (path / "README.md").read_text()
+    for text in ("perceiver-run verify", "pixel_values", "(batch, 10)", "processor_block", "weights are random"):
+        assert text in card
+    assert all(f"{t.rel_l2:.2e}" in card for t in manifest.tolerances)
+
+
+def test_golden_components_belong_to_the_golden_values(bundle: Bundle, blueprint: Blueprint) -> None:
+    path, manifest = bundle("fp32")
+    assert len(manifest.golden) == 2
+    sample = load_golden(load_bundle(path))[0]
+    assert np.array_equal(sample.feeds["pixel_values"], blueprint.golden[0]["pixel_values"])
+    decoder = sample.components["decoder"]
+    assert np.array_equal(decoder.inputs["latents"], sample.values["latents"])
+    assert np.allclose(decoder.outputs["logits"], sample.values["logits"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "message"),
+    [
+        ("int4", "cpu", "unknown precision 'int4'; expected one of fp32, fp16, int8"),
+        ("fp32", "abacus", "unknown target 'abacus'; expected one of cpu"),
+        ("int8", "cuda", "target cuda does not compute in int8; it offers fp32, fp16"),
+    ],
+)
+def test_what_a_target_cannot_do_is_refused(precision: str, target: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        require(TARGETS, target, precision)
+
+
+def test_int8_without_calibration_data_is_refused(blueprint: Blueprint, tmp_path: Path) -> None:
+    bare = dataclasses.replace(blueprint, calibration=())
+    with pytest.raises(UsageError, match="toy has no calibration data"):
+        export_bundle(bare, tmp_path / "bundle", "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_of_two_components_is_stored_once(graphs: dict[str, ir.Model], tmp_path: Path) -> None:
+    block, twin = graphs["processor_block"], graphs["processor_block"].clone()
+    paths = save_graphs({"block": block, "twin": twin, "decoder": graphs["decoder"]}, tmp_path)
+    sizes = {name: (tmp_path / path).stat().st_size for name, path in paths.items()}
+    weights = 2 * 6 * 64 * 64 * 4
+    assert weights <= (tmp_path / "onnx" / storage.SHARED).stat().st_size < 1.1 * weights
+    assert sizes["block"] + sizes["twin"] < weights
+    x = {"latents": np.random.default_rng(0).standard_normal((2, 16, 64), dtype=np.float32)}
+    answers = [ort.InferenceSession(tmp_path / paths[name]).run(None, x)[0] for name in ("block", "twin")]
+    assert np.array_equal(*answers)
+    assert not list(tmp_path.glob("onnx/decoder.weights"))
+
+
+def test_a_large_component_keeps_its_weights_beside_the_graph(
+    graphs: dict[str, ir.Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = {"latents": np.random.default_rng(0).standard_normal((2, 16, 64), dtype=np.float32)}
+    inline = ir.to_proto(graphs["processor_block"]).SerializeToString()
+    monkeypatch.setattr(storage, "LEAST_COMPONENT", 1)
+    path = tmp_path / save_graphs({"block": graphs["processor_block"]}, tmp_path)["block"]
+    assert path.stat().st_size < 40_000 < (tmp_path / "onnx" / "block.weights").stat().st_size
+    assert np.array_equal(*(ort.InferenceSession(m).run(None, x)[0] for m in (path, inline)))
+
+
+def test_the_weights_hash_sees_values_names_and_shapes(model: PatchClassifier) -> None:
+    assert weights_sha256(model) == weights_sha256(build_model())
+    assert weights_sha256(model) != weights_sha256(build_model(1))
+    a, b = torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)
+    torch.nn.init.ones_(a.weight)
+    torch.nn.init.ones_(b.weight)
+    a.bias = b.bias = None  # type: ignore[assignment]
+    assert weights_sha256(a) != weights_sha256(b)

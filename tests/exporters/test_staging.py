@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from perceiver_exporters import export
+from perceiver_exporters.component import Blueprint
+from perceiver_runtime import staging
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.errors import BundleError, UsageError
+from perceiver_runtime.manifest import MANIFEST_NAME
+from perceiver_runtime.staging import staged
+
+from .conftest import Bundle
+
+KILLS = 10
+
+
+def leftovers(destination: Path) -> list[str]:
+    return [p.name for p in destination.parent.iterdir() if p.name != destination.name]
+
+
+def is_valid(destination: Path) -> bool:
+    try:
+        load_bundle(destination)
+    except BundleError:
+        return False
+    return True
+
+
+def export_forever(blueprint: Blueprint, destination: Path, started: int) -> None:
+    """In a child process: export again and again, telling the parent when the first one begins."""
+    os.write(started, b"x")
+    while True:
+        export.export_bundle(blueprint, destination, overwrite=True)
+
+
+def kill_one(blueprint: Blueprint, destination: Path, delay: float) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            export_forever(blueprint, destination, writer)
+        finally:
+            os._exit(1)
+    os.read(reader, 1)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(reader)
+    os.close(writer)
+    assert os.WIFSIGNALED(status), "the child ended by itself: an export failed"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_killed_export_leaves_no_half_bundle(blueprint: Blueprint, traced_once: None, tmp_path: Path) -> None:
+    """Killed while the first export runs the destination is absent or whole; later it is whole."""
+    moments = random.Random(0)
+    begin = time.perf_counter()
+    export.export_bundle(blueprint, tmp_path / "timed")
+    duration = time.perf_counter() - begin
+    for i in range(KILLS):
+        destination = tmp_path / str(i) / "bundle"
+        destination.parent.mkdir()
+        kill_one(blueprint, destination, moments.uniform(0.0, 2.5 * duration))
+        assert is_valid(destination) == destination.exists()
+        export.export_bundle(blueprint, destination, overwrite=True)
+        assert is_valid(destination)
+        assert leftovers(destination) == []
+
+
+def test_killed_between_any_two_writes_nothing_opens(tmp_path: Path, blueprint: Blueprint, traced_once: None) -> None:
+    """The same at exact points: after each file that an export writes, the destination still does not exist."""
+    seen: list[bool] = []
+    destination = tmp_path / "bundle"
+    write = Path.write_text
+
+    def spy(path: Path, *args: object, **options: object) -> int:
+        count = write(path, *args, **options)  # type: ignore[arg-type]
+        seen.append(destination.exists())
+        return count
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", spy)
+        export.export_bundle(blueprint, destination)
+    assert seen == [False, False]  # the card, then the manifest
+    assert is_valid(destination)
+
+
+def test_an_existing_bundle_is_refused_and_untouched(bundle: Bundle) -> None:
+    path, _ = bundle("fp32")
+    before = (path / MANIFEST_NAME).read_bytes()
+    with pytest.raises(UsageError, match="exists; choose another directory"):
+        bundle("fp32")
+    assert (path / MANIFEST_NAME).read_bytes() == before
+
+
+def test_overwriting_replaces_the_bundle_whole(bundle: Bundle) -> None:
+    path, _ = bundle("fp32")
+    (path / "onnx" / "stale.onnx").write_bytes(b"old")
+    bundle("fp32", overwrite=True)
+    assert is_valid(path)
+    assert not (path / "onnx" / "stale.onnx").exists()
+    assert leftovers(path) == []
+
+
+def test_the_old_bundle_is_valid_until_the_new_one_is_complete(bundle: Bundle) -> None:
+    path, _ = bundle("fp32")
+
+    def fail_halfway() -> None:
+        with staged(path, overwrite=True) as partial:
+            (partial / "half").write_bytes(b"new")
+            assert is_valid(path)
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail_halfway()
+    assert is_valid(path)
+    assert leftovers(path) == []
+
+
+@pytest.mark.parametrize("content", ["file", "directory", "link"])
+def test_what_is_no_bundle_is_never_overwritten(tmp_path: Path, content: str) -> None:
+    destination = tmp_path / "precious"
+    if content == "file":
+        destination.write_text("mine")
+    elif content == "link":
+        (tmp_path / "elsewhere").mkdir()
+        destination.symlink_to(tmp_path / "elsewhere")
+    else:
+        destination.mkdir()
+        (destination / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"overwritten"), staged(destination, overwrite=True):
+        pytest.fail("must refuse before anything is written")
+    assert destination.exists()
+
+
+def test_a_full_disk_leaves_nothing(
+    blueprint: Blueprint, traced_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "decoder.onnx":
+            write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        export.export_bundle(blueprint, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_partials_of_the_living_are_kept_and_of_the_dead_removed(tmp_path: Path) -> None:
+    dead = tmp_path / ".bundle.0badcafe.partial"
+    dead.mkdir()
+    (dead / "file").write_text("x")
+    other = tmp_path / ".bundle2.0badcafe.partial"
+    other.mkdir()
+    with staged(tmp_path / "bundle") as living:
+        assert not dead.exists()
+        with staged(tmp_path / "bundle", overwrite=True) as second:
+            assert living.exists()
+            (second / MANIFEST_NAME).write_text("{}")
+        with pytest.raises(UsageError, match="exists"), staged(tmp_path / "bundle"):
+            pass
+        (tmp_path / "bundle" / MANIFEST_NAME).unlink()
+        (tmp_path / "bundle").rmdir()
+    assert other.exists()
+
+
+def test_swap_where_the_file_system_cannot_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutExchange:
+        """A C library from before renameat2."""
+
+    monkeypatch.setattr(staging.ctypes, "CDLL", lambda *_, **__: WithoutExchange())
+    destination = tmp_path / "bundle"
+    for text in ("old", "new"):
+        with staged(destination, overwrite=True) as partial:
+            (partial / MANIFEST_NAME).write_text(text)
+    assert (destination / MANIFEST_NAME).read_text() == "new"
+    assert leftovers(destination) == []
