@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perceiver_runtime import __version__, arrays, report
+from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import PerceiverError
 from perceiver_runtime.latency import measure
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
     shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
     device = argparse.ArgumentParser(add_help=False, parents=[shared])
-    device.add_argument("--backend", default="auto", help="auto, onnxruntime, onnxruntime-cuda (default: auto)")
+    device.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
     device.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     info = commands.add_parser("info", parents=[shared], help="check the files and say what the bundle is")
     info.set_defaults(command=_info)
