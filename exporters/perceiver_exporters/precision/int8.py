@@ -38,7 +38,7 @@ class Scheme:
 
 SCHEMES = {
     # Unsigned weights: on AVX2 processors without VNNI, products with signed ones add pairs in 16 bits and saturate,
-    # which doubles a layer's error unseen. ONNX Runtime's integer Gemm wants its bias in integers, too, and its integer
+    # which adds to a layer's error unseen. ONNX Runtime's integer Gemm wants its bias in integers, too, and its integer
     # convolution an output scale; without, they compute in floating point.
     "cpu": Scheme("uint8", "uint8", symmetric=False, bias=True, conv_output=True),
     # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
