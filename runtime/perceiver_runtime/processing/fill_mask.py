@@ -1,0 +1,69 @@
+"""Masked language modelling over bytes: hide a part of a text, let a session fill it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perceiver_runtime.errors import FeedError
+from perceiver_runtime.processing.labels import Floats, softmax
+from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenizer, Ids, Padding
+from perceiver_runtime.session import Session
+
+
+@dataclass(frozen=True)
+class FilledText:
+    """A text with its masks filled in: the ids put there (M,), and the probability (M,) that the model gave each."""
+
+    text: str
+    filled: str
+    ids: Ids
+    probabilities: Floats
+
+
+def hide(text: str, part: str) -> str:
+    """The text with the first occurrence of `part` replaced by one [MASK] for each of its bytes. Raises FeedError."""
+    if not part or part not in text:
+        raise FeedError(
+            f"text: expected it to contain {part!r}, got {text!r}; name a part of the text as it is written"
+        )
+    return text.replace(part, SPECIAL_TOKENS[MASK] * len(part.encode("utf-8")), 1)
+
+
+def fill_mask(session: Session, text: str, tokenizer: ByteTokenizer | None = None) -> FilledText:
+    """Run a masked language model on a text with [MASK]s and put the likeliest token in the place of each.
+
+    A bundle of one fixed text length gets the text padded to it. Raises FeedError for a text without a mask, or too
+    long.
+    """
+    tokenizer, padding = _fitted(session, tokenizer or ByteTokenizer())
+    feeds = tokenizer.encode(text, padding=padding)
+    logits = session.run(feeds, ["logits"])["logits"]
+    return fill(text, feeds["input_ids"][0], logits[0], tokenizer)
+
+
+def fill(text: str, input_ids: Ids, logits: Floats, tokenizer: ByteTokenizer) -> FilledText:
+    """Put the likeliest tokens by logits (L, vocabulary) in the place of the [MASK]s among ids (L,)."""
+    masked = np.flatnonzero(input_ids == MASK)
+    if not masked.size:
+        raise FeedError(f"text: expected at least one [MASK], got none in {text!r}; see `hide`")
+    probabilities = softmax(logits[masked])
+    chosen: Ids = probabilities.argmax(axis=-1)
+    ids = input_ids.copy()
+    ids[masked] = chosen
+    return FilledText(
+        text=tokenizer.decode(ids, skip_special_tokens=True),
+        filled=tokenizer.decode(chosen),
+        ids=chosen,
+        probabilities=probabilities[np.arange(len(masked)), chosen],
+    )
+
+
+def _fitted(session: Session, tokenizer: ByteTokenizer) -> tuple[ByteTokenizer, Padding]:
+    """The tokenizer for the text length of a bundle, and whether that length is fixed."""
+    length = next(spec for spec in session.inputs if spec.name == "input_ids").shape[1]
+    if isinstance(length, int):
+        return replace(tokenizer, max_length=length), "max_length"
+    longest = max(profile.dimensions[length].max for profile in session.manifest.profiles)
+    return replace(tokenizer, max_length=min(tokenizer.max_length, longest)), "longest"

@@ -1,0 +1,79 @@
+"""Images as the released classifiers take them: centre crop, bicubic resize, rescale, normalise.
+
+Equal to the image processor of the released checkpoints (on Pillow), in this order, to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.processing.expect import expect
+from perceiver_runtime.processing.labels import Floats, Prediction, top_k
+from perceiver_runtime.processing.resample import Pixels, resize
+from perceiver_runtime.session import Session
+from perceiver_runtime.tensors import TensorSpec
+
+IMAGE = TensorSpec("image", "uint8", ("height", "width", 3))
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """`crop` is the side of the centre square that is kept, as a fraction of the shorter side (224 / 256).
+
+    `mean` and `std` are those of ImageNet's training images, per channel, of pixels in [0, 1].
+    """
+
+    height: int = 224
+    width: int = 224
+    crop: float = 0.875
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.crop <= 1.0:
+            raise UsageError(f"image: expected a crop of more than 0, at most 1, got {self.crop}")
+
+
+def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> dict[str, Floats]:
+    """RGB images (H, W, 3) of 8 bits, sizes may differ, to `pixel_values` (B, 3, height, width).
+
+    Raises FeedError for another shape or dtype.
+    """
+    if not len(images):
+        raise FeedError("images: expected at least one image, got none")
+    return {"pixel_values": np.stack([pixel_values(image, config or ImageConfig()) for image in images])}
+
+
+def pixel_values(image: Pixels, config: ImageConfig) -> Floats:
+    """One RGB image (H, W, 3) of 8 bits to (3, height, width)."""
+    expect(IMAGE, image, "convert it to 8-bit RGB, channels last")
+    sized = resize(center_crop(image, config.crop), config.height, config.width)
+    rescaled = (sized.astype(np.float64) * (1 / 255)).astype(np.float32)
+    normalised = (rescaled - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def center_crop(image: Pixels, fraction: float) -> Pixels:
+    """The centre square of an image (H, W, C) whose side is `fraction` of the shorter side, rounded down."""
+    height, width = image.shape[:2]
+    side = int(fraction * min(height, width))
+    if side < 1:
+        raise FeedError(f"image: expected a shorter side of at least {math.ceil(1 / fraction)}, got {[height, width]}")
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def classify(
+    session: Session, images: Sequence[Pixels], config: ImageConfig | None = None, k: int = 5
+) -> list[list[Prediction]]:
+    """The `k` likeliest classes of each image, best first; the size of the images is that of the bundle."""
+    height, width = next(spec for spec in session.inputs if spec.name == "pixel_values").shape[-2:]
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise UsageError(f"pixel_values: expected a bundle of one image size, got {height} x {width}")
+    feeds = preprocess(images, replace(config or ImageConfig(), height=height, width=width))
+    return top_k(session.run(feeds, ["logits"])["logits"], session.manifest.labels, k)

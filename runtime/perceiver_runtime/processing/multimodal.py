@@ -1,0 +1,137 @@
+"""Video, audio and class of a clip, reconstructed by the multimodal autoencoder (Jaegle et al. 2021, section 4.3).
+
+A clip is encoded once; its complete output (802,816 pixels and 1,920 audio patches at the released size) is decoded
+from the latents a chunk of points at a time, which is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.processing.expect import expect
+from perceiver_runtime.processing.image import center_crop
+from perceiver_runtime.processing.labels import Floats, softmax
+from perceiver_runtime.processing.resample import resize
+from perceiver_runtime.session import Feeds, Session
+from perceiver_runtime.tensors import Dimension, TensorSpec
+
+Video = npt.NDArray[np.uint8]
+Audio = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+
+CHUNK = 6272
+"""Points decoded at a time: 1 / 128 of the released video, as in the demonstration published with the model."""
+
+POINTS = {"decoded_image": "image_index", "decoded_audio": "audio_index"}
+"""Output by output the input that says which points are decoded: row-major indices (points,), int64.
+
+A pipeline's values share one space of names, so the outputs can't be called `image` and `audio` like the inputs.
+"""
+
+LEVELS = (np.arange(256) / 255.0).astype(np.float32)
+"""What each of the 256 levels of a pixel becomes: 0 to 1."""
+
+PCM_SCALE = 32768.0
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Frames, height and width of a clip's video, its audio samples and how many of them make a patch."""
+
+    frames: int = 16
+    height: int = 224
+    width: int = 224
+    samples: int = 30720
+    audio_patch: int = 16
+
+    @property
+    def points(self) -> dict[str, int]:
+        """How many points the complete output has, by output."""
+        audio = self.samples // self.audio_patch
+        return {"decoded_image": self.frames * self.height * self.width, "decoded_audio": audio}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the model made of a clip: video (T, H, W, 3), waveform (S,) in [-1, 1], class probabilities (classes,)."""
+
+    video: Video
+    audio: Floats
+    probabilities: Floats
+
+
+def clip_shape(session: Session) -> ClipShape:
+    """The clip that a bundle takes. Raises UsageError for a bundle that is no multimodal autoencoder."""
+    shapes = {spec.name: spec.shape for spec in session.inputs}
+    patches = {spec.name: spec.shape for spec in session.outputs}.get("decoded_audio", ())
+    expected = {"image": 5, "audio": 3}
+    if any(len(shapes.get(name, ())) != rank for name, rank in expected.items()) or len(patches) != 3:
+        got = ", ".join(map(str, session.inputs))
+        raise UsageError(f"bundle: expected inputs image [batch, T, 3, H, W] and audio [batch, S, 1], got {got}")
+    _, frames, _, height, width = shapes["image"]
+    return ClipShape(*map(_fixed, (frames, height, width, shapes["audio"][1], patches[2])))
+
+
+def preprocess(video: Video, audio: Audio, shape: ClipShape | None = None) -> dict[str, Floats]:
+    """A clip's frames (T, H, W, 3) and mono samples (S,) to `image` (1, T, 3, H, W) and `audio` (1, S, 1).
+
+    Pixels become 0 to 1; 16-bit samples become -1 to 1, FP32 samples are taken to be. The class is not an input:
+    the model is made to guess it. Raises FeedError for another shape or dtype.
+    """
+    shape = shape or ClipShape()
+    remedy = "see `fit_video`, and take as many frames as the model does"
+    expect(TensorSpec("video", "uint8", (shape.frames, shape.height, shape.width, 3)), video, remedy)
+    pcm = isinstance(audio, np.ndarray) and audio.dtype == np.int16
+    spec = TensorSpec("audio", "int16" if pcm else "float32", (shape.samples,))
+    expect(spec, audio, "take one channel and as many samples as the model does, int16 or float32")
+    samples = audio.astype(np.float32) / np.float32(PCM_SCALE) if pcm else audio.astype(np.float32)
+    return {"image": LEVELS[video.transpose(0, 3, 1, 2)[None]], "audio": samples[None, :, None]}
+
+
+def fit_video(video: Video, height: int = 224, width: int = 224) -> Video:
+    """The centre square of every frame (T, H, W, 3), resampled to (T, height, width, 3)."""
+    expect(TensorSpec("video", "uint8", ("frames", "height", "width", 3)), video, "convert it to 8-bit RGB frames")
+    return np.stack([resize(center_crop(frame, 1.0), height, width) for frame in video])
+
+
+def reconstruct(session: Session, video: Video, audio: Audio, chunk: int = CHUNK) -> Reconstruction:
+    """Encode a clip once and decode everything from it, `chunk` points at a time. Raises what `preprocess` raises."""
+    shape = clip_shape(session)
+    encoded = session.encode(preprocess(video, audio, shape))
+    decoded = {name: decode_points(session, encoded, name, points, chunk) for name, points in shape.points.items()}
+    label = session.decode(encoded, outputs=["label"])["label"]
+    return Reconstruction(
+        video=to_pixels(decoded["decoded_image"][0]).reshape(shape.frames, shape.height, shape.width, 3),
+        audio=decoded["decoded_audio"][0].reshape(-1),
+        probabilities=softmax(label[0]),
+    )
+
+
+def decode_points(session: Session, encoded: Feeds, output: str, points: int, chunk: int = CHUNK) -> Floats:
+    """The first `points` points of one output (B, points, width) from encoded values, `chunk` at a time."""
+    if chunk < 1 or points < 1:
+        raise UsageError(f"{output}: expected at least 1 point in chunks of at least 1, got {points} in {chunk}")
+    indices = (np.arange(start, min(start + chunk, points), dtype=np.int64) for start in range(0, points, chunk))
+    pieces = [session.decode(encoded, {POINTS[output]: index}, [output])[output] for index in indices]
+    return np.concatenate(pieces, axis=1)
+
+
+def to_pixels(image: Floats) -> Video:
+    """Pixels of 0 to 1, what is beyond them cut off, to the nearest of 256 levels."""
+    pixels: Video = np.rint(np.clip(image, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
+    return pixels
+
+
+def to_pcm(audio: Floats) -> npt.NDArray[np.int16]:
+    """Samples of -1 to 1, what is beyond them cut off, to 16 bits."""
+    samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * np.float32(PCM_SCALE)), -32768, 32767).astype(np.int16)
+    return samples
+
+
+def _fixed(size: Dimension) -> int:
+    if not isinstance(size, int):
+        raise UsageError(f"bundle: expected clips of one fixed size, got the dimension {size}")
+    return size
