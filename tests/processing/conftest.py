@@ -1,5 +1,5 @@
-"""Bundles whose answers are known: a text model that knows one letter, a flow model that subtracts, an autoencoder
-that keeps everything."""
+"""Bundles whose answers are known: a text model that knows one letter, a classifier of colours, a flow model that
+subtracts, an autoencoder that keeps everything."""
 
 from __future__ import annotations
 
@@ -76,6 +76,27 @@ def text_session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     given = {name: np.ones((1, 24), np.int64) for name in names}
     model = Model((part,), Pipeline((ids, mask), (logits,), (step,)), profile)
     with _session(tmp_path_factory, "text", model, given) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def classifier_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """Scores are the channels' means: red, green or blue."""
+    pixels = _f32("pixel_values", "batch", 3, 16, 16)
+    logits = _f32("logits", "batch", 3)
+    nodes = (helper.make_node("ReduceMean", ["pixel_values", "axes"], ["logits"], keepdims=0),)
+    part = Part(
+        "network",
+        (pixels,),
+        (logits,),
+        nodes,
+        {"axes": np.array([2, 3])},
+        lambda pixel_values: {"logits": pixel_values.mean((2, 3))},
+    )
+    step = Step("network", {"pixel_values": "pixel_values"}, {"logits": "logits"}, "encode")
+    model = Model((part,), Pipeline((pixels,), (logits,), (step,)), Profile("default", {"batch": Range(1, 1, 4)}))
+    given = {"pixel_values": np.zeros((1, 3, 16, 16), np.float32)}
+    with _session(tmp_path_factory, "classifier", model, given) as session:
         yield session
 
 

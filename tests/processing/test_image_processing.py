@@ -10,8 +10,9 @@ from PIL import Image
 from transformers.models.perceiver.image_processing_pil_perceiver import PerceiverImageProcessorPil
 
 from perceiver_runtime.errors import FeedError, UsageError
-from perceiver_runtime.processing.image import ImageConfig, preprocess
+from perceiver_runtime.processing.image import ImageConfig, classify, preprocess
 from perceiver_runtime.processing.resample import resize, taps
+from perceiver_runtime.session import Session
 
 SIZES = st.integers(1, 200)
 
@@ -86,3 +87,14 @@ def test_no_images_are_refused() -> None:
 def test_a_crop_beyond_the_image_is_refused() -> None:
     with pytest.raises(UsageError, match="crop of more than 0, at most 1"):
         ImageConfig(crop=1.5)
+
+
+def test_images_of_any_size_are_classified(classifier_session: Session) -> None:
+    images = [np.full((h, w, 3), colour, np.uint8) for h, w, colour in ((20, 30, [9, 9, 99]), (40, 17, [99, 9, 9]))]
+    predictions = classify(classifier_session, images, k=3)
+    assert [row[0].index for row in predictions] == [2, 0]
+
+
+def test_a_bundle_without_pixels_is_refused(flow_session: Session) -> None:
+    with pytest.raises(UsageError, match="expected an input pixel_values"):
+        classify(flow_session, [picture(20, 20)])

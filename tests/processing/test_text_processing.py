@@ -95,3 +95,8 @@ def test_a_text_without_mask_is_refused(text_session: Session) -> None:
 def test_a_text_too_long_for_the_bundle_is_refused(text_session: Session) -> None:
     with pytest.raises(FeedError, match=r"expected at most (22|30) bytes"):
         fill_mask(text_session, "[MASK]" * 40)
+
+
+def test_another_model_is_refused(flow_session: Session) -> None:
+    with pytest.raises(UsageError, match="expected an input input_ids"):
+        fill_mask(flow_session, "[MASK]")

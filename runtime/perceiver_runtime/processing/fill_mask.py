@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perceiver_runtime.errors import FeedError
+from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.processing.labels import Floats, softmax
 from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenizer, Ids, Padding
 from perceiver_runtime.session import Session
@@ -62,7 +62,11 @@ def fill(text: str, input_ids: Ids, logits: Floats, tokenizer: ByteTokenizer) ->
 
 def _fitted(session: Session, tokenizer: ByteTokenizer) -> tuple[ByteTokenizer, Padding]:
     """The tokenizer for the text length of a bundle, and whether that length is fixed."""
-    length = next(spec for spec in session.inputs if spec.name == "input_ids").shape[1]
+    spec = next((spec for spec in session.inputs if spec.name == "input_ids"), None)
+    if spec is None:
+        got = ", ".join(map(str, session.inputs))
+        raise UsageError(f"bundle: expected an input input_ids: int64[batch, length], got {got}")
+    length = spec.shape[1]
     if isinstance(length, int):
         return replace(tokenizer, max_length=length), "max_length"
     longest = max(profile.dimensions[length].max for profile in session.manifest.profiles)

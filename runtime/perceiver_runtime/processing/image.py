@@ -72,7 +72,11 @@ def classify(
     session: Session, images: Sequence[Pixels], config: ImageConfig | None = None, k: int = 5
 ) -> list[list[Prediction]]:
     """The `k` likeliest classes of each image, best first; the size of the images is that of the bundle."""
-    height, width = next(spec for spec in session.inputs if spec.name == "pixel_values").shape[-2:]
+    spec = next((spec for spec in session.inputs if spec.name == "pixel_values"), None)
+    if spec is None or spec.rank != 4 or spec.shape[1] != 3:
+        got = ", ".join(map(str, session.inputs))
+        raise UsageError(f"bundle: expected an input pixel_values: float32[batch, 3, height, width], got {got}")
+    height, width = spec.shape[2:]
     if not (isinstance(height, int) and isinstance(width, int)):
         raise UsageError(f"pixel_values: expected a bundle of one image size, got {height} x {width}")
     feeds = preprocess(images, replace(config or ImageConfig(), height=height, width=width))

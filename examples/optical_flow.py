@@ -1,0 +1,58 @@
+"""Flow between two frames, drawn with the colour wheel (by default the stereo pair that comes with scikit-image).
+
+perceiver-export export deepmind/optical-flow-perceiver -o flow
+python examples/optical_flow.py flow -o flow.png            # needs pillow and, without frames, scikit-image
+
+From a left to a right view everything moves leftwards, by its disparity: the pair comes with the true flow.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from perceiver_runtime import open_session
+from perceiver_runtime.processing.colour_wheel import flow_picture
+from perceiver_runtime.processing.flow import FlowOptions, Frame, predict_flow
+from perceiver_runtime.processing.flow_error import end_point_error
+from perceiver_runtime.processing.labels import Floats
+
+
+def load(paths: Sequence[str]) -> tuple[Frame, Frame, Floats | None]:
+    """Two RGB frames (H, W, 3), and the true flow (H, W, 2) where it is known: infinite where a pixel is hidden."""
+    if paths:
+        first, second = (np.asarray(Image.open(path).convert("RGB")) for path in paths)
+        return first, second, None
+    from skimage.data import stereo_motorcycle
+
+    left, right, disparity = stereo_motorcycle()
+    return left, right, np.stack([-disparity, np.zeros_like(disparity)], axis=-1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the picture; print the range of the flow and its error where the truth is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("--frames", nargs=2, default=(), metavar=("FIRST", "SECOND"))
+    parser.add_argument("--overlap", type=int, default=FlowOptions().overlap, help="pixels that tiles share")
+    parser.add_argument("-o", "--out", default="flow.png")
+    given = parser.parse_args(arguments)
+    first, second, truth = load(given.frames)
+    with open_session(given.bundle) as session:
+        if not session.manifest.source.pretrained:
+            print("RANDOM WEIGHTS: this bundle was exported without a checkpoint; the picture means nothing")
+        flow = predict_flow(session, first, second, FlowOptions(overlap=given.overlap))
+    Image.fromarray(flow_picture(flow)).save(given.out)
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    print(
+        f"{given.out}: {flow.shape[1]} x {flow.shape[0]}, mean speed {speed.mean():.2f} px, largest {speed.max():.2f}"
+    )
+    if truth is not None:
+        print(f"end-point error {end_point_error(flow, truth):.2f} px")
+
+
+if __name__ == "__main__":
+    main()
