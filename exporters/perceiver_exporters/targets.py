@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perceiver_exporters.precision import PRECISIONS, Precision
 from perceiver_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Board:
+    """A device that one can buy: memory in bytes (`unified`: shared with the host) and the roofline's peaks.
+
+    `peak` gives dense FLOP/s (OP/s) of matrix products by precision, `bandwidth` bytes/s, both from NVIDIA's data
+    sheets at the highest power mode; FP16 with FP16 accumulation on RTX cards.
+    """
+
+    name: str
+    memory: int
+    bandwidth: float
+    peak: Mapping[str, float]
+    unified: bool = False
+
+
+@dataclass(frozen=True)
+class EngineTarget:
+    """What engines for a target are: which TensorRT builds them, and for which GPUs.
+
+    `tensorrt` is the oldest version there; `ahead` says that they can be built on any machine (TensorRT-RTX only).
+    `least` names the oldest compute capability for precisions that not all of them take.
+    """
+
+    module: str
+    tensorrt: tuple[int, int]
+    compute_capabilities: tuple[str, ...]
+    ahead: bool = False
+    least: Mapping[str, str] = field(default_factory=dict)
+
+    def capabilities(self, precision: str) -> tuple[str, ...]:
+        """The compute capabilities that run this precision."""
+        oldest = _order(self.least.get(precision, "0.0"))
+        return tuple(c for c in self.compute_capabilities if _order(c) >= oldest)
 
 
 @dataclass(frozen=True)
@@ -14,7 +49,8 @@ class Target:
     """A device family. `precisions` are those that its backend computes in, rather than merely accepts.
 
     `opset` is the highest ONNX operator set that the backend reads; `quantization` names the INT8 scheme that
-    its kernels want (a key of `perceiver_exporters.precision.int8.SCHEMES`), or is empty.
+    its kernels want (a key of `perceiver_exporters.precision.int8.SCHEMES`), or is empty. `engines` is absent where
+    the backend reads ONNX itself.
     """
 
     name: str
@@ -23,7 +59,37 @@ class Target:
     opset: int
     precisions: tuple[str, ...]
     quantization: str = ""
+    engines: EngineTarget | None = None
+    boards: tuple[Board, ...] = ()
 
+
+def _order(capability: str) -> tuple[int, int]:
+    major, minor = capability.split(".")
+    return int(major), int(minor)
+
+
+_GB = 10**9
+_T = 1e12
+
+_ORIN = (
+    Board("Orin Nano 8GB Super", 8 * _GB, 102e9, {"fp32": 2.1 * _T, "fp16": 16.7 * _T, "int8": 33.4 * _T}, True),
+    Board("Orin NX 16GB", 16 * _GB, 102.4e9, {"fp32": 1.9 * _T, "fp16": 15 * _T, "int8": 30 * _T}, True),
+    Board("AGX Orin 64GB", 64 * _GB, 204.8e9, {"fp32": 5.3 * _T, "fp16": 42.6 * _T, "int8": 85 * _T}, True),
+)
+_THOR = (Board("AGX Thor 128GB", 128 * _GB, 273e9, {"fp16": 258 * _T, "int8": 517 * _T, "fp8": 517 * _T}, True),)
+_RTX = (
+    Board("RTX 3060 12GB", 12 * _GB, 360e9, {"fp32": 12.7 * _T, "fp16": 51 * _T, "int8": 102 * _T}),
+    Board("RTX 4090 24GB", 24 * _GB, 1008e9, {"fp32": 82.6 * _T, "fp16": 330 * _T, "int8": 661 * _T}),
+    Board("RTX 5090 32GB", 32 * _GB, 1792e9, {"fp32": 104.8 * _T, "fp16": 419 * _T, "int8": 838 * _T}),
+)
+_HOPPER = (
+    Board(
+        "H100 SXM 80GB",
+        80 * _GB,
+        3350e9,
+        {"fp32": 67 * _T, "fp16": 989 * _T, "int8": 1979 * _T, "fp8": 1979 * _T},
+    ),
+)
 
 _ALL = (
     Target(
@@ -40,6 +106,52 @@ _ALL = (
         backend="onnxruntime",
         opset=20,
         precisions=("fp32", "fp16"),
+    ),
+    Target(
+        name="jetson-orin",
+        summary="Jetson Orin with JetPack 6 (TensorRT 10.3): decomposed attention, no FP8",
+        backend="tensorrt",
+        opset=20,
+        precisions=("fp32", "fp16", "int8"),
+        quantization="tensorrt",
+        engines=EngineTarget("tensorrt", (10, 3), ("8.7",)),
+        boards=_ORIN,
+    ),
+    Target(
+        name="jetson-thor",
+        summary="Jetson Thor with JetPack 7 (TensorRT 10.13 and newer)",
+        backend="tensorrt",
+        opset=20,
+        precisions=("fp32", "fp16", "int8", "fp8"),
+        quantization="tensorrt",
+        engines=EngineTarget("tensorrt", (10, 13), ("11.0",)),
+        boards=_THOR,
+    ),
+    Target(
+        name="rtx",
+        summary="GeForce and RTX cards from Turing to Blackwell, engines built ahead of time on any machine",
+        backend="tensorrt-rtx",
+        opset=20,
+        precisions=("fp32", "fp16", "int8"),
+        quantization="tensorrt",
+        engines=EngineTarget(
+            "tensorrt_rtx",
+            (1, 0),
+            ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+            ahead=True,
+            least={"fp32": "8.0", "int8": "8.0"},  # Turing: "FP32 GEMM is not supported"
+        ),
+        boards=_RTX,
+    ),
+    Target(
+        name="hopper",
+        summary="H100 and H200 with TensorRT, which builds on the machine itself",
+        backend="tensorrt",
+        opset=20,
+        precisions=("fp32", "fp16", "int8", "fp8"),
+        quantization="tensorrt",
+        engines=EngineTarget("tensorrt", (10, 3), ("9.0",)),
+        boards=_HOPPER,
     ),
 )
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}

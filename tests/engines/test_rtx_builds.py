@@ -1,0 +1,139 @@
+"""REAL builds with TensorRT-RTX, which needs no GPU: every component of every family builds at each precision."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import onnx_ir as ir
+import pytest
+from small_models import SMALL, SmallModel, small_model
+
+from perceiver_deploy.families import FAMILIES
+from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.precision import PRECISIONS, Feeds, Request
+from perceiver_exporters.reference import Reference
+from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.trace import trace
+from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.tensorrt.api import load_tensorrt
+from perceiver_runtime.tensorrt.build import BuildRequest, BuiltEngine, build_engine
+from perceiver_runtime.tensorrt.progress import BuildProgress
+
+RTX = TARGETS["rtx"].engines
+NEWEST = ("12.0",)  # one GPU builds faster than six
+pytestmark = pytest.mark.xdist_group("rtx")
+
+
+@pytest.fixture(scope="module")
+def trt() -> ModuleType:
+    return load_tensorrt("tensorrt_rtx")
+
+
+@functools.cache
+def traced(family: str) -> tuple[SmallModel, dict[str, bytes]]:
+    """The FP32 graphs of the family's small model, traced once."""
+    model = small_model(family)
+    graphs = {c.name: trace(c, model.cut.profile, TARGETS["rtx"].opset) for c in model.cut.components}
+    return model, {name: ir.to_proto(graph).SerializeToString() for name, graph in graphs.items()}
+
+
+def rewritten(family: str, precision: str) -> Iterator[tuple[str, ir.Model]]:
+    model, graphs = traced(family)
+
+    def calibration(component: str) -> Iterator[Feeds]:
+        return (a.inputs for a in Reference(model.cut).applications(model.feeds) if a.component == component)
+
+    for name, content in graphs.items():
+        stream = functools.partial(calibration, name)
+        yield name, PRECISIONS[precision].rewrite(_load(content), Request(name, "tensorrt", stream))
+
+
+def _load(content: bytes) -> ir.Model:
+    import onnx
+
+    return ir.from_proto(onnx.load_from_string(content))
+
+
+def build(
+    trt: ModuleType, family: str, name: str, path: Path, capabilities: tuple[str, ...] = NEWEST, **options: object
+) -> BuiltEngine:
+    model, _ = traced(family)
+    component = model.cut.component(name)
+    request = BuildRequest(name, path, component.inputs, (model.cut.profile,), "0" * 64, 1 << 28, capabilities)
+    return build_engine(trt, request, **options)  # type: ignore[arg-type]
+
+
+def test_every_family_has_a_small_model() -> None:
+    assert set(SMALL) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("family", SMALL)
+def test_every_component_builds(trt: ModuleType, family: str, precision: str, tmp_path: Path) -> None:
+    for name, graph in rewritten(family, precision):
+        path = tmp_path / f"{name}.onnx"
+        ir.save(graph, path)
+        built = build(trt, family, name, path)
+        assert len(built.plan) == built.sidecar.engine_bytes > 1000
+        nodes = list(products(graph.graph))
+        weighted = sum(map(has_constant_weight, nodes))
+        found = dict(built.sidecar.products)
+        assert sum(found.values()) == len(nodes), name
+        if precision == "int8":
+            assert found.get("int8", 0) == weighted, name
+        else:
+            assert found == ({precision: len(nodes)} if nodes else {}), name
+
+
+def test_one_engine_for_all_architectures(trt: ModuleType, tmp_path: Path) -> None:
+    assert RTX is not None
+    for precision in ("fp16", "int8"):
+        name, graph = next(rewritten("patch-classifier", precision))
+        ir.save(graph, tmp_path / "graph.onnx")
+        built = build(trt, "patch-classifier", name, tmp_path / "graph.onnx", RTX.capabilities(precision))
+        assert built.sidecar.compute_capabilities == RTX.capabilities(precision)
+    assert "7.5" in RTX.capabilities("fp16")
+    with pytest.raises(BuildError, match="FP32 GEMM is not supported"):
+        build(trt, "patch-classifier", name, tmp_path / "graph.onnx", ("7.5",))
+
+
+def test_builds_repeat_but_for_a_few_bytes(trt: ModuleType, tmp_path: Path) -> None:
+    """TensorRT-RTX writes a small compressed block that differs in some builds; everything that we write is equal."""
+    name, graph = next(rewritten("patch-classifier", "fp16"))
+    ir.save(graph, path := tmp_path / "graph.onnx")
+    builds = [build(trt, "patch-classifier", name, path) for _ in range(6)]
+    assert Counter(built.plan for built in builds).most_common(1)[0][1] >= 2
+    assert max(len(b.plan) for b in builds) - min(len(b.plan) for b in builds) < 64
+    assert len({str(replace(b.sidecar, engine_sha256="", engine_bytes=0)) for b in builds}) == 1
+
+
+def test_a_build_reports_progress_and_can_be_stopped(trt: ModuleType, tmp_path: Path) -> None:
+    name, graph = next(rewritten("patch-classifier", "fp32"))
+    ir.save(graph, path := tmp_path / "graph.onnx")
+    steps: list[BuildProgress] = []
+    build(trt, "patch-classifier", name, path, report=steps.append)
+    assert len(steps) > 20
+    assert all(1 <= step.step <= step.steps for step in steps)
+    assert {step.depth for step in steps} >= {0, 1}
+    stopped: list[BuildProgress] = []
+
+    def interrupt(step: BuildProgress) -> None:
+        stopped.append(step)
+        if len(stopped) == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(trt, "patch-classifier", name, path, report=interrupt)
+    assert len(stopped) == 10
+
+
+def test_unknown_architectures_are_refused(trt: ModuleType, tmp_path: Path) -> None:
+    name, graph = next(rewritten("patch-classifier", "fp32"))
+    ir.save(graph, path := tmp_path / "graph.onnx")
+    with pytest.raises(UsageError, match=r"compute capability 8\.7: expected one of SM75"):
+        build(trt, "patch-classifier", name, path, ("8.7",))
