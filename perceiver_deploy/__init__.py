@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perceiver_deploy.benchmark import benchmark as benchmark
     from perceiver_deploy.diagnose import diagnose as diagnose
-    from perceiver_deploy.evaluate import evaluate as evaluate
+    from perceiver_deploy.evaluation import evaluate_bundle as evaluate_bundle
     from perceiver_deploy.exporting import export as export
     from perceiver_deploy.exporting import plan as plan
-    from perceiver_deploy.zoo import models as models
+    from perceiver_deploy.summary import models as models
     from perceiver_runtime import open_session as open_session
     from perceiver_runtime import verify as verify
 
 _HOME = {
     "benchmark": "perceiver_deploy.benchmark",
     "diagnose": "perceiver_deploy.diagnose",
-    "evaluate": "perceiver_deploy.evaluate",
+    "evaluate_bundle": "perceiver_deploy.evaluation",
     "export": "perceiver_deploy.exporting",
     "plan": "perceiver_deploy.exporting",
-    "models": "perceiver_deploy.zoo",
+    "models": "perceiver_deploy.summary",
     "open_session": "perceiver_runtime",
     "verify": "perceiver_runtime",
 }

@@ -71,7 +71,8 @@ def compare(
         session.run(feeds)
 
     for _ in range(warmup):
-        eager(), deployed()
+        eager()
+        deployed()
     pairs = [(_milliseconds(eager), _milliseconds(deployed)) for _ in range(rounds)]
     ratios = [a / b for a, b in pairs]
     low, _, high = statistics.quantiles(ratios, n=4)

@@ -38,6 +38,7 @@ def summarise(entry: ZooEntry) -> ModelSummary:
     """Describe one model at batch 1."""
     with torch.device("meta"):
         module = entry.family.build(entry.config).eval()
+    module.to("meta")  # constant tables come from NumPy, whatever the device in force
     cut = entry.family.cut(module)
     pipeline = cut.pipeline
     return ModelSummary(

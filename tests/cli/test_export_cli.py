@@ -1,0 +1,150 @@
+"""The commands of `perceiver-export`, called as a user's shell calls them: results, streams, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from perceiver_runtime.bundle import file_entry
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def test_help_names_every_command_and_exit_code(perceiver_export):
+    result = perceiver_export("--help")
+    assert result.returncode == 0
+    for word in ("models", "export", "verify", "evaluate", "bench", "inspect", "demo", "doctor", "Exit codes"):
+        assert word in result.stdout
+
+
+def test_models_json_lists_name_family_parameters_pretrained(perceiver_export):
+    result = perceiver_export("models", "--json")
+    listed = {m["name"]: m for m in json.loads(result.stdout)}
+    shipped = listed["fashion-perceiver"]
+    assert shipped["family"] == "patch-classifier"
+    assert shipped["pretrained"] is True
+    assert 100_000 < shipped["parameters"] < 500_000
+
+
+def test_dry_run_plans_and_writes_nothing(perceiver_export, tmp_path):
+    result = perceiver_export("export", "fashion-perceiver", "-o", tmp_path / "b", "--dry-run", "--json")
+    plan = json.loads(result.stdout)
+    assert [c["name"] for c in plan["components"]] == ["encoder", "processor_block", "decoder"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_verifies_and_keeps_progress_off_stdout(perceiver_export, tmp_path):
+    result = perceiver_export("export", "fashion-perceiver", "-o", tmp_path / "b", "--json")
+    assert result.returncode == 0, result.stderr
+    records = json.loads(result.stdout)
+    assert {r["component"] for r in records} == {"encoder", "processor_block", "decoder", "pipeline"}
+    assert "trace" in result.stderr
+    quiet = perceiver_export("export", "fashion-perceiver", "-o", tmp_path / "c", "--quiet", "--json")
+    assert quiet.stderr == ""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_verify_holds_at_every_precision(perceiver_export, bundles, precision):
+    result = perceiver_export("verify", bundles[precision], "--json")
+    assert result.returncode == 0, result.stderr
+    assert all(r["passed"] for r in json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_swapped_weight_fails_verification_of_its_component_alone(perceiver_export, bundles, tmp_path, precision):
+    """Query and key weights have one shape: only numbers can tell that they changed places."""
+    bundle = tmp_path / "swapped"
+    shutil.copytree(bundles[precision], bundle)
+    _swap_first_equal_weights(bundle / "onnx" / "processor_block.onnx")
+    _rehash(bundle)
+    result = perceiver_export("verify", bundle, "--json")
+    assert result.returncode == 1, result.stderr
+    failed = {r["component"] for r in json.loads(result.stdout) if not r["passed"]}
+    assert failed == {"processor_block", "pipeline"}
+
+
+@pytest.mark.parametrize(("precision", "budget"), [("fp32", 0.0), ("fp16", 0.1), ("int8", 1.0)])
+def test_evaluate_keeps_the_accuracy_budget_on_at_least_1000_images(perceiver_export, bundles, precision, budget):
+    result = perceiver_export("evaluate", bundles[precision], "--max-drop", budget, "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads(result.stdout)
+    assert report["samples"] >= 1000
+    assert report["reference"]["accuracy"] >= 0.88
+
+
+def test_evaluate_fails_when_the_budget_is_broken(perceiver_export, bundles):
+    assert perceiver_export("evaluate", bundles["int8"], "--max-drop", "-100").returncode == 1
+
+
+def test_bench_compares_with_eager(perceiver_export, bundles):
+    report = json.loads(perceiver_export("bench", bundles["fp32"], "--rounds", "5", "--json").stdout)
+    assert report["session"]["p50"] > 0
+    assert report["low"] <= report["speedup"] <= report["high"]
+
+
+def test_inspect_shows_the_shared_block_once(perceiver_export, bundles):
+    manifest = json.loads(perceiver_export("inspect", bundles["fp32"], "--json").stdout)
+    (step,) = [s for s in manifest["pipeline"]["steps"] if s["component"] == "processor_block"]
+    assert step["repeat"] >= 2
+    assert sum(c["name"] == "processor_block" for c in manifest["components"]) == 1
+
+
+def test_doctor_finds_this_machine_fit(perceiver_export):
+    result = perceiver_export("doctor", "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["ok"] is True
+
+
+WRONG = {
+    "unknown command": (["exprot"], 2, "exprot"),
+    "unknown option": (["verify", "b", "--fast"], 2, "--fast"),
+    "unknown model": (["export", "fashion-perciever", "-o", "{new}"], 2, "did you mean fashion-perceiver?"),
+    "unknown precision": (["export", "fashion-perceiver", "-o", "{new}", "--precision", "int7"], 2, "int7"),
+    "unknown target": (["export", "fashion-perceiver", "-o", "{new}", "--target", "abacus"], 2, "abacus"),
+    "destination exists": (["export", "fashion-perceiver", "-o", "{bundle}"], 2, "overwrite"),
+    "missing out": (["export", "fashion-perceiver"], 2, "--out"),
+    "no such bundle": (["verify", "{new}"], 3, "manifest.json"),
+    "not a checkpoint": (["export", "{empty}", "-o", "{new}"], 3, "config.json"),
+    "unknown backend": (["verify", "{bundle}", "--backend", "abacus"], 2, "abacus"),
+    "backend not here": (["verify", "{bundle}", "--backend", "onnxruntime-cuda"], 4, "CUDA"),
+    "batch too large": (["bench", "{bundle}", "--batch", "9999"], 2, "batch"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_use_is_refused_with_its_exit_code_and_reason(perceiver_export, bundles, tmp_path, case):
+    arguments, code, reason = WRONG[case]
+    places = {"new": tmp_path / "new", "bundle": bundles["fp32"], "empty": tmp_path / "empty"}
+    places["empty"].mkdir()
+    result = perceiver_export(*(a.format(**places) for a in arguments))
+    assert result.returncode == code, result.stderr
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not places["new"].exists()
+
+
+def _swap_first_equal_weights(path: Path) -> None:
+    """Exchange the values of the first two square weight matrices of the graph (query and key of one layer)."""
+    model = onnx.load(path)
+    weights = [w for w in model.graph.initializer if len(w.dims) == 2 and w.dims[0] == w.dims[1]]
+    first, second = weights[0], next(w for w in weights[1:] if w.data_type == weights[0].data_type)
+    a, b = numpy_helper.to_array(first), numpy_helper.to_array(second)
+    assert not np.array_equal(a, b)
+    first.CopyFrom(numpy_helper.from_array(b, first.name))
+    second.CopyFrom(numpy_helper.from_array(a, second.name))
+    onnx.save(model, path)
+
+
+def _rehash(bundle: Path) -> None:
+    """Make the manifest vouch for the files as they are now: what an attacker or a careless tool would do."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for name in manifest["files"]:
+        entry = file_entry(bundle / name)
+        manifest["files"][name] = {"sha256": entry.sha256, "size": entry.size}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
