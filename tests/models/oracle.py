@@ -107,21 +107,25 @@ def exact_positions() -> Iterator[None]:
     """
     from transformers.models.perceiver import modeling_perceiver as theirs
 
-    def features(pos, num_bands, max_resolution=(224, 224), concat_pos=True, sine_only=False):
-        frequencies = torch.stack([torch.linspace(1, r / 2, num_bands, dtype=torch.float64) for r in max_resolution])
-        angles = torch.pi * (pos[0].double()[:, :, None] * frequencies).flatten(1)
-        return torch.cat([pos[0].double(), angles.sin(), angles.cos()], dim=-1).float().expand(len(pos), -1, -1)
+    def encode(self, index_dims, batch_size, device, dtype, pos=None):
+        sizes = torch.tensor(index_dims, dtype=torch.float64)
+        if pos is None:
+            axes = [torch.linspace(-1, 1, n, dtype=torch.float64) for n in index_dims]
+            points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+        else:  # subsampled points come as -1 + 2 i / n, rounded to FP32
+            points = 2 * ((pos[0].double() + 1) / 2 * sizes).round() / sizes - 1
+        frequencies = torch.stack(
+            [torch.linspace(1, r / 2, self.num_bands, dtype=torch.float64) for r in self.max_resolution]
+        )
+        angles = torch.pi * (points[:, :, None] * frequencies).flatten(1)
+        return torch.cat([points, angles.sin(), angles.cos()], dim=-1).to(dtype).expand(batch_size, -1, -1)
 
-    def positions(index_dims, output_range=(-1.0, 1.0), device=None):
-        axes = [torch.linspace(*output_range, n, dtype=torch.float64) for n in index_dims]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-
-    originals = theirs.generate_fourier_features, theirs.build_linear_positions
-    theirs.generate_fourier_features, theirs.build_linear_positions = features, positions
+    encoding = theirs.PerceiverFourierPositionEncoding
+    original, encoding.forward = encoding.forward, encode
     try:
         yield
     finally:
-        theirs.generate_fourier_features, theirs.build_linear_positions = originals
+        encoding.forward = original
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

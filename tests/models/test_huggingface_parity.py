@@ -95,7 +95,7 @@ def test_equals_transformers_at_released_size(case, tmp_path):
     distance, exact = compare(case, tmp_path)
     print(f"{case.name}: relative L2 {distance:.2e}, with exact positions {exact:.2e}")
     assert distance < TOLERANCE
-    assert exact < EXACT_TOLERANCE
+    assert exact < TOLERANCE
 
 
 @pytest.mark.parametrize("case", CASES[:3:2], ids=lambda c: c.name.removeprefix("PerceiverFor"))

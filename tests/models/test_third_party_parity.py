@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 
 import pytest
 import torch
 from models.oracle import randomise, relative, saved
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from perceiver_deploy.checkpoints import load
+from perceiver_runtime.errors import CheckpointError
 
 TOLERANCE = 2e-6
 
@@ -121,6 +123,24 @@ def test_equals_krasserm(name, tmp_path):
     assert agree(oracle, lambda m, x: m(*x).logits, saved(oracle, tmp_path), draw, theirs) < TOLERANCE
 
 
+BEFORE_0_9 = (
+    (r"cross_attend_block\.cross_attn", "cross_attend_blocks.0"),
+    (r"cross_attend_block\.cross_ff", "cross_attend_blocks.1"),
+    (r"(perceiver_io\.layers\.\d+)\.self_attns\.0", r"\1"),
+    (r"\.self_attns\.", ".2."),
+    (r"\.cross_attn\.", ".0."),
+    (r"\.cross_ff\.", ".1."),
+)
+
+
+def rename_as_before(directory):
+    """The names that the package gave to the same tensors until version 0.9."""
+    tensors = load_file(directory / "model.safetensors")
+    for pattern, name in BEFORE_0_9:
+        tensors = {re.sub(pattern, name, old): tensor for old, tensor in tensors.items()}
+    save_file(tensors, directory / "model.safetensors")
+
+
 def lucidrains(kind: str, directory, oracle, arguments, **more):
     record = {"library": "perceiver-pytorch", "class": kind, "arguments": arguments, **more}
     (directory / "config.json").write_text(json.dumps(record))
@@ -164,8 +184,10 @@ def test_equals_lucidrains_perceiver(tied, fourier, tmp_path):
     arguments = {**IMAGE, "weight_tie_layers": tied, "fourier_encode_data": fourier}
     oracle = randomise(Perceiver(**arguments), sharpness=1.5)
     directory = lucidrains("Perceiver", tmp_path, oracle, arguments, sizes=[8, 12])
-    distance = agree(oracle, lambda m, x: m(*x), directory, lambda: (torch.randn(2, 8, 12, 2),), lambda x: x)
-    assert distance < TOLERANCE
+    for layout in (lambda _: None, rename_as_before):
+        layout(directory)
+        distance = agree(oracle, lambda m, x: m(*x), directory, lambda: (torch.randn(2, 8, 12, 2),), lambda x: x)
+        assert distance < TOLERANCE
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -176,5 +198,19 @@ def test_equals_lucidrains_language_model(tied, decoder_ff, tmp_path):
     arguments = {**LANGUAGE, "weight_tie_layers": tied, "decoder_ff": decoder_ff}
     oracle = randomise(PerceiverLM(**arguments), sharpness=1.5)
     directory = lucidrains("PerceiverLM", tmp_path, oracle, arguments)
-    distance = agree(oracle, lambda m, x: m(x[0], mask=x[1].bool()), directory, text, lambda x: x)
-    assert distance < TOLERANCE
+    for layout in (lambda _: None, rename_as_before):
+        layout(directory)
+        distance = agree(oracle, lambda m, x: m(x[0], mask=x[1].bool()), directory, text, lambda x: x)
+        assert distance < TOLERANCE
+
+
+def test_layers_said_to_share_weights_must_be_equal(tmp_path):
+    from perceiver_pytorch import Perceiver
+
+    arguments = {**IMAGE, "weight_tie_layers": True}
+    directory = lucidrains("Perceiver", tmp_path, Perceiver(**arguments), arguments, sizes=[8, 12])
+    tensors = load_file(directory / "model.safetensors")
+    tensors["layers.2.cross_attn.fn.to_q.weight"].add_(1)
+    save_file(tensors, directory / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"layers\.2\.cross_attn\.fn\.to_q\.weight"):
+        load(directory)
