@@ -38,13 +38,18 @@ class EvaluationReport:
     agreement: float
 
 
-def evaluate_bundle(bundle: str | Path, *, reference: str | None = None, batch: int = 64) -> EvaluationReport:
+def evaluate_bundle(
+    bundle: str | Path, *, reference: str | None = None, batch: int = 64, threads: int | None = None
+) -> EvaluationReport:
     """Score a bundle and its reference on the held-out data of the reference's data set.
 
     The reference's weights come from `reference`, a zoo name or checkpoint (default: the bundle's own source).
-    Raises UsageError if it has other weights than the bundle or no data set, and what `evaluate` raises.
+    Both use `threads` threads (default: torch's own choice). Raises UsageError if the reference has other weights than
+    the bundle or no data set, and what `evaluate` raises.
     """
-    with open_session(bundle) as session:
+    threads = threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with open_session(bundle, threads=threads) as session:
         model = reference_of(session.manifest.source, reference)
         if model.dataset is None:
             raise UsageError(f"evaluate: expected a model with a data set of its own, {model.name} has none")

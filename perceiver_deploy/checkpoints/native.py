@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from perceiver_deploy.checkpoints.loaded import LoadedCheckpoint
@@ -40,7 +40,7 @@ def save_checkpoint(directory: Path, record: CheckpointRecord, module: nn.Module
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     weights, config = (directory / f".{name}.partial" for name in (WEIGHTS_NAME, CONFIG_NAME))
-    save_file(tensors, weights)
+    weights.write_bytes(save(tensors))
     config.write_text(json.dumps(encode(record), indent=2) + "\n", encoding="utf-8")
     weights.replace(directory / WEIGHTS_NAME)
     config.replace(directory / CONFIG_NAME)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """Array of unsigned bytes in a gzipped IDX file. Raises DatasetError for anything else."""
     try:
         raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: expected a gzipped IDX file; {error}") from error
     if len(raw) < 4 or raw[:3] != bytes((0, 0, UNSIGNED_BYTE)):
         raise DatasetError(f"{path}: expected an IDX header of unsigned bytes (00 00 08), got {raw[:3].hex(' ')}")

@@ -1,0 +1,48 @@
+"""A small model, and the committed sample as tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from perceiver_deploy.datasets.fashion_mnist import normalise
+from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
+from perceiver_deploy.models.image import PatchClassifier, PatchClassifierConfig
+from perceiver_deploy.train.recipe import MODEL
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small run fastest on one thread; torch's thread count is put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def sample_tensors() -> tuple[torch.Tensor, torch.Tensor]:
+    """The 512 calibration images (512, 1, 28, 28) and their labels."""
+    data = read_sample().calibration
+    return torch.from_numpy(normalise(data.images)), torch.from_numpy(data.labels.astype(np.int64))
+
+
+@pytest.fixture(scope="session")
+def small_config() -> PatchClassifierConfig:
+    """The recipe's model with two latents of the same width: quick, and of every part."""
+    return dataclasses.replace(MODEL, perceiver=dataclasses.replace(MODEL.perceiver, latents=2))
+
+
+@pytest.fixture
+def randomised(small_config: PatchClassifierConfig) -> PatchClassifier:
+    """A model whose every tensor is random, biases and LayerNorm weights too."""
+    torch.manual_seed(7)
+    module = PatchClassifier(small_config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module
