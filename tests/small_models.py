@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import hybrid_models
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ from perceiver_runtime.tensors import Array
 _CROSS = CrossAttentionConfig(heads=2, qk_dim=32, v_dim=32)
 _PERCEIVER = PerceiverConfig(16, 64, _CROSS, ProcessorConfig(blocks=2, layers=2, heads=4), _CROSS)
 SMALL: Mapping[str, Any] = {
+    "hybrid": hybrid_models.BOTH,
     "patch-classifier": PatchClassifierConfig(1, 28, 28, 4, 2, 24, 4, 32, 10, _PERCEIVER),
 }
 

@@ -1,0 +1,41 @@
+"""`check`: everything that can be known about a bundle on a target without a GPU, before any build starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from perceiver_exporters.preflight.memory import forecast
+from perceiver_exporters.preflight.report import PreflightReport
+from perceiver_exporters.preflight.subject import Subject, read_subject
+from perceiver_exporters.preflight.table import RULES
+from perceiver_exporters.targets import TARGETS, EngineTarget, Target
+from perceiver_runtime.errors import UsageError
+
+
+def check(bundle: str | Path, target: str, memory: int | None = None) -> PreflightReport:
+    """Hold a bundle against a target; `memory` is that of the board in bytes (None: of any board of the target).
+
+    Raises UsageError for a target without engines, BundleError for a damaged bundle.
+    """
+    place, engines = engine_target(TARGETS, target)
+    return examine(read_subject(Path(bundle), place, engines, memory))
+
+
+def examine(subject: Subject) -> PreflightReport:
+    """Apply all rules."""
+    findings = tuple(finding for rule in RULES for finding in rule.findings(subject))
+    return PreflightReport(subject.target.name, findings, forecast(subject), tuple(rule.id for rule in RULES))
+
+
+def engine_target(targets: Mapping[str, Target], name: str) -> tuple[Target, EngineTarget]:
+    """A target that needs engines. Raises UsageError."""
+    with_engines = [t.name for t in targets.values() if t.engines is not None]
+    if name not in targets:
+        raise UsageError(f"unknown target {name!r}; expected one of {', '.join(with_engines)}")
+    engines = targets[name].engines
+    if engines is None:
+        raise UsageError(
+            f"target {name} runs ONNX as it is; engines are for {', '.join(with_engines)}: verify the bundle instead"
+        )
+    return targets[name], engines

@@ -1,0 +1,83 @@
+"""Forecast of the memory that building and running take, against the memory of the target's boards."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from perceiver_exporters.preflight.report import Forecast
+from perceiver_exporters.preflight.rule import Problem
+from perceiver_exporters.preflight.subject import Subject
+from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE
+
+RUN_OVERHEAD = 700 << 20
+"""CUDA context, TensorRT's libraries, Python and NumPy: an estimate, to be corrected by measurements on boards."""
+BUILD_OVERHEAD = 1500 << 20
+"""The same, with the builder's own libraries."""
+BUILD_COPIES = 3
+"""Of a component's weights during its build: parsed, rearranged by the builder, serialised."""
+USABLE = 0.85
+"""Share of a board's unified memory that is left to us; the rest is the system's."""
+
+
+def forecast(subject: Subject) -> Forecast:
+    """Estimate from weights, and from the activations that are live at once at the largest shapes.
+
+    Fusion makes the real activations smaller, so the estimate errs on the safe side.
+    """
+    weights = {name: weight_bytes(graph) for name, graph in subject.graphs.items()}
+    scratch = {name: live_bytes(graph) for name, graph in subject.largest.items()}
+    largest = max(scratch.values(), default=0)
+    build = max((BUILD_COPIES * w + scratch.get(name, 0) for name, w in weights.items()), default=0)
+    return Forecast(
+        weights=sum(weights.values()),
+        scratch=largest,
+        build_peak=BUILD_OVERHEAD + DEFAULT_WORKSPACE + build,
+        run_peak=RUN_OVERHEAD + sum(weights.values()) + largest,
+    )
+
+
+def fits(subject: Subject) -> Iterator[Problem]:
+    """A forecast beyond the named board, or beyond every board of the target; beyond some of them is a risk."""
+    expected = forecast(subject)
+    peak = max(expected.build_peak, expected.run_peak)
+    need = f"building takes up to {_gb(expected.build_peak)}, running {_gb(expected.run_peak)}"
+    boards = {board.name: board.memory for board in subject.target.boards}
+    if subject.memory is not None:
+        boards = {f"a board of {subject.memory / 1e9:.0f} GB": subject.memory}
+    small = [name for name, memory in boards.items() if peak > USABLE * memory]
+    if small:
+        verdict = "blocked" if len(small) == len(boards) else "risky"
+        yield ("blocked" if verdict == "blocked" else "risky"), "", f"{need}; too much for {', '.join(small)}"
+
+
+def weight_bytes(graph: ir.Model) -> int:
+    """Bytes of all initializers."""
+    return sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
+
+
+def live_bytes(graph: ir.Model) -> int:
+    """Peak of the bytes of activations that exist at once, in the graph's order, nothing fused."""
+    readers = Counter(id(v) for node in graph.graph for v in node.inputs if v is not None)
+    live = peak = sum(_size(v) for v in graph.graph.inputs)
+    for node in graph.graph:
+        live += sum(_size(v) for v in node.outputs)
+        peak = max(peak, live)
+        for value in {id(v): v for v in node.inputs if v is not None and not v.is_initializer()}.values():
+            readers[id(value)] -= sum(v is value for v in node.inputs)
+            if readers[id(value)] == 0:
+                live -= _size(value)
+    return peak
+
+
+def _size(value: ir.Value) -> int:
+    if value.shape is None or not value.shape.is_static() or value.dtype is None:
+        return 0
+    return math.ceil(math.prod(value.shape.numpy()) * value.dtype.itemsize)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,45 @@
+"""What a preflight found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "risky", "blocked"]
+_ORDER: tuple[Verdict, ...] = ("ok", "risky", "blocked")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that a bundle breaks. `component` is empty where the whole bundle does."""
+
+    rule: str
+    verdict: Verdict
+    component: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Estimated bytes: weights of all engines, scratch of the largest, and the peaks of building and running."""
+
+    weights: int
+    scratch: int
+    build_peak: int
+    run_peak: int
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """Everything that stands between a bundle and its target, found before any build starts."""
+
+    target: str
+    findings: tuple[Finding, ...]
+    forecast: Forecast
+    rules: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all findings."""
+        return max((finding.verdict for finding in self.findings), key=_ORDER.index, default="ok")

@@ -1,0 +1,85 @@
+"""What the rules look at: a bundle's manifest, its graphs at their largest shapes, and its engines' sidecars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from perceiver_exporters.count import at_opt
+from perceiver_exporters.targets import EngineTarget, Target
+from perceiver_runtime.bundle import Bundle, read_bundle
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.tensorrt.dialect import Dialect, dialect_of
+from perceiver_runtime.tensorrt.profiles import component_profiles
+from perceiver_runtime.tensorrt.sidecar import Sidecar, read_sidecar, sidecar_path
+from perceiver_runtime.tensors import Profile, Range
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`graphs` are as stored; `largest` have the shapes of the profiles' largest sizes, where those are known.
+
+    `memory` is the board's, in bytes, if the user named one. `dialect` is that of the target's oldest TensorRT.
+    """
+
+    manifest: Manifest
+    target: Target
+    engines: EngineTarget
+    dialect: Dialect
+    graphs: Mapping[str, ir.Model]
+    largest: Mapping[str, ir.Model]
+    profiles: Mapping[str, tuple[Profile, ...]]
+    sidecars: tuple[Sidecar, ...] = ()
+    memory: int | None = None
+
+
+def read_subject(path: Path, target: Target, engines: EngineTarget, memory: int | None = None) -> Subject:
+    """Read a bundle whole, without its weights' content. Raises BundleError for damage."""
+    bundle = read_bundle(path)
+    manifest = bundle.manifest
+    graphs = {entry.name: _typed(ir.load(bundle.file(entry.onnx))) for entry in manifest.components}
+    profiles = {entry.name: _profiles(manifest, entry) for entry in manifest.components}
+    version = ".".join(map(str, engines.tensorrt))
+    return Subject(
+        manifest,
+        target,
+        engines,
+        dialect_of(engines.module, version),
+        graphs,
+        {e.name: g for e in manifest.components if (g := _largest(graphs[e.name], e, profiles[e.name])) is not None},
+        profiles,
+        _sidecars(bundle, target.name),
+        memory,
+    )
+
+
+def _typed(graph: ir.Model) -> ir.Model:
+    """With the type of every value, which a graph need not state."""
+    common.ShapeInferencePass()(graph)
+    return graph
+
+
+def _profiles(manifest: Manifest, entry: ComponentEntry) -> tuple[Profile, ...]:
+    """None where the pipeline's wiring is broken: what is left of the bundle can still be looked at."""
+    try:
+        return component_profiles(manifest, entry)
+    except (BundleError, KeyError):
+        return ()
+
+
+def _largest(graph: ir.Model, entry: ComponentEntry, profiles: tuple[Profile, ...]) -> ir.Model | None:
+    symbols = {symbol for spec in entry.inputs for symbol in spec.symbols}
+    sizes = {s: max((p.dimensions[s].max for p in profiles if s in p.dimensions), default=0) for s in symbols}
+    if not all(sizes.values()):
+        return None
+    return at_opt(graph, entry.inputs, Profile("largest", {s: Range(n, n, n) for s, n in sizes.items()}))
+
+
+def _sidecars(bundle: Bundle, target: str) -> tuple[Sidecar, ...]:
+    paths = [sidecar_path(target, entry.name) for entry in bundle.manifest.components]
+    return tuple(read_sidecar(bundle.file(path)) for path in paths if path in bundle.manifest.files)
