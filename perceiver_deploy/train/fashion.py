@@ -75,7 +75,6 @@ def _record(config: TrainingConfig, reached: Progress, accuracy: dict[str, float
         "command": f"python -m perceiver_deploy.train --out DIR --seed {config.seed}",
         "training": encode(config),
         "steps": f"{reached.step} of {reached.steps}",
-        "seconds": round(reached.seconds, 1),
         "accuracy": accuracy,
         "tools": {"torch": torch.__version__, "python": platform.python_version()},
     }
