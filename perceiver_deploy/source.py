@@ -76,7 +76,7 @@ def blueprint(model: Model) -> Blueprint:
     family, data = model.family, model.dataset
     if data is None:
         random = np.random.default_rng(0)
-        golden: tuple[Mapping[str, Array], ...] = (family.sample(model.config, 2, random),)
+        golden: tuple[Mapping[str, Array], ...] = (family.sample(model.config, family.golden_batch, random),)
         calibration: tuple[Mapping[str, Array], ...] = ()
     else:
         golden = ({name: array[:GOLDEN_BATCH] for name, array in data.held_out.items()},)

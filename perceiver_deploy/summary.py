@@ -9,9 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_deploy.zoo import ZooEntry, zoo
-from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.component import Cut
+from perceiver_exporters.shapes import Shape, step_shapes
 from perceiver_runtime.pipeline import Step
-from perceiver_runtime.tensors import Profile, TensorSpec
+from perceiver_runtime.tensors import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def summarise(entry: ZooEntry) -> ModelSummary:
         inputs=tuple(map(str, pipeline.inputs)),
         outputs=tuple(map(str, pipeline.outputs)),
         latents=_latents(cut),
-        gflop={step.component: _flops(cut, step) / 1e9 for step in pipeline.steps},
+        gflop={
+            step.component: _flops(cut, step, inputs) / 1e9
+            for step, inputs in zip(pipeline.steps, step_shapes(cut), strict=True)
+        },
     )
 
 
@@ -63,16 +67,12 @@ def _latents(cut: Cut) -> tuple[str, ...]:
     return tuple(str(TensorSpec(v, specs[v].dtype, specs[v].shape)) for v in cut.pipeline.encoded)
 
 
-def _flops(cut: Cut, step: Step) -> int:
+def _flops(cut: Cut, step: Step, inputs: Mapping[str, Shape]) -> int:
     """Runs the module on shapes alone; a chunked step's pieces add up to the whole, so they are counted whole."""
     component = cut.component(step.component)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        component.module(*_meta_inputs(component, cut.profile))
-    return int(counter.get_total_flops()) * step.repeat
-
-
-def _meta_inputs(component: Component, profile: Profile) -> list[torch.Tensor]:
-    return [
-        torch.empty(profile.shapes(spec)[1], dtype=getattr(torch, spec.dtype), device="meta")
-        for spec in component.inputs
+    given = [
+        torch.empty(inputs[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
     ]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        component.module(*given)
+    return int(counter.get_total_flops()) * step.repeat

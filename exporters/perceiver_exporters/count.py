@@ -6,8 +6,10 @@ import math
 
 import onnx_ir as ir
 from onnx_ir.passes import common
+from onnxscript import optimizer
 
 from perceiver_exporters.graph import products
+from perceiver_exporters.quiet import quiet
 from perceiver_exporters.trace import PARAMETERS
 from perceiver_runtime.tensors import Profile, TensorSpec
 
@@ -31,6 +33,8 @@ def at_opt(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) ->
     shapes = {spec.name: profile.shapes(spec)[1] for spec in inputs}
     for value in fixed.graph.inputs:
         value.shape = ir.Shape(shapes[str(value.name)])
+    with quiet():
+        optimizer.fold_constants(fixed, onnx_shape_inference=True)  # sizes that the graph computes from its inputs'
     common.ShapeInferencePass()(fixed)
     return fixed
 

@@ -46,6 +46,10 @@ class FlowTokens(nn.Module):
         """Tokens (B, H * W, dim) of frame pairs (B, 2, patch_dim, H, W), row major."""
         return with_positions(self.project(rows(inputs.flatten(1, 2))), self.positions.all())
 
+    def rows(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """Tokens (B, O * W, dim) of the rows `index` (O,) of the frames, given (B, 2, patch_dim, O, W)."""
+        return with_positions(self.project(rows(inputs.flatten(1, 2))), self.positions.slices(index))
+
     def at(self, patches: Tensor, coordinates: Tensor) -> Tensor:
         """Tokens (B, O, dim) of patches (B, O, 2 * patch_dim) taken at pixels (O, 2): a chunk of `forward`."""
         return with_positions(self.project(patches), self.positions(coordinates))

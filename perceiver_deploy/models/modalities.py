@@ -85,7 +85,7 @@ class MultimodalTokens(nn.Module):
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
         """Tokens (B, audio patches + video patches + 1, dim) of image (B, T, C, H, W) and audio (B, S, 1)."""
         sound, sight = self.audio(audio), self.video(image)
-        return torch.cat([sound, sight, self.label_token.expand(image.shape[0], 1, -1)], dim=1)
+        return torch.cat([sound, sight, self.label(image.shape[0])], dim=1)
 
     def audio(self, audio: Tensor) -> Tensor:
         """Tokens (B, S / audio_patch, dim) of audio (B, S, 1)."""
@@ -96,6 +96,15 @@ class MultimodalTokens(nn.Module):
         """Tokens (B, T * H/p * W/p, dim) of image (B, T, C, H, W)."""
         patches = space_to_depth(image, self.patch)
         return with_positions(patches, pad(self.video_positions.all(), self.video_padding))
+
+    def frames(self, image: Tensor, index: Tensor) -> Tensor:
+        """Tokens (B, O * H/p * W/p, dim) of the frames `index` (O,), given (B, O, C, H, W): a chunk of `video`."""
+        patches = space_to_depth(image, self.patch)
+        return with_positions(patches, pad(self.video_positions.slices(index), self.video_padding))
+
+    def label(self, batch: int) -> Tensor:
+        """The token (B, 1, dim) that stands where the label would be."""
+        return self.label_token.expand(batch, 1, -1)
 
 
 class MultimodalQueries(nn.Module):

@@ -91,15 +91,21 @@ class GridPositions(nn.Module):
 
     def all(self) -> Tensor:
         """Features (prod(sizes), dim) of every point, row major."""
-        rows = [self._spread(axis) for axis in range(len(self.sizes))]
-        return torch.cat([rows[axis][..., columns] for axis, columns in self._columns], dim=-1).flatten(0, -2)
+        return self._spread([self._table(axis) for axis in range(len(self.sizes))])
+
+    def slices(self, index: Tensor) -> Tensor:
+        """Features (O * prod(sizes[1:]), dim) of slices (O,) of the first axis: rows of an image, say."""
+        return self._spread([self._table(0)[index], *(self._table(axis) for axis in range(1, len(self.sizes)))])
 
     def _table(self, axis: int) -> Tensor:
         table: Tensor = getattr(self, f"axis{axis}")
         return table
 
-    def _spread(self, axis: int) -> Tensor:
-        table = self._table(axis)
-        shape = [1] * len(self.sizes)
-        shape[axis] = self.sizes[axis]
-        return table.view(*shape, -1).expand(*self.sizes, -1)
+    def _spread(self, tables: list[Tensor]) -> Tensor:
+        """One table per axis to the features of all combinations of their rows."""
+        sizes, ones = [table.shape[0] for table in tables], [1] * len(tables)
+        rows = [
+            table.view(*ones[:axis], table.shape[0], *ones[axis + 1 :], -1).expand(*sizes, -1)
+            for axis, table in enumerate(tables)
+        ]
+        return torch.cat([rows[axis][..., columns] for axis, columns in self._columns], dim=-1).flatten(0, -2)

@@ -1,0 +1,187 @@
+"""How much memory a run will need, before anything is traced, and the chunks that keep it within a limit.
+
+Each component is run on shapes alone (the meta device), and the tensors that live at the same time are added up. A
+runtime holds the weights, the values between the steps, and for every component what it once needed: sessions keep
+their buffers for the next run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.shapes import Shape, step_shapes, value_bytes
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.pipeline import Chunk, Step
+from perceiver_runtime.tensors import Range
+
+PROCESS = 100_000_000
+"""Bytes of the interpreter, NumPy and ONNX Runtime before a bundle is opened."""
+WEIGHT_COPIES = 2
+"""A weight is mapped from its file, and packed once more for the processor's matrix product."""
+
+
+Peaks = dict[tuple[str, tuple[Shape, ...]], int]
+"""What a component needs, by its name and the shapes of its inputs."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of one run at the profile's `opt` sizes: `weights` as mapped and packed, `values` between the steps.
+
+    `components` holds what each needs for itself; `chunks` the sizes that this is for.
+    """
+
+    weights: int
+    values: int
+    components: Mapping[str, int]
+    chunks: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Expected peak of the process."""
+        return PROCESS + WEIGHT_COPIES * self.weights + self.values + sum(self.components.values())
+
+    def __str__(self) -> str:
+        largest = max(self.components, key=lambda name: self.components[name])
+        chunks = ", ".join(f"{size} {dimension}" for dimension, size in self.chunks.items())
+        return (
+            f"{self.total / 1e6:,.0f} MB expected for a run in fp32 (weights {WEIGHT_COPIES} x {self.weights / 1e6:,.0f}, "
+            f"values {self.values / 1e6:,.0f}, largest component {largest} {self.components[largest] / 1e6:,.0f})"
+            + (f", in chunks of {chunks}" if chunks else "")
+        )
+
+
+def forecast(cut: Cut) -> Forecast:
+    """Peak memory of one run, by its parts."""
+    return _forecast(cut, {})
+
+
+def fit(cut: Cut, limit: int) -> Cut:
+    """The cut with chunks so large that its forecast is just within `limit` bytes.
+
+    Chunks start whole; as long as the forecast is too high, those of the component that needs most are halved. Raises
+    UsageError if even chunks of one need more.
+    """
+    sizes = {dimension: cut.profile.dimensions[dimension].max for dimension in _chunks(cut)}
+    known: Peaks = {}
+    while True:
+        chunked = with_chunks(cut, sizes)
+        expected = _forecast(chunked, known)
+        if expected.total <= limit:
+            return chunked
+        steps = [step for step in cut.pipeline.steps if step.chunk and sizes[step.chunk.dimension] > 1]
+        if not steps:
+            raise UsageError(f"max-memory {limit / 1e6:,.0f} MB: the least possible is {expected}; allow more")
+        largest = max(steps, key=lambda step: expected.components[step.component]).chunk
+        assert largest is not None  # for mypy: `steps` are chunked
+        sizes[largest.dimension] //= 2
+
+
+def with_chunks(cut: Cut, sizes: Mapping[str, int]) -> Cut:
+    """The cut with other chunk sizes, by dimension: the same graphs, run in other pieces."""
+    steps = tuple(
+        dataclasses.replace(step, chunk=Chunk(step.chunk.dimension, sizes[step.chunk.dimension]))
+        if step.chunk
+        else step
+        for step in cut.pipeline.steps
+    )
+    ranges = {
+        name: Range(span.min, sizes[name], span.max) if name in sizes else span
+        for name, span in cut.profile.dimensions.items()
+    }
+    profile = dataclasses.replace(cut.profile, dimensions=ranges)
+    return dataclasses.replace(cut, pipeline=dataclasses.replace(cut.pipeline, steps=steps), profile=profile)
+
+
+def _forecast(cut: Cut, known: Peaks) -> Forecast:
+    components: dict[str, int] = {}
+    for step, inputs in zip(cut.pipeline.steps, step_shapes(cut), strict=True):
+        component = cut.component(step.component)
+        piece = _piece(step, component, inputs)
+        key = component.name, tuple(piece.values())
+        if key not in known:
+            known[key] = _peak(component, piece)
+        components[component.name] = max(components.get(component.name, 0), known[key])
+    weights = {id(t): t.nbytes for c in cut.components for t in (*c.module.parameters(), *c.module.buffers())}
+    return Forecast(sum(weights.values()), sum(value_bytes(cut).values()), components, _chunks(cut))
+
+
+def _chunks(cut: Cut) -> dict[str, int]:
+    return {step.chunk.dimension: step.chunk.size for step in cut.pipeline.steps if step.chunk}
+
+
+def _piece(step: Step, component: Component, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes of one piece of a chunked step."""
+    if step.chunk is None:
+        return dict(inputs)
+    dimension, size = step.chunk.dimension, step.chunk.size
+    return {
+        spec.name: tuple(
+            min(size, given) if own == dimension else given
+            for own, given in zip(spec.shape, inputs[spec.name], strict=True)
+        )
+        for spec in component.inputs
+    }
+
+
+def _peak(component: Component, shapes: Mapping[str, Shape]) -> int:
+    """Bytes that one application makes and holds at the same time."""
+    inputs = [
+        torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
+    ]
+    with torch.no_grad(), Live() as live:
+        torch.func.functional_call(component.module, on_meta(component.module), tuple(inputs))
+    return live.peak
+
+
+def on_meta(module: nn.Module) -> dict[str, Tensor]:
+    """Stand-ins without data for a module's tensors."""
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
+
+
+class Live(TorchDispatchMode):
+    """Adds up the storages that operations make, and takes off those whose last tensor is dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._holders: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count what `func` makes."""
+        given = {t.untyped_storage()._cdata for t in tree_leaves(args) if isinstance(t, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            key = tensor.untyped_storage()._cdata
+            if key not in given or self._holders[key]:  # else a view of a weight or of the inputs
+                self._hold(tensor)
+        return made
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if not self._holders[key]:
+            self._add(size)
+        self._holders[key] += 1
+        weakref.finalize(tensor, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            self._add(-size)
+
+    def _add(self, size: int) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)

@@ -1,0 +1,142 @@
+"""The original Perceiver: reads its inputs again before every block, and answers by the mean of its latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+
+import numpy as np
+from torch import Tensor, nn
+
+from perceiver_deploy.families.family import Family
+from perceiver_deploy.families.parts import BATCH, Part, join, latents_spec, part, processor
+from perceiver_deploy.families.text import INPUTS, TEXT
+from perceiver_deploy.families.text import sample as sample_text
+from perceiver_deploy.models.classic import (
+    ClassicConfig,
+    ClassicLanguageModel,
+    ClassicLanguageModelConfig,
+    ClassicPerceiver,
+)
+from perceiver_exporters.component import Component, Cut
+from perceiver_runtime.pipeline import Step
+from perceiver_runtime.tensors import Array, Range, TensorSpec
+
+
+class Start(nn.Module):
+    """Inputs (B, *sizes, C) to tokens (B, M, dim) and the latents (B, N, D) before any reading."""
+
+    def __init__(self, model: ClassicPerceiver) -> None:
+        super().__init__()
+        self.tokens, self.initial = model.tokens, model.latents
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Input adapter."""
+        return self.tokens(inputs), self.initial.expand(inputs.shape[0], -1, -1).clone()
+
+
+class Mean(nn.Module):
+    """Latents (B, N, D) to logits (B, classes)."""
+
+    def __init__(self, model: ClassicPerceiver) -> None:
+        super().__init__()
+        self.norm, self.head = model.norm, model.head
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """The mean of the latents, normalised, and the class head."""
+        logits: Tensor = self.head(self.norm(latents.mean(dim=1)))
+        return logits
+
+
+class TokenReader(nn.Module):
+    """Ids (B, L), read where attention_mask (B, L) is not 0, to tokens (B, L, C) and latents (B, N, D)."""
+
+    def __init__(self, model: ClassicLanguageModel) -> None:
+        super().__init__()
+        self.tokens, self.initial, self.layer = model.tokens, model.perceiver.latents, model.perceiver.encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding and cross-attention."""
+        tokens = self.tokens(input_ids)
+        latents = self.initial.expand(input_ids.shape[0], -1, -1)
+        return tokens, self.layer(latents, tokens, attention_mask != 0)
+
+
+class TokenDecoder(nn.Module):
+    """Latents (B, N, D) asked by embedded tokens (B, L, C): logits (B, L, vocabulary)."""
+
+    def __init__(self, model: ClassicLanguageModel) -> None:
+        super().__init__()
+        self.layer, self.head = model.perceiver.decoder, model.head
+
+    def forward(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        """Cross-attention and output adapter."""
+        logits: Tensor = self.head(self.layer(tokens, latents))
+        return logits
+
+
+def cut(model: ClassicPerceiver) -> Cut:
+    """Tokens, then each distinct stage as often as it runs in a row, then the answer."""
+    config = model.config
+    inputs = TensorSpec("inputs", "float32", ("batch", *config.sizes, config.channels))
+    tokens = TensorSpec("tokens", "float32", ("batch", int(np.prod(config.sizes)), model.tokens.dim))
+    latents = TensorSpec("latents", "float32", ("batch", config.latents, config.latent_dim))
+    logits = TensorSpec("logits", "float32", ("batch", config.classes))
+    stages = [_stage(model, stage, len(list(run)), tokens, latents) for stage, run in groupby(model.schedule)]
+    parts = [
+        part("tokens", Start(model), (inputs,), (tokens, latents), "encode"),
+        *stages,
+        part("decoder", Mean(model), (latents,), (logits,), "decode"),
+    ]
+    return join(parts, (inputs,), (logits,), {"batch": BATCH})
+
+
+def _stage(model: ClassicPerceiver, stage: int, repeat: int, tokens: TensorSpec, latents: TensorSpec) -> Part:
+    refined = TensorSpec("latents_out", latents.dtype, latents.shape)
+    step = Step(
+        f"stage{stage}",
+        {"latents": "latents", "tokens": "tokens"},
+        {"latents_out": "latents"},
+        "encode",
+        repeat=repeat,
+        carry={"latents_out": "latents"},
+    )
+    return Component(f"stage{stage}", model.stages[stage], (latents, tokens), (refined,)), step
+
+
+def cut_language_model(model: ClassicLanguageModel) -> Cut:
+    """Encoder, processor block, decoder."""
+    config = model.config
+    tokens = TensorSpec("tokens", "float32", (*TEXT, config.token_dim))
+    latents = latents_spec(config.perceiver)
+    logits = TensorSpec("logits", "float32", (*TEXT, config.vocabulary))
+    parts = [
+        part("encoder", TokenReader(model), INPUTS, (tokens, latents), "encode"),
+        processor(model.perceiver.block, config.perceiver),
+        part("decoder", TokenDecoder(model), (latents, tokens), (logits,), "decode"),
+    ]
+    dimensions = {"batch": BATCH, "length": Range(1, config.max_length, config.max_length)}
+    return join(parts, INPUTS, (logits,), dimensions, {"attention_mask": 1.0})
+
+
+def sample(config: ClassicConfig, batch: int, random: np.random.Generator) -> Mapping[str, Array]:
+    """Standard-normal inputs."""
+    return {"inputs": random.standard_normal((batch, *config.sizes, config.channels), dtype=np.float32)}
+
+
+CLASSIC_PERCEIVER = Family(
+    name="classic-perceiver",
+    summary="the original Perceiver: a class for any array",
+    config=ClassicConfig,
+    build=ClassicPerceiver,
+    cut=cut,
+    sample=sample,
+)
+CLASSIC_LANGUAGE_MODEL = Family(
+    name="classic-language-model",
+    summary="a language model of GEGLU layers, asked by its own text",
+    config=ClassicLanguageModelConfig,
+    build=ClassicLanguageModel,
+    cut=cut_language_model,
+    sample=sample_text,
+)

@@ -1,0 +1,98 @@
+"""Optical flow: `inputs` (B, 2, patches, H, W) to `flow` (B, H, W, 2), read and answered some rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor, nn
+
+from perceiver_deploy.families.family import Family
+from perceiver_deploy.families.folding import NEXT, Begin, finish, folded, state
+from perceiver_deploy.families.parts import join, latents_spec, part, processor
+from perceiver_deploy.models import chunked
+from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
+from perceiver_deploy.models.released import RELEASED
+from perceiver_exporters.component import Cut
+from perceiver_runtime.pipeline import Chunk
+from perceiver_runtime.tensors import Array, Range, TensorSpec
+
+TOKENS_PER_CHUNK = 8192
+"""At 2048 latents and one head, 64 MB of scores."""
+
+
+class FoldRows(nn.Module):
+    """Take pixel rows (B, 2, patch_dim, R, W), which lie at row_index (R,), into the sum."""
+
+    def __init__(self, model: OpticalFlow) -> None:
+        super().__init__()
+        self.tokens, self.fold = model.tokens, chunked.Fold(model.perceiver.encoder)
+
+    def forward(
+        self, q: Tensor, m: Tensor, total: Tensor, acc: Tensor, inputs: Tensor, row_index: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The next m, total and acc."""
+        following: tuple[Tensor, ...] = self.fold(q, m, total, acc, self.tokens.rows(inputs, row_index))
+        return following
+
+
+class RowDecoder(nn.Module):
+    """Latents (B, N, D) asked by the tokens of pixel rows: flow (B, R, W, 2)."""
+
+    def __init__(self, model: OpticalFlow) -> None:
+        super().__init__()
+        self.tokens, self.layer, self.head = model.tokens, model.perceiver.decoder, model.head
+        self.width, self.divisor = model.config.width, model.config.divisor
+
+    def forward(self, latents: Tensor, inputs: Tensor, row_index: Tensor) -> Tensor:
+        """Cross-attention and output adapter."""
+        flow: Tensor = self.head(self.layer(self.tokens.rows(inputs, row_index), latents)) / self.divisor
+        return flow.reshape(flow.shape[0], -1, self.width, 2)
+
+
+def cut(model: OpticalFlow) -> Cut:
+    """Begin, fold (some rows at a time), finish; processor block; decoder (some rows at a time)."""
+    config, perceiver = model.config, model.perceiver
+    rows = min(config.height, max(1, TOKENS_PER_CHUNK // config.width))
+    frames = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, config.height, config.width))
+    piece = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, "rows", config.width))
+    every, some = TensorSpec("row_index", "int64", (config.height,)), TensorSpec("row_index", "int64", ("rows",))
+    latents, states = latents_spec(perceiver.config), state(perceiver.config)
+    flow = TensorSpec("flow", "float32", ("batch", "rows", config.width, 2))
+    chunk = Chunk("rows", rows)
+    parts = [
+        part("encoder_begin", Begin(perceiver, config.height), (frames,), (*states, every), "encode"),
+        part(
+            "encoder_fold",
+            FoldRows(model),
+            (*states, piece, some),
+            folded(perceiver.config),
+            "encode",
+            values=NEXT,
+            chunk=chunk,
+            carry=NEXT,
+        ),
+        finish(perceiver),
+        processor(perceiver.block, perceiver.config),
+        part("decoder", RowDecoder(model), (latents, piece, some), (flow,), "decode", chunk=chunk),
+    ]
+    whole = TensorSpec("flow", "float32", ("batch", config.height, config.width, 2))
+    return join(parts, (frames,), (whole,), {"batch": Range(1, 1, 8), "rows": Range(1, rows, config.height)})
+
+
+def sample(config: FlowConfig, batch: int, random: np.random.Generator) -> Mapping[str, Array]:
+    """Standard-normal patches."""
+    shape = (batch, 2, config.patch_dim, config.height, config.width)
+    return {"inputs": random.standard_normal(shape, dtype=np.float32)}
+
+
+OPTICAL_FLOW = Family(
+    name="optical-flow",
+    summary="the motion of every pixel between two frames",
+    config=FlowConfig,
+    build=OpticalFlow,
+    cut=cut,
+    sample=sample,
+    presets={"optical-flow-perceiver": RELEASED["optical-flow-perceiver"]},
+    golden_batch=1,
+)

@@ -1,0 +1,201 @@
+"""Multimodal autoencoding: `image` and `audio` to `decoded_image`, `decoded_audio` and `label`.
+
+The video is read some frames at a time, and answered at the points that `image_index` and `audio_index` name (row-major
+indices into frames x rows x columns, and into audio patches): any subset, or all of them, a chunk at a time. The label
+is hidden from the model, so it is no input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perceiver_deploy.families.family import Family
+from perceiver_deploy.families.folding import NEXT, Begin, finish, folded, state
+from perceiver_deploy.families.parts import Part, join, latents_spec, part, processor
+from perceiver_deploy.models import chunked
+from perceiver_deploy.models.modalities import MultimodalConfig
+from perceiver_deploy.models.multimodal import MultimodalAutoencoder, coordinates_of
+from perceiver_deploy.models.released import RELEASED
+from perceiver_exporters.component import Cut
+from perceiver_runtime.pipeline import Chunk
+from perceiver_runtime.tensors import Array, Range, TensorSpec
+
+POINTS_PER_CHUNK = 6272
+"""1 / 128 of the released video."""
+GOLDEN_POINTS = 256
+
+
+class BeginAudio(nn.Module):
+    """Audio (B, S, 1) to the state after the audio and label tokens, and the index of all frames."""
+
+    def __init__(self, model: MultimodalAutoencoder) -> None:
+        super().__init__()
+        self.tokens = model.tokens
+        self.begin = Begin(model.perceiver, model.config.frames)
+        self.fold = chunked.Fold(model.perceiver.encoder)
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, ...]:
+        """They are few, so they are folded here."""
+        *started, index = self.begin(audio)
+        tokens = torch.cat([self.tokens.audio(audio), self.tokens.label(audio.shape[0])], dim=1)
+        return started[0], *self.fold(*started, tokens), index
+
+
+class FoldFrames(nn.Module):
+    """Take frames (B, T, C, H, W), which lie at frame_index (T,), into the sum."""
+
+    def __init__(self, model: MultimodalAutoencoder) -> None:
+        super().__init__()
+        self.tokens, self.fold = model.tokens, chunked.Fold(model.perceiver.encoder)
+
+    def forward(
+        self, q: Tensor, m: Tensor, total: Tensor, acc: Tensor, image: Tensor, frame_index: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The next m, total and acc."""
+        following: tuple[Tensor, ...] = self.fold(q, m, total, acc, self.tokens.frames(image, frame_index))
+        return following
+
+
+class Decoder(nn.Module):
+    """What the decoders of all modalities share: queries to decoded features."""
+
+    def __init__(self, model: MultimodalAutoencoder, head: nn.Module) -> None:
+        super().__init__()
+        self.queries, self.layer, self.project, self.head = model.queries, model.perceiver.decoder, model.project, head
+        self.config = model.config
+
+    def answer(self, latents: Tensor, queries: Tensor) -> Tensor:
+        """Latents (B, N, D) asked by queries (1, O, C): (B, O, width of the head)."""
+        answers: Tensor = self.head(self.project(self.layer(queries, latents)))
+        return answers
+
+
+class ImageDecoder(Decoder):
+    """Latents and video points (O,) to pixels (B, O, C)."""
+
+    def forward(self, latents: Tensor, index: Tensor) -> Tensor:
+        """Cross-attention and output adapter."""
+        return self.answer(latents, self.queries.image(coordinates_of(index, self.config.video)))
+
+
+class AudioDecoder(Decoder):
+    """Latents and audio patches (O,) to samples (B, O, audio_patch)."""
+
+    def forward(self, latents: Tensor, index: Tensor) -> Tensor:
+        """Cross-attention and output adapter."""
+        return self.answer(latents, self.queries.audio(index[:, None]))
+
+
+class LabelDecoder(Decoder):
+    """Latents to class logits (B, classes)."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Cross-attention and output adapter."""
+        return self.answer(latents, self.queries.label())[:, 0]
+
+
+def cut(model: MultimodalAutoencoder) -> Cut:
+    """Begin (audio), fold (some frames at a time), finish; processor block; a decoder per modality."""
+    config, perceiver = model.config, model.perceiver
+    image, audio = _clip(config)
+    index = tuple(TensorSpec(f"{name}_index", "int64", (f"{name}_points",)) for name in ("image", "audio"))
+    pixels = TensorSpec("decoded_image", "float32", ("batch", "image_points", config.channels))
+    samples = TensorSpec("decoded_audio", "float32", ("batch", "audio_points", config.audio_patch))
+    label = TensorSpec("label", "float32", ("batch", config.classes))
+    parts = [
+        *_encoder(model, audio),
+        processor(perceiver.block, perceiver.config),
+        _decoder(ImageDecoder(model, model.image_head), pixels, "pixels", _points_per_chunk(config)),
+        _decoder(AudioDecoder(model, model.audio_head), samples, "patches", min(POINTS_PER_CHUNK, *config.audio)),
+        part(
+            "label_decoder",
+            LabelDecoder(model, model.label_head),
+            (latents_spec(perceiver.config),),
+            (label,),
+            "decode",
+        ),
+    ]
+    return join(parts, (image, audio, *index), (pixels, samples, label), _dimensions(config))
+
+
+def _clip(config: MultimodalConfig) -> tuple[TensorSpec, TensorSpec]:
+    video = (config.frames, config.channels, config.height, config.width)
+    return TensorSpec("image", "float32", ("batch", *video)), TensorSpec(
+        "audio", "float32", ("batch", config.samples, 1)
+    )
+
+
+def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[Part]:
+    config, perceiver = model.config, model.perceiver
+    states = state(perceiver.config)
+    frames = TensorSpec("image", "float32", ("batch", "frames", config.channels, config.height, config.width))
+    every, some = (TensorSpec("frame_index", "int64", (size,)) for size in (config.frames, "frames"))
+    return [
+        part("encoder_begin", BeginAudio(model), (audio,), (*states, every), "encode"),
+        part(
+            "encoder_fold",
+            FoldFrames(model),
+            (*states, frames, some),
+            folded(perceiver.config),
+            "encode",
+            values=NEXT,
+            chunk=Chunk("frames", 1),
+            carry=NEXT,
+        ),
+        finish(perceiver),
+    ]
+
+
+def _decoder(module: Decoder, output: TensorSpec, points: str, chunk: int) -> Part:
+    """The graph's own dimension `points` is the chunk's; the session's is that of the index it is given."""
+    modality = output.name.removeprefix("decoded_")
+    index = TensorSpec("index", "int64", (points,))
+    own = TensorSpec(output.name, output.dtype, ("batch", points, output.shape[2]))
+    inputs = (latents_spec(module.config.perceiver), index)
+    values = {"index": f"{modality}_index"}
+    return part(f"{modality}_decoder", module, inputs, (own,), "decode", values=values, chunk=Chunk(points, chunk))
+
+
+def _points_per_chunk(config: MultimodalConfig) -> int:
+    return min(POINTS_PER_CHUNK, math.prod(config.video))
+
+
+def _dimensions(config: MultimodalConfig) -> dict[str, Range]:
+    points, patches = math.prod(config.video), config.audio[0]
+    return {
+        "batch": Range(1, 1, 8),
+        "frames": Range(1, 1, config.frames),
+        "image_points": Range(1, points, points),
+        "audio_points": Range(1, patches, patches),
+        "pixels": Range(1, _points_per_chunk(config), points),
+        "patches": Range(1, patches, patches),
+    }
+
+
+def sample(config: MultimodalConfig, batch: int, random: np.random.Generator) -> Mapping[str, Array]:
+    """Uniform pixels and samples, and some points of the output."""
+    image, audio = (spec.resolve({"batch": batch}) for spec in _clip(config))
+    points, patches = math.prod(config.video), config.audio[0]
+    return {
+        "image": random.random(image, dtype=np.float32),
+        "audio": random.uniform(-1, 1, audio).astype(np.float32),
+        "image_index": random.choice(points, min(points, GOLDEN_POINTS), replace=False),
+        "audio_index": random.choice(patches, min(patches, GOLDEN_POINTS), replace=False),
+    }
+
+
+MULTIMODAL_AUTOENCODER = Family(
+    name="multimodal-autoencoder",
+    summary="video and audio to themselves and a class, at any points",
+    config=MultimodalConfig,
+    build=MultimodalAutoencoder,
+    cut=cut,
+    sample=sample,
+    presets={"multimodal-perceiver": RELEASED["multimodal-perceiver"]},
+    golden_batch=1,
+)

@@ -1,0 +1,100 @@
+"""What the families' cuts are put together from: components beside their steps, and modules that several share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from perceiver_deploy.models.attention import ProcessorBlock
+from perceiver_deploy.models.config import PerceiverConfig
+from perceiver_deploy.models.perceiver import Perceiver
+from perceiver_exporters.component import Component, Cut
+from perceiver_runtime.pipeline import Chunk, Pipeline, Stage, Step
+from perceiver_runtime.tensors import Profile, Range, TensorSpec
+
+Part = tuple[Component, Step]
+Specs = tuple[TensorSpec, ...]
+
+BATCH = Range(1, 1, 64)
+
+
+def part(
+    name: str,
+    module: nn.Module,
+    inputs: Specs,
+    outputs: Specs,
+    stage: Stage,
+    values: Mapping[str, str] | None = None,
+    chunk: Chunk | None = None,
+    carry: Mapping[str, str] | None = None,
+) -> Part:
+    """A component and its step; graph inputs and outputs are values of the same names, but for those in `values`."""
+    renamed = values or {}
+    step = Step(
+        name,
+        {spec.name: renamed.get(spec.name, spec.name) for spec in inputs},
+        {spec.name: renamed.get(spec.name, spec.name) for spec in outputs},
+        stage,
+        chunk=chunk,
+        carry=carry or {},
+    )
+    return Component(name, module, inputs, outputs), step
+
+
+def join(
+    parts: Sequence[Part],
+    inputs: Specs,
+    outputs: Specs,
+    dimensions: Mapping[str, Range],
+    defaults: Mapping[str, float] | None = None,
+) -> Cut:
+    """The parts in order, as a cut."""
+    pipeline = Pipeline(inputs, outputs, tuple(step for _, step in parts), defaults or {})
+    return Cut(tuple(component for component, _ in parts), pipeline, Profile("default", dimensions))
+
+
+def latents_spec(config: PerceiverConfig, name: str = "latents") -> TensorSpec:
+    """The latents (B, N, D)."""
+    return TensorSpec(name, "float32", ("batch", config.latents, config.latent_dim))
+
+
+def processor(block: ProcessorBlock, config: PerceiverConfig, name: str = "processor_block") -> Part:
+    """The shared self-attention block: one graph, which the pipeline runs as often as the model applies it."""
+    latents, refined = latents_spec(config), latents_spec(config, "latents_out")
+    step = Step(
+        name,
+        {"latents": "latents"},
+        {"latents_out": "latents"},
+        "encode",
+        repeat=config.processor.blocks,
+        carry={"latents_out": "latents"},
+    )
+    return Component(name, block, (latents,), (refined,)), step
+
+
+class Encoder(nn.Module):
+    """Inputs (B, ...) to latents (B, N, D) before the processor: input adapter and cross-attention."""
+
+    def __init__(self, tokens: nn.Module, perceiver: Perceiver) -> None:
+        super().__init__()
+        self.tokens, self.initial, self.layer = tokens, perceiver.latents, perceiver.encoder
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Read everything at once."""
+        tokens = self.tokens(inputs)
+        latents: Tensor = self.layer(self.initial.expand(tokens.shape[0], -1, -1), tokens)
+        return latents
+
+
+class Answer(nn.Module):
+    """Latents (B, N, D) to logits (B, classes): cross-attention from one learned query, and the class head."""
+
+    def __init__(self, perceiver: Perceiver, query: nn.Parameter, head: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.query, self.head = perceiver.decoder, query, head
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Ask once."""
+        logits: Tensor = self.head(self.layer(self.query[None], latents)[:, 0])
+        return logits
