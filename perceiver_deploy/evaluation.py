@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from perceiver_deploy.datasets import Dataset
 from perceiver_deploy.metrics import ClassificationMetrics, evaluate_classification
 from perceiver_deploy.source import batches, reference_of
+from perceiver_exporters.component import Cut
+from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.tensors import Array
 
-LOGITS = "logits"
 COMPARED = ("accuracy", "precision", "recall", "f1")
 
 
@@ -53,19 +52,19 @@ def evaluate_bundle(
         model = reference_of(session.manifest.source, reference)
         if model.dataset is None:
             raise UsageError(f"evaluate: expected a model with a data set of its own, {model.name} has none")
-        return evaluate(session, model.dataset, model.module, batch=batch)
+        return evaluate(session, model.dataset, model.family.cut(model.module), batch=batch)
 
 
-def evaluate(session: Session, dataset: Dataset, reference: nn.Module, *, batch: int = 64) -> EvaluationReport:
-    """Score an open session and a reference module on `dataset.held_out`, `batch` samples at a time.
+def evaluate(session: Session, dataset: Dataset, reference: Cut, *, batch: int = 64) -> EvaluationReport:
+    """Score an open session and its reference, cut the same way, on `dataset.held_out`, `batch` samples at a time.
 
-    The module is called with the session's inputs in their order and returns logits (N, classes). Raises FeedError
+    The output that is scored is the data set's, logits (N, classes). Raises FeedError
     if the bundle does not take such a batch, CheckError if an output is NaN or infinite.
     """
     feeds = batches(dataset.held_out, batch)
-    deployed = np.concatenate([session.run(feed, (LOGITS,))[LOGITS] for feed in feeds])
-    names = [spec.name for spec in session.inputs]
-    expected = np.concatenate([_reference_logits(reference, [feed[name] for name in names]) for feed in feeds])
+    output, model = dataset.output, Reference(reference)
+    deployed = np.concatenate([session.run(feed, (output,))[output] for feed in feeds])
+    expected = np.concatenate([model.run(feed).values[output] for feed in feeds])
     scores = [evaluate_classification(logits, dataset.targets, dataset.labels) for logits in (expected, deployed)]
     return EvaluationReport(
         dataset=dataset.name,
@@ -76,9 +75,3 @@ def evaluate(session: Session, dataset: Dataset, reference: nn.Module, *, batch:
         difference={name: getattr(scores[1], name) - getattr(scores[0], name) for name in COMPARED},
         agreement=float((expected.argmax(axis=1) == deployed.argmax(axis=1)).mean()),
     )
-
-
-def _reference_logits(module: nn.Module, inputs: list[Array]) -> Array:
-    with torch.inference_mode():
-        logits: Array = module(*(torch.from_numpy(array) for array in inputs)).numpy()
-    return logits

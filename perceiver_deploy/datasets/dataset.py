@@ -18,7 +18,7 @@ class Dataset:
     """Inputs exactly as the model takes them (preprocessed, by tensor name, samples first) and their targets.
 
     `calibration` comes from the training split, `held_out` with its `targets` (N,) from the test split, so the two
-    are disjoint. `labels` names the classes in order of their number.
+    are disjoint. `labels` names the classes in order of their number. `output` is the model's output that is scored.
     """
 
     name: str
@@ -27,3 +27,4 @@ class Dataset:
     calibration: Mapping[str, Array]
     held_out: Mapping[str, Array]
     targets: npt.NDArray[Any]
+    output: str = "logits"

@@ -14,6 +14,7 @@ from perceiver_deploy.checkpoints.native import load_checkpoint, read_config, sa
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.evaluation import evaluate, evaluate_bundle
 from perceiver_deploy.exporting import export
+from perceiver_deploy.families.image import cut
 from perceiver_deploy.source import resolve
 from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime import open_session
@@ -54,7 +55,7 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
         broken = resolve(NAME).module
         with torch.no_grad():
             broken.head.bias[0] += 100.0  # always T-shirt/top
-        report = evaluate(session, few, broken, batch=50)
+        report = evaluate(session, few, cut(broken), batch=50)
     assert report.reference.accuracy == pytest.approx(np.mean(few.targets == 0))
     assert report.difference["accuracy"] == pytest.approx(report.deployed.accuracy - report.reference.accuracy)
     assert report.difference["accuracy"] > 0.5
@@ -62,15 +63,15 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
 
 
 def test_batches_of_any_size_give_the_same_scores(bundle, few):
-    module = resolve(NAME).module
+    reference = cut(resolve(NAME).module)
     with open_session(bundle, threads=1) as session:
-        reports = [evaluate(session, few, module, batch=batch) for batch in (1, 7, 64)]
+        reports = [evaluate(session, few, reference, batch=batch) for batch in (1, 7, 64)]
     assert reports[0] == reports[1] == reports[2]
 
 
 def test_a_batch_beyond_the_bundle_is_refused(bundle, few):
     with open_session(bundle, threads=1) as session, pytest.raises(FeedError, match="64"):
-        evaluate(session, few, resolve(NAME).module, batch=65)
+        evaluate(session, few, cut(resolve(NAME).module), batch=65)
 
 
 def test_a_reference_with_other_weights_is_refused(bundle, tmp_path):

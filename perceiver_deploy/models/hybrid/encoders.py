@@ -26,18 +26,19 @@ REFINEMENTS: Mapping[Refinement, Callable[[int, int, FeatureConfig], nn.Module]]
 
 
 class Refined(nn.Module):
-    """Positions, then the configured refinements: features (B, L, d) keep their shape."""
+    """Positions, then the configured refinements, each behind a normalisation: features (B, L, d) keep their shape."""
 
     def __init__(self, length: int, dim: int, config: FeatureConfig) -> None:
         super().__init__()
         self.positions = ScaledPositions(length, dim, config.positions)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in config.refinements)
         self.refinements = nn.ModuleList(REFINEMENTS[name](length, dim, config) for name in config.refinements)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Refine x (B, L, d), L tokens of which mask (B, L) keeps some."""
         x = self.positions(x)
-        for refinement in self.refinements:
-            x = refinement(x, mask)
+        for norm, refinement in zip(self.norms, self.refinements, strict=True):
+            x = refinement(norm(x), mask)
         return x
 
 

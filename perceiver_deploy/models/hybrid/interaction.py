@@ -25,14 +25,15 @@ class Features:
 class FeatureInteraction(nn.Module):
     """Modalities {(B, Li, di)} to (B, sum Li, d) and its mask (seed row S7).
 
-    Each is projected to d, weighted by a softmax over the modalities whose scores are linear in the mean of its
+    Each is projected to d and normalised (else the one with the larger features takes all weight early in
+    training and the others die), weighted by a softmax over the modalities whose scores are linear in the mean of its
     tokens, and joined along the tokens; one linear transformation follows. A modality whose mask is false
     throughout is missing: its weight is zero and its tokens stay masked.
     """
 
     def __init__(self, dims: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.projections = nn.ModuleList(nn.Linear(d, dim) for d in dims)
+        self.projections = nn.ModuleList(nn.Sequential(nn.Linear(d, dim), nn.LayerNorm(dim)) for d in dims)
         self.scores = nn.ModuleList(nn.Linear(dim, 1) for _ in dims)
         self.mix = nn.Linear(dim, dim)
 

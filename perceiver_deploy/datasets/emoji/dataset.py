@@ -1,0 +1,52 @@
+"""The shipped emoji as a data set: does a picture belong to a name?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perceiver_deploy.datasets.dataset import Dataset
+from perceiver_deploy.datasets.emoji import PADDING, START, encode, scale
+from perceiver_deploy.datasets.emoji.sample import Table, read_sample
+from perceiver_runtime.tensors import Array
+
+NAME = "emoji"
+LABELS = ("other", "same")
+
+
+def load() -> Dataset:
+    """Training emoji to calibrate with; held-out ones with their own names and as many with another's."""
+    sample = read_sample()
+    held_out = [feeds(table, names) for table in (sample.variants, sample.concepts) for names in _pairs(table)]
+    rows = [len(feed["input_ids"]) for feed in held_out]
+    return Dataset(
+        name=NAME,
+        task="classification",
+        labels=LABELS,
+        calibration={**feeds(sample.training, sample.training.names.tolist()), "name_token": _spoken(sample.training)},
+        held_out={name: np.concatenate([feed[name] for feed in held_out]) for name in held_out[0]},
+        targets=np.concatenate([np.full(n, i % 2 == 0, np.int64) for i, n in enumerate(rows)]),
+        output="match",
+    )
+
+
+def feeds(table: Table, names: list[str]) -> dict[str, Array]:
+    """The session's inputs: the table's pictures with the names given, and the token that starts a name."""
+    return {
+        "pixel_values": scale(table.images),
+        "input_ids": encode(names),
+        "name_token": np.full(len(names), START, np.int64),
+    }
+
+
+def _spoken(table: Table) -> Array:
+    """A byte of each name, at random: a decoder's step is calibrated on more than the start of a name."""
+    random, ids = np.random.default_rng(0), encode(table.names.tolist())
+    return ids[np.arange(len(ids)), random.integers(0, (ids != PADDING).sum(axis=1))]
+
+
+def _pairs(table: Table) -> tuple[list[str], list[str]]:
+    """Every picture's own name, and the name of another emoji of the table, by a fixed random cycle."""
+    order = np.random.default_rng(0).permutation(len(table.names))
+    others = table.names.copy()
+    others[order] = table.names[np.roll(order, 1)]
+    return table.names.tolist(), others.tolist()

@@ -1,0 +1,124 @@
+"""`python -m perceiver_deploy.train.emoji`: train the shipped emoji model from the font, the names and the ranking.
+
+First the trunk with three heads: kind and name from the picture alone (the text is missing), and whether picture
+and name belong together. Then, on the frozen trunk, the head that tells the sentiment.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
+from perceiver_deploy.datasets.emoji import PADDING
+from perceiver_deploy.datasets.emoji.sample import Splits, read_splits
+from perceiver_deploy.datasets.emoji.source import Sources
+from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
+from perceiver_deploy.models.hybrid.interaction import Features
+from perceiver_deploy.train.augment import shift
+from perceiver_deploy.train.emoji_model import HEAD_TRAINING, KIND, MATCH, MODEL, NAME, SENTIMENT, TRUNK_TRAINING
+from perceiver_deploy.train.emoji_score import Scores, score
+from perceiver_deploy.train.emoji_tensors import Tensors, tensors
+from perceiver_deploy.train.initial import draw_linear
+from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
+from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.schema import encode as to_json
+
+
+def train_trunk(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:
+    """Fit trunk, kind, name and match. Half of the pairs have the name of another emoji of the data.
+
+    Without the kind, which is learned within a few epochs, nothing calls for the picture early on: the decoder
+    learns to spell without it, and the picture's features die.
+    """
+    trunk, samples = model.trunk, len(data.ids)
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        other = torch.randint(samples, (len(index) // 2,), generator=generator)
+        named = torch.cat([other, index[len(other) :]])
+        pixels = shift(data.pixels[index], config.max_shift, generator)
+        image, text = trunk.features(pixels, data.ids[named])
+        missing = Features(text.tokens, torch.zeros_like(data.ids[index], dtype=torch.bool))
+        logits = model.heads[MATCH](trunk.process(trunk.encode([image, text])))
+        same = (data.ids[named] == data.ids[index]).all(dim=1).long()
+        latents = trunk.process(trunk.encode([image, missing]))
+        log_probs = model.heads[NAME](latents, data.spoken[index])
+        said = F.nll_loss(log_probs.flatten(0, 1), data.target[index].flatten(), ignore_index=PADDING)
+        kind = F.cross_entropy(model.heads[KIND](latents), data.kind[index], label_smoothing=config.label_smoothing)
+        return said + kind + F.cross_entropy(logits, same)
+
+    fit(model.train(), loss, samples, config, _report)
+
+
+def train_sentiment(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:
+    """Fit the sentiment head alone, on pictures with their names that have a score."""
+    freeze_trunk(model)
+    known = torch.isfinite(data.sentiment).nonzero()[:, 0]
+    with torch.inference_mode():
+        latents = model.trunk.eval()(data.pixels[known], data.ids[known])
+    latents, target = latents.clone(), data.sentiment[known]
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        return F.mse_loss(model.heads[SENTIMENT](latents[index])[:, 0], target[index])
+
+    fit(model, loss, len(known), config, _report)
+
+
+def train_emoji(splits: Splits, trunk: TrainingConfig, head: TrainingConfig, out: Path) -> Scores:
+    """Train both stages, write the checkpoint to `out`, and score the held-out splits.
+
+    The last epoch's weights are kept, whatever they score: no choice is made by the held-out emoji.
+    """
+    prepare(trunk)
+    model, data = draw_linear(Hybrid(MODEL)), tensors(splits.training)
+    train_trunk(model, data, trunk)
+    train_sentiment(model, data, head)
+    scores = score(model, splits)
+    save_checkpoint(out, _record(trunk, head, scores, splits), model)
+    return scores
+
+
+def _report(module: nn.Module, reached: Progress) -> None:
+    click.echo(f"epoch {reached.epoch}: loss {reached.loss:.4f}, {reached.seconds:.0f} s", err=True)
+
+
+def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits: Splits) -> CheckpointRecord:
+    provenance = {
+        "data": "Noto Color Emoji 2.042 (SIL OFL 1.1), names of emoji-test.txt 15.0 (Unicode licence), Emoji Sentiment "
+        f"Ranking 1.0 (CC BY-SA 4.0): {len(splits.training.names)} training emoji",
+        "command": f"python -m perceiver_deploy.train.emoji --font FILE --names FILE --sentiment FILE --out DIR "
+        f"--seed {trunk.seed}",
+        "training": {"trunk": to_json(trunk), "sentiment": to_json(head)},
+        "scores": to_json(scores),
+        "tools": {"torch": torch.__version__, "python": platform.python_version()},
+    }
+    return CheckpointRecord("hybrid", MODEL, "emoji", provenance)
+
+
+@click.command()
+@click.option("--font", type=click.Path(path_type=Path), required=True, help="NotoColorEmoji.ttf")
+@click.option("--names", type=click.Path(path_type=Path), required=True, help="Unicode's emoji-test.txt")
+@click.option("--sentiment", type=click.Path(path_type=Path), required=True, help="Emoji_Sentiment_Data_v1.0.csv")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the checkpoint.")
+@click.option("--seed", type=int, default=TRUNK_TRAINING.seed, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), help="Train each stage this many steps only.")
+def main(font: Path, names: Path, sentiment: Path, out: Path, seed: int, steps: int | None) -> None:
+    """Train the emoji model and write its checkpoint to OUT."""
+    trunk, head = (replace(config, seed=seed, steps=steps) for config in (TRUNK_TRAINING, HEAD_TRAINING))
+    try:
+        scores = train_emoji(read_splits(Sources(font, names, sentiment)), trunk, head, out)
+    except PerceiverError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    click.echo(str(scores))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What an emoji model can do on held-out emoji, each figure beside the baseline that knows nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perceiver_deploy.datasets.emoji import PADDING, decode
+from perceiver_deploy.datasets.emoji.sample import Splits, Table
+from perceiver_deploy.models.hybrid import Hybrid
+from perceiver_deploy.models.hybrid.decoder import greedy
+from perceiver_deploy.train.emoji_model import KIND, MATCH, NAME, SENTIMENT
+from perceiver_deploy.train.emoji_tensors import tensors
+
+
+@dataclass(frozen=True)
+class NameScore:
+    """Names spelt from pictures: share that is exact; bits per byte, and the same with another emoji's picture."""
+
+    exact: float
+    bits_per_byte: float
+    bits_per_byte_of_other_picture: float
+
+
+@dataclass(frozen=True)
+class SentimentScore:
+    """Mean absolute error of the sentiment (-1 to 1), that of the training mean, and the correlation."""
+
+    samples: int
+    mae: float
+    mae_of_mean: float
+    correlation: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """By split. Matching is accuracy over true pairs and as many false ones: chance is 0.5.
+
+    Kinds is accuracy over 99 of them, from the picture alone; kinds_of_majority that of the commonest in training.
+    """
+
+    kinds: dict[str, float]
+    kinds_of_majority: dict[str, float]
+    names: dict[str, NameScore]
+    matching: dict[str, float]
+    sentiment: SentimentScore
+
+
+def score(model: Hybrid, splits: Splits) -> Scores:
+    """Score a model on the held-out splits; the sentiment on all held-out emoji that have one."""
+    parts = {"variants": splits.variants, "concepts": splits.concepts}
+    with torch.inference_mode():
+        return Scores(
+            kinds={name: score_kinds(model, table) for name, table in parts.items()},
+            kinds_of_majority={name: majority(splits.training, table) for name, table in parts.items()},
+            names={name: score_names(model, table) for name, table in parts.items()},
+            matching={name: score_matching(model, table) for name, table in parts.items()},
+            sentiment=score_sentiment(model, splits),
+        )
+
+
+def score_kinds(model: Hybrid, table: Table) -> float:
+    """Accuracy of the kind from the picture, the text being missing."""
+    data = tensors(table)
+    logits = model.heads[KIND](model.trunk(data.pixels, torch.full_like(data.ids, PADDING)))
+    return float((logits.argmax(dim=1) == data.kind).float().mean())
+
+
+def majority(training: Table, table: Table) -> float:
+    """Accuracy of always saying the commonest kind of the training emoji."""
+    kinds, counts = np.unique(training.kinds, return_counts=True)
+    return float((table.kinds == kinds[counts.argmax()]).mean())
+
+
+def score_names(model: Hybrid, table: Table) -> NameScore:
+    """Names of a table's pictures, the text being missing."""
+    data, decoder = tensors(table), model.generator(NAME)
+    latents = model.trunk(data.pixels, torch.full_like(data.ids, PADDING))
+    spelt = [decode(row) for row in greedy(decoder, latents).tolist()]
+
+    def bits(latents: Tensor) -> float:
+        log_probs = decoder(latents, data.spoken)
+        loss = F.nll_loss(log_probs.flatten(0, 1), data.target.flatten(), ignore_index=PADDING)
+        return loss.item() / math.log(2)
+
+    exact = float(np.mean([a == b for a, b in zip(spelt, table.names, strict=True)]))
+    return NameScore(exact, bits(latents), bits(latents[torch.from_numpy(_others(len(latents)))]))
+
+
+def score_matching(model: Hybrid, table: Table) -> float:
+    """Accuracy over every picture with its own name, and with the name of another emoji of the table."""
+    data = tensors(table)
+    others = torch.from_numpy(_others(len(data.ids)))
+    right = [model.heads[MATCH](model.trunk(data.pixels, ids)).argmax(dim=1) for ids in (data.ids, data.ids[others])]
+    return float(torch.cat([right[0] == 1, right[1] == 0]).float().mean())
+
+
+def score_sentiment(model: Hybrid, splits: Splits) -> SentimentScore:
+    """Sentiment of the held-out emoji that have one, from picture and name."""
+    mean = float(np.nanmean(splits.training.sentiment))
+    predicted, target = [], []
+    for table in (splits.variants, splits.concepts):
+        data = tensors(table.take(np.flatnonzero(np.isfinite(table.sentiment))))
+        if len(data.ids):
+            predicted.append(model.heads[SENTIMENT](model.trunk(data.pixels, data.ids))[:, 0].numpy())
+            target.append(data.sentiment.numpy())
+    got, true = np.concatenate(predicted), np.concatenate(target)
+    return SentimentScore(
+        samples=len(true),
+        mae=float(np.abs(got - true).mean()),
+        mae_of_mean=float(np.abs(mean - true).mean()),
+        correlation=float(np.corrcoef(got, true)[0, 1]),
+    )
+
+
+def _others(samples: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """For every sample another one, by a fixed random cycle."""
+    order = np.random.default_rng(0).permutation(samples)
+    others = np.empty(samples, np.int64)
+    others[order] = np.roll(order, 1)
+    return others
