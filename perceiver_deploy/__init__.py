@@ -16,8 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perceiver_deploy.benchmark import benchmark as benchmark
-    from perceiver_deploy.diagnose import diagnose as diagnose
+    from perceiver_deploy.benchmarking import benchmark as benchmark
+    from perceiver_deploy.diagnosis import diagnose as diagnose
     from perceiver_deploy.evaluation import evaluate_bundle as evaluate_bundle
     from perceiver_deploy.exporting import export as export
     from perceiver_deploy.exporting import plan as plan
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from perceiver_runtime import verify as verify
 
 _HOME = {
-    "benchmark": "perceiver_deploy.benchmark",
-    "diagnose": "perceiver_deploy.diagnose",
+    "benchmark": "perceiver_deploy.benchmarking",
+    "diagnose": "perceiver_deploy.diagnosis",
     "evaluate_bundle": "perceiver_deploy.evaluation",
     "export": "perceiver_deploy.exporting",
     "plan": "perceiver_deploy.exporting",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perceiver_deploy.benchmark import BenchmarkReport, benchmark
+from perceiver_deploy.benchmarking import BenchmarkReport, benchmark
 from perceiver_deploy.evaluation import EvaluationReport, evaluate_bundle
 from perceiver_deploy.exporting import export
 from perceiver_runtime import open_session, verify

@@ -38,8 +38,8 @@ def models() -> tuple[ModelSummary, ...]:
 def summarise(entry: ZooEntry) -> ModelSummary:
     """Describe one model at batch 1."""
     with torch.device("meta"):
-        module = entry.family.build(entry.config).eval()
-    module.to("meta")  # constant tables come from NumPy, whatever the device in force
+        module = entry.family.build(entry.config).eval().requires_grad_(False)
+    module.to("meta").requires_grad_(False)  # constant tables come from NumPy, whatever the device in force
     cut = entry.family.cut(module)
     pipeline = cut.pipeline
     return ModelSummary(

@@ -21,7 +21,7 @@ def command(
     bundle: Path, reference: str | None, batch: int, rounds: int, threads: int | None, as_json: bool, quiet: bool
 ) -> None:
     """Time BUNDLE beside PyTorch eager, call by call in turn."""
-    from perceiver_deploy.benchmark import benchmark
+    from perceiver_deploy.benchmarking import benchmark
 
     progress(quiet)(f"time {bundle} and torch eager, {rounds} rounds in turn")
     report = benchmark(bundle, reference=reference, batch=batch, rounds=rounds, threads=threads)

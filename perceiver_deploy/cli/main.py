@@ -15,6 +15,8 @@ COMMANDS = {
     "export": "export a model or checkpoint to a bundle",
     "verify": "compare a bundle with its golden samples",
     "evaluate": "measure a bundle's task metrics beside the reference's",
+    "check": "find what keeps a bundle from a device, before any build",
+    "build": "add TensorRT engines to a bundle, or make a kit that builds them on the device",
     "bench": "measure a bundle's latency beside PyTorch's",
     "inspect": "show what a bundle holds",
     "demo": "export, verify, evaluate and time the shipped model at every precision",

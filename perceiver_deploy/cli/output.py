@@ -32,7 +32,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
-    """A table on stdout: left-aligned first columns of names, right-aligned numbers; never cut to a narrow pipe."""
+    """A table on stdout: left-aligned first columns of names, right-aligned numbers."""
     table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", show_edge=False)
     for column in columns:
         name, _, align = column.partition(":")
@@ -40,6 +40,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=240)
+    natural = console.measure(table, options=console.options.update(width=10_000)).maximum
+    console.width = max(console.width, natural)  # a narrow window may break lines; no number is ever cut
     console.print(table)
