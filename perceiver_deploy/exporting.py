@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_deploy.source import blueprint, resolve
+from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
+from perceiver_exporters.memory import fit, forecast
 from perceiver_exporters.targets import TARGETS, require
 from perceiver_runtime.manifest import Manifest
 
@@ -35,6 +38,7 @@ class ExportPlan:
     target: str
     calibration_batches: int
     components: tuple[PlannedComponent, ...]
+    memory: str
 
 
 def export(
@@ -44,24 +48,29 @@ def export(
     precision: str = "fp32",
     target: str = "cpu",
     overwrite: bool = False,
+    max_memory: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Export `source` (a zoo name or a checkpoint directory) as a bundle at `out`.
 
-    The bundle appears whole or not at all. Raises UsageError (unknown names, existing destination, int8 without
-    calibration data), CheckpointError, CheckError (the graph does not hold the asked precision).
+    `max_memory` bounds the bytes that a session is expected to need at the profile's `opt` sizes: it sets the sizes
+    of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). The bundle
+    appears whole or not at all. Raises UsageError (unknown names, existing destination, int8 without calibration
+    data, no chunks that are small enough), CheckpointError, CheckError (the graph does not hold the asked precision).
     """
     require(TARGETS, target, precision)
     progress(f"load {source}")
-    return export_bundle(
-        blueprint(resolve(source)), Path(out), precision, target, overwrite=overwrite, progress=progress
-    )
+    made = _bounded(blueprint(resolve(source)), max_memory)
+    progress(f"memory: {forecast(made.cut)}")
+    return export_bundle(made, Path(out), precision, target, overwrite=overwrite, progress=progress)
 
 
-def plan(source: str, out: str | Path, *, precision: str = "fp32", target: str = "cpu") -> ExportPlan:
+def plan(
+    source: str, out: str | Path, *, precision: str = "fp32", target: str = "cpu", max_memory: int | None = None
+) -> ExportPlan:
     """Say what `export` with the same arguments would write. Raises the same usage errors."""
     require(TARGETS, target, precision)
-    made = blueprint(resolve(source))
+    made = _bounded(blueprint(resolve(source)), max_memory)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
     components = tuple(
         PlannedComponent(
@@ -82,4 +91,11 @@ def plan(source: str, out: str | Path, *, precision: str = "fp32", target: str =
         target,
         len(made.calibration),
         components,
+        str(forecast(made.cut)),
     )
+
+
+def _bounded(blueprint: Blueprint, max_memory: int | None) -> Blueprint:
+    if max_memory is None:
+        return blueprint
+    return dataclasses.replace(blueprint, cut=fit(blueprint.cut, max_memory))

@@ -55,11 +55,13 @@ class Forecast:
     def __str__(self) -> str:
         largest = max(self.components, key=lambda name: self.components[name])
         chunks = ", ".join(f"{size} {dimension}" for dimension, size in self.chunks.items())
-        return (
-            f"{self.total / 1e6:,.0f} MB expected for a run in fp32 (weights {WEIGHT_COPIES} x {self.weights / 1e6:,.0f}, "
-            f"values {self.values / 1e6:,.0f}, largest component {largest} {self.components[largest] / 1e6:,.0f})"
-            + (f", in chunks of {chunks}" if chunks else "")
+        parts = (
+            f"weights {WEIGHT_COPIES} x {self.weights / 1e6:,.0f}",
+            f"values {self.values / 1e6:,.0f}",
+            f"largest component {largest} {self.components[largest] / 1e6:,.0f}",
         )
+        pieces = f", in chunks of {chunks}" if chunks else ""
+        return f"{self.total / 1e6:,.0f} MB expected for a run in fp32 ({', '.join(parts)}){pieces}"
 
 
 def forecast(cut: Cut) -> Forecast:
@@ -140,9 +142,10 @@ def _peak(component: Component, shapes: Mapping[str, Shape]) -> int:
     inputs = [
         torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
     ]
+    weights = on_meta(component.module)
     with torch.no_grad(), Live() as live:
-        torch.func.functional_call(component.module, on_meta(component.module), tuple(inputs))
-    return live.peak
+        torch.func.functional_call(component.module, weights, tuple(inputs))
+    return int(live.peak)
 
 
 def on_meta(module: nn.Module) -> dict[str, Tensor]:
@@ -151,11 +154,11 @@ def on_meta(module: nn.Module) -> dict[str, Tensor]:
     return {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that operations make, and takes off those whose last tensor is dropped."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._holders: Counter[int] = Counter()
 

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import click
 
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+
+
+class Bytes(click.ParamType[int]):
+    """A number of bytes with its unit, as 1500MB or 1.5GB."""
+
+    name = "size"
+    units: ClassVar[dict[str, int]] = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to bytes."""
+        if isinstance(value, int):
+            return value
+        number, unit = value[:-2], value[-2:].upper()
+        try:
+            return int(float(number) * self.units[unit])
+        except (KeyError, ValueError, OverflowError):
+            return self.fail(f"expected a number with a unit of {', '.join(self.units)}, got {value!r}", param, ctx)
 
 
 @click.command("export")
@@ -14,6 +32,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table, pr
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
+@click.option("--max-memory", type=Bytes(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the golden samples after the export.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; trace and write nothing.")
@@ -24,6 +43,7 @@ def command(
     out: Path,
     precision: str,
     target: str,
+    max_memory: int | None,
     overwrite: bool,
     no_verify: bool,
     dry_run: bool,
@@ -34,10 +54,12 @@ def command(
     from perceiver_deploy.exporting import export, plan
 
     if dry_run:
-        planned = plan(source, out, precision=precision, target=target)
+        planned = plan(source, out, precision=precision, target=target, max_memory=max_memory)
         return _show_plan(planned, as_json)
     report = progress(quiet)
-    manifest = export(source, out, precision=precision, target=target, overwrite=overwrite, progress=report)
+    manifest = export(
+        source, out, precision=precision, target=target, overwrite=overwrite, max_memory=max_memory, progress=report
+    )
     if no_verify:
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
@@ -59,7 +81,8 @@ def _show_plan(planned: object, as_json: bool) -> int:
         weights = "shipped or given weights" if planned.pretrained else "RANDOM weights"
         print_table(
             f"{planned.source} ({planned.family}, {weights}) -> {planned.destination}: "
-            f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches",
+            f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches; "
+            f"memory: {planned.memory}",
             ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
             [
                 (c.name, str(c.repeat), f"{c.parameters:,}", "\n".join(c.inputs), "\n".join(c.outputs))
