@@ -1,4 +1,4 @@
-"""`perceiver-run {info,verify,bench,run} BUNDLE`: results on stdout, progress and errors on stderr.
+"""`perceiver-run {info,verify,bench,run,build} BUNDLE`: results on stdout, progress and errors on stderr.
 
 Exit codes: see `perceiver_runtime.errors`.
 """
@@ -16,6 +16,7 @@ from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import PerceiverError
 from perceiver_runtime.latency import measure
 from perceiver_runtime.session import Session, open_session
+from perceiver_runtime.tensorrt.command import add_command as add_build_command
 from perceiver_runtime.verify import verify
 
 
@@ -95,4 +96,5 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--outputs", nargs="+", metavar="NAME", help="only these outputs (default: all)")
     run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
     run.set_defaults(command=_run)
+    add_build_command(commands, shared)
     return parser

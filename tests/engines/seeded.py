@@ -40,6 +40,12 @@ def bundle(
     return tiny_bundles.change(directory, edit)
 
 
+def attention() -> list[Any]:
+    """ONNX Attention with four heads, of three tensors: TensorRT-RTX 1.7.1 crashes where all three are one."""
+    mixed = node("Attention", "x keys values", "y", q_num_heads=4, kv_num_heads=4)
+    return [node("Relu", "x", "keys"), node("Neg", "x", "values"), mixed]
+
+
 def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
     """A node; inputs are separated by blanks, `-` leaves one out."""
     names = ["" if name == "-" else name for name in inputs.split()]

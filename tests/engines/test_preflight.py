@@ -55,8 +55,7 @@ def quantised(directory: Path, zero: Any, bias: bool = False) -> Path:
 
 
 def attention(directory: Path, opset: int = 23) -> Path:
-    nodes = [node("Attention", "x x x", "y", q_num_heads=4, kv_num_heads=4)]
-    return seeded.bundle(directory, nodes, opset=opset)
+    return seeded.bundle(directory, seeded.attention(), opset=opset)
 
 
 def fp8(directory: Path) -> Path:

@@ -9,6 +9,7 @@ from perceiver_exporters.preflight.memory import forecast
 from perceiver_exporters.preflight.report import PreflightReport
 from perceiver_exporters.preflight.subject import Subject, read_subject
 from perceiver_exporters.preflight.table import RULES
+from perceiver_exporters.quiet import quiet
 from perceiver_exporters.targets import TARGETS, EngineTarget, Target
 from perceiver_runtime.errors import UsageError
 
@@ -19,7 +20,8 @@ def check(bundle: str | Path, target: str, memory: int | None = None) -> Preflig
     Raises UsageError for a target without engines, BundleError for a damaged bundle.
     """
     place, engines = engine_target(TARGETS, target)
-    return examine(read_subject(Path(bundle), place, engines, memory))
+    with quiet():
+        return examine(read_subject(Path(bundle), place, engines, memory))
 
 
 def examine(subject: Subject) -> PreflightReport:

@@ -143,6 +143,8 @@ def _decompose_attention(trt: ModuleType, network: INetworkDefinition) -> None:
     for index in range(network.num_layers):
         layer: ILayer = network.get_layer(index)
         if layer.type == trt.LayerType.ATTENTION_OUTPUT:
+            # Networks give layers as their base class; the bindings' own way to the derived one is to say so.
+            layer.__class__ = trt.IAttentionOutputLayer
             output: IAttentionOutputLayer = layer
             attention: IAttention = output.attention
             attention.decomposable = True

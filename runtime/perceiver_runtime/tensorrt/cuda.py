@@ -218,6 +218,12 @@ class CudaDevice:
         attributes = (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
         return ".".join(str(self.call(self.cudart.cudaDeviceGetAttribute(a, index))) for a in attributes)
 
+    def name(self) -> str:
+        """The GPU's name."""
+        properties = self.call(self.cudart.cudaGetDeviceProperties(self.call(self.cudart.cudaGetDevice())))
+        name: bytes | str = properties.name
+        return name.decode() if isinstance(name, bytes) else name
+
     def free_bytes(self) -> int:
         """Device memory that is free now; on a Jetson that is the system's memory."""
         error, free, _total = self.cudart.cudaMemGetInfo()

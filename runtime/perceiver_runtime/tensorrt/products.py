@@ -8,6 +8,7 @@ from typing import Any
 
 from perceiver_runtime.tensorrt.api import ILayer, INetworkDefinition, ITensor
 
+_LAYOUT = ("SHUFFLE", "SQUEEZE", "UNSQUEEZE", "CAST", "IDENTITY")  # by name: not every version has all of them
 _TYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 
 
@@ -31,7 +32,7 @@ def _operand_type(trt: ModuleType, layer: ILayer, producers: dict[str, Any]) -> 
     """Type of the first operand, behind the dequantisation and layout changes that TensorRT fuses with a product."""
     operand: ITensor = layer.get_input(0)
     source: ILayer = producers.get(operand.name)
-    while source is not None and source.type in (trt.LayerType.SHUFFLE, trt.LayerType.CAST, trt.LayerType.IDENTITY):
+    while source is not None and source.type.name in _LAYOUT:
         above: ITensor = source.get_input(0)
         source = producers.get(above.name)
     if source is not None and source.type == trt.LayerType.DEQUANTIZE:

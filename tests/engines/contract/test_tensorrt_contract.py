@@ -84,7 +84,7 @@ def test_no_version_is_compared_outside_of_the_table() -> None:
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         compares = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Compare)]
-        if path.name not in ("dialect.py", "sidecar.py"):
+        if path.name not in ("dialect.py", "sidecar.py", "kit.py"):
             assert not [text for text in compares if "__version__" in text or "version_of" in text], path
 
 

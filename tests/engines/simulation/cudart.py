@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any
 
 from engines.simulation.heap import Heap, SimulationError
@@ -173,6 +174,9 @@ class SimulatedCuda:
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         return OK, 1
+
+    def cudaGetDeviceProperties(self, device: int) -> tuple[Any, ...]:
+        return OK, SimpleNamespace(name=b"Orin (simulated)")
 
     def cudaDeviceGetAttribute(self, attr: int, device: int) -> tuple[Any, ...]:
         major, minor = self._capability.split(".")

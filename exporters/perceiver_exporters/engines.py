@@ -1,0 +1,126 @@
+"""`build`: engines for a target, here if this machine can, else a kit that builds them on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_exporters.preflight import PreflightReport, check, engine_target
+from perceiver_exporters.targets import TARGETS, EngineTarget, Target
+from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
+from perceiver_runtime.errors import CheckError, UnavailableError
+from perceiver_runtime.staging import staged
+from perceiver_runtime.tensorrt.api import load_tensorrt
+from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE
+from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, Report, build_engines
+from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
+from perceiver_runtime.tensorrt.device_build import build_here
+from perceiver_runtime.tensorrt.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
+
+SCRIPT_NAME = "build.sh"
+STALE_ENGINES = ("PF011", "PF012")
+"""Rules on engines that a build replaces: they don't stand in its way."""
+_SCRIPT = """#!/bin/sh
+# Builds this bundle's engines on the device: TensorRT and perceiver-runtime are all that it needs.
+exec "${PYTHON:-python3}" -m perceiver_runtime build "$(dirname "$0")" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class BuildOutcome:
+    """Engines now in the bundle, or a kit for the device and why it takes one."""
+
+    target: str
+    preflight: PreflightReport
+    engines: tuple[EngineReport, ...] = ()
+    kit: Path | None = None
+    reason: str = ""
+
+
+def build(
+    bundle: str | Path,
+    target: str,
+    *,
+    kit: str | Path | None = None,
+    workspace: int = DEFAULT_WORKSPACE,
+    memory: int | None = None,
+    overwrite: bool = False,
+    report: Report = lambda _component, _step: None,
+) -> BuildOutcome:
+    """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
+
+    The default place of a kit is beside the bundle. Raises CheckError if the preflight finds it blocked (nothing is
+    built then), BuildError, BundleError, UsageError (unknown target, existing kit).
+    """
+    path = Path(bundle)
+    place, engines = engine_target(TARGETS, target)
+    preflight = check(path, target, memory)
+    if blocked := [f for f in preflight.findings if f.verdict == "blocked" and f.rule not in STALE_ENGINES]:
+        raise CheckError(f"{path} for {target}: " + "; ".join(f"{f.rule} {f.message}: {f.remedy}" for f in blocked))
+    here = _builder(engines, load_bundle(path).manifest.precision)
+    if callable(here):
+        return BuildOutcome(target, preflight, here(path, target, workspace, report))
+    destination = Path(kit) if kit is not None else path.with_name(f"{path.name}-{target}-kit")
+    write_build_kit(path, destination, place, engines, preflight, workspace, overwrite=overwrite)
+    return BuildOutcome(target, preflight, kit=destination, reason=here)
+
+
+def write_build_kit(
+    bundle: Path,
+    destination: Path,
+    target: Target,
+    engines: EngineTarget,
+    preflight: PreflightReport,
+    workspace: int,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Copy a bundle and add what the device needs to know, and one command. Raises UsageError, OSError."""
+    loaded = load_bundle(bundle)
+    kit = BuildKit(
+        schema_version=KIT_SCHEMA,
+        target=target.name,
+        module=engines.module,
+        tensorrt=".".join(map(str, engines.tensorrt)),
+        compute_capabilities=engines.capabilities(loaded.manifest.precision),
+        workspace=workspace,
+        build_peak=preflight.forecast.build_peak - DEFAULT_WORKSPACE + workspace,
+        run_peak=preflight.forecast.run_peak,
+    )
+    with staged(destination, overwrite=overwrite) as directory:
+        files = {path: entry for path, entry in loaded.manifest.files.items() if not path.startswith("engines/")}
+        for relative in files:
+            (directory / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(loaded.file(relative), directory / relative)
+        write_kit(directory / KIT_NAME, kit)
+        (directory / SCRIPT_NAME).write_text(_SCRIPT, encoding="utf-8")
+        (directory / SCRIPT_NAME).chmod(0o755)
+        added = {name: file_entry(directory / name) for name in (KIT_NAME, SCRIPT_NAME)}
+        write_manifest(directory, dataclasses.replace(loaded.manifest, files={**files, **added}))
+
+
+Build = Callable[[Path, str, int, Report], tuple[EngineReport, ...]]
+
+
+def _builder(engines: EngineTarget, precision: str) -> Build | str:
+    """How to build for the target on this machine, or why that can't be done."""
+    if engines.ahead:
+        trt = load_tensorrt(engines.module)
+        capabilities = engines.capabilities(precision)
+        return lambda path, target, workspace, report: build_engines(
+            path, target, trt, EngineOptions(workspace=workspace, compute_capabilities=capabilities), report
+        )
+    try:
+        trt, cudart = load_tensorrt(engines.module), load_cudart()
+    except UnavailableError as error:
+        return f"TensorRT builds on the GPU that it builds for, and here {error}"
+    capability = CudaDevice(cudart).compute_capability()
+    if capability not in engines.compute_capabilities:
+        wanted = ", ".join(engines.compute_capabilities)
+        return f"TensorRT builds for the GPU that it runs on: {capability} here, {wanted} on the target"
+    return lambda path, target, workspace, report: build_here(
+        path, trt, cudart, target=target, workspace=workspace, report=report
+    )

@@ -1,0 +1,59 @@
+"""`perceiver-run build BUNDLE`: engines built on the device that runs them, with TensorRT and this package alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from perceiver_runtime import report
+from perceiver_runtime.tensorrt.api import MODULES, load_tensorrt
+from perceiver_runtime.tensorrt.bundle import EngineReport
+from perceiver_runtime.tensorrt.cuda import load_cudart
+from perceiver_runtime.tensorrt.device_build import build_here
+from perceiver_runtime.tensorrt.progress import BuildProgress
+
+MEGABYTE = 1 << 20
+
+
+def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the command to the parser of `perceiver-run`."""
+    build = commands.add_parser("build", parents=[shared], help="build the engines of a bundle or kit on this GPU")
+    build.add_argument("--target", help="name of the engines' folder (default: the kit's, else the bundle's target)")
+    build.add_argument("--module", default="tensorrt", choices=MODULES, help="TensorRT package (default: tensorrt)")
+    build.add_argument("--workspace", type=int, metavar="MB", help="bound of TensorRT's scratch memory while building")
+    build.add_argument("--version-compatible", action="store_true", help="engines that newer TensorRT versions run")
+    build.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel timings, kept between builds")
+    build.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, and print what came of it."""
+    reports = build_here(
+        options.bundle,
+        load_tensorrt(options.module),
+        load_cudart(),
+        target=options.target,
+        workspace=None if options.workspace is None else options.workspace * MEGABYTE,
+        version_compatible=options.version_compatible,
+        timing_cache=options.timing_cache,
+        report=progress_line,
+    )
+    print(report.to_json(reports) if options.json else table(reports))
+    return 0
+
+
+def progress_line(component: str, step: BuildProgress) -> None:
+    """One line per finished phase on stderr."""
+    if step.depth <= 1 and step.step == step.steps:
+        print(f"{component}: {step.phase}", file=sys.stderr)
+
+
+def table(reports: tuple[EngineReport, ...]) -> str:
+    """Engines, one a line."""
+    lines = [f"{'component':24}{'seconds':>9}{'MB':>9}{'layers':>8}  matrix products"]
+    for r in reports:
+        products = ", ".join(f"{count} {kind}" for kind, count in r.products.items()) or "none"
+        lines.append(f"{r.component:24}{r.seconds:9.1f}{r.engine_bytes / 1e6:9.2f}{r.layers:8}  {products}")
+    return "\n".join(lines)

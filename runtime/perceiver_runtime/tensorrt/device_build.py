@@ -1,0 +1,48 @@
+"""Build the engines of a bundle on the device that will run them: `perceiver-run build`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE, BuildDevice
+from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, Report, build_engines
+from perceiver_runtime.tensorrt.cuda import CudaDevice
+from perceiver_runtime.tensorrt.identity import device_identity
+from perceiver_runtime.tensorrt.kit import check_kit, read_kit
+
+
+def build_here(
+    path: Path,
+    trt: ModuleType,
+    cudart: Any,
+    *,
+    target: str | None = None,
+    workspace: int | None = None,
+    version_compatible: bool = False,
+    timing_cache: Path | None = None,
+    report: Report = lambda _component, _step: None,
+) -> tuple[EngineReport, ...]:
+    """Check the kit against this device, if the bundle is one, and build every component's engine.
+
+    `target` names the engines' folder (None: the kit's, else the bundle's own target). Raises UnavailableError if this
+    is not the device that the kit is for, and what `build_engines` raises.
+    """
+    device = CudaDevice(cudart)
+    identity = device_identity(trt, device.compute_capability())
+    kit = read_kit(path)
+    if kit is not None:
+        if workspace is not None:
+            kit = dataclasses.replace(kit, build_peak=kit.build_peak - kit.workspace + workspace, workspace=workspace)
+        check_kit(kit, identity, device.free_bytes())
+    options = EngineOptions(
+        workspace=workspace or (kit.workspace if kit else DEFAULT_WORKSPACE),
+        version_compatible=version_compatible,
+        timing_cache=timing_cache,
+        device=BuildDevice(identity.compute_capability, device.name(), identity.jetpack),
+    )
+    name = target or (kit.target if kit else load_bundle(path).manifest.target)
+    return build_engines(path, name, trt, options, report)
