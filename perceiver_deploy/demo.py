@@ -104,7 +104,7 @@ def _rows(m: _Measured) -> list[DemoRow]:
         _row(m, PIPELINE, m.latency.total, sum(sizes.values())),
         speedup=m.speed.speedup,
         accuracy=m.evaluation.deployed.accuracy,
-        accuracy_difference=-m.points_lost,
+        accuracy_difference=0.0 - m.points_lost,
     )
     return [*parts, whole]
 
