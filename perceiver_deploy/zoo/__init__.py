@@ -30,7 +30,9 @@ class ZooEntry:
 def zoo() -> dict[str, ZooEntry]:
     """All entries by name: shipped checkpoints first, then the families' presets, which have no weights."""
     shipped = [_shipped(path.parent) for path in sorted(ZOO_DIRECTORY.glob("*/config.json"))]
-    presets = [ZooEntry(name, family, config) for family in FAMILIES.values() for name, config in family.presets.items()]
+    presets = [
+        ZooEntry(name, family, config) for family in FAMILIES.values() for name, config in family.presets.items()
+    ]
     return {entry.name: entry for entry in (*shipped, *presets)}
 
 
