@@ -16,7 +16,7 @@ from perceiver_deploy.cli.main import main
 from perceiver_exporters.engines import build
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, CheckError, UnavailableError, UsageError
-from perceiver_runtime.tensorrt import command
+from perceiver_runtime.tensorrt import api, cuda
 from perceiver_runtime.tensorrt.device_build import build_here
 from perceiver_runtime.tensorrt.kit import read_kit
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
@@ -151,8 +151,8 @@ def test_device_command(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     from perceiver_runtime.cli import main as device_main
 
     jetson = simulated_jetson(capacity=DEVICE)
-    monkeypatch.setattr(command, "load_tensorrt", lambda name: jetson.trt)
-    monkeypatch.setattr(command, "load_cudart", lambda: jetson.cuda)
+    monkeypatch.setattr(api, "load_tensorrt", lambda name: jetson.trt)
+    monkeypatch.setattr(cuda, "load_cudart", lambda: jetson.cuda)
     assert device_main(["build", str(kit), "--workspace", "256", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed[0]["target"] == "jetson-orin"

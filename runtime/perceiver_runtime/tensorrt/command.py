@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceiver_runtime import report
-from perceiver_runtime.tensorrt.api import MODULES, load_tensorrt
-from perceiver_runtime.tensorrt.bundle import EngineReport
-from perceiver_runtime.tensorrt.cuda import load_cudart
-from perceiver_runtime.tensorrt.device_build import build_here
-from perceiver_runtime.tensorrt.progress import BuildProgress
+from perceiver_runtime.tensorrt.api import MODULES
+
+if TYPE_CHECKING:  # the other commands of perceiver-run must not wait for this one's modules
+    from perceiver_runtime.tensorrt.bundle import EngineReport
+    from perceiver_runtime.tensorrt.progress import BuildProgress
 
 MEGABYTE = 1 << 20
 
@@ -30,6 +30,10 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, and print what came of it."""
+    from perceiver_runtime.tensorrt.api import load_tensorrt
+    from perceiver_runtime.tensorrt.cuda import load_cudart
+    from perceiver_runtime.tensorrt.device_build import build_here
+
     reports = build_here(
         options.bundle,
         load_tensorrt(options.module),
