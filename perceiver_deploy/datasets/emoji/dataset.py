@@ -41,7 +41,8 @@ def feeds(table: Table, names: list[str]) -> dict[str, Array]:
 def _spoken(table: Table) -> Array:
     """A byte of each name, at random: a decoder's step is calibrated on more than the start of a name."""
     random, ids = np.random.default_rng(0), encode(table.names.tolist())
-    return ids[np.arange(len(ids)), random.integers(0, (ids != PADDING).sum(axis=1))]
+    spoken: Array = ids[np.arange(len(ids)), random.integers(0, (ids != PADDING).sum(axis=1))]
+    return spoken
 
 
 def _pairs(table: Table) -> tuple[list[str], list[str]]:
