@@ -1,0 +1,35 @@
+"""One moment of a device, in SI units. What a device does not tell is absent, never zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`time` in seconds of a monotonic clock; `power` in watts by rail; `temperature` in degrees Celsius by zone.
+
+    `total_power` is the whole device's where it is known: a board's input rail, or the sum of all rails.
+    `utilisation` is between 0 and 1. `throttled` names the reasons given by the device.
+    """
+
+    time: float
+    power: Mapping[str, float] = field(default_factory=dict)
+    total_power: float | None = None
+    temperature: Mapping[str, float] = field(default_factory=dict)
+    clock: Mapping[str, float] = field(default_factory=dict)
+    utilisation: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    throttled: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Where samples come from. `description` names it, and the power mode if there is one, for reports."""
+
+    description: str
+
+    def sample(self) -> Sample:
+        """The device now."""

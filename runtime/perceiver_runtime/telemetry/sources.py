@@ -1,0 +1,24 @@
+"""Which source of telemetry this machine has."""
+
+from __future__ import annotations
+
+import importlib
+
+from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.telemetry.jetson import Jetson
+from perceiver_runtime.telemetry.nvml import Nvml
+from perceiver_runtime.telemetry.sample import Source
+from perceiver_runtime.tensorrt.identity import jetpack_release
+
+
+def open_source() -> Source:
+    """A Jetson's sensors on a Jetson, NVML elsewhere. Raises UnavailableError where there is neither."""
+    if jetpack_release() is not None:
+        return Jetson()
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError as error:
+        raise UnavailableError(
+            f"telemetry: expected a Jetson, or NVML for an NVIDIA GPU ({error}); pip install nvidia-ml-py"
+        ) from error
+    return Nvml(nvml)
