@@ -35,8 +35,9 @@ $(VENV)/.base: $(VENV)/bin/python $(INPUTS)
 
 # The oracles pin old versions of their dependencies, which they do not need: they are installed without them.
 $(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
-	$(PIP) --editable '.[cpu,dev,oracles,tensorrt-rtx]' cuda-core cuda-bindings nvidia-ml-py
+	$(PIP) --editable '.[cpu,dev,oracles,tensorrt-rtx]'
 	$(PIP) --no-deps --no-build-isolation --ignore-requires-python --requirement requirements-oracles.txt
+	$(BIN)/python tests/engines/contract/install.py
 	touch $@
 
 clean:

@@ -10,6 +10,8 @@ from perceiver_runtime.errors import UsageError
 BACKENDS = {
     "onnxruntime": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-cuda": "perceiver_runtime.backends.onnxruntime",
+    "onnxruntime-tensorrt": "perceiver_runtime.backends.onnxruntime",
+    "onnxruntime-rtx": "perceiver_runtime.backends.onnxruntime",
     "tensorrt": "perceiver_runtime.tensorrt.backend",
     "tensorrt-lean": "perceiver_runtime.tensorrt.backend",
     "tensorrt-dispatch": "perceiver_runtime.tensorrt.backend",

@@ -24,10 +24,14 @@ except ImportError as error:
 PROVIDERS = {
     "onnxruntime": ("CPUExecutionProvider",),
     "onnxruntime-cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+    "onnxruntime-rtx": ("NvTensorRTRTXExecutionProvider", "CPUExecutionProvider"),
 }
 REMEDY = {
     "onnxruntime": "reinstall onnxruntime",
     "onnxruntime-cuda": "on a machine with an NVIDIA GPU, install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime",
+    "onnxruntime-tensorrt": "install onnxruntime-gpu and tensorrt, on a machine with an NVIDIA GPU",
+    "onnxruntime-rtx": "install onnxruntime-ep-nv-tensorrt-rtx and its onnxruntime, on a machine with an RTX GPU",
 }
 DTYPES = {
     "tensor(bool)": "bool",
