@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import onnx_ir as ir
 import pytest
-from small_models import SMALL, SmallModel, small_model
+from engines.rtx import build, rewritten
+from small_models import SMALL
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.graph import has_constant_weight, products
-from perceiver_exporters.precision import PRECISIONS, Feeds, Request
-from perceiver_exporters.reference import Reference
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
 from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.build import BuildRequest, BuiltEngine, build_engine
 from perceiver_runtime.tensorrt.progress import BuildProgress
 
 RTX = TARGETS["rtx"].engines
 RECURRENT = ("LSTM", "GRU", "RNN")
-NEWEST = ("12.0",)  # one GPU builds faster than six
 
 
 @pytest.fixture(scope="module")
 def trt() -> ModuleType:
     return load_tensorrt("tensorrt_rtx")
-
-
-@functools.cache
-def traced(family: str) -> tuple[SmallModel, dict[str, bytes]]:
-    """The FP32 graphs of the family's small model, traced once."""
-    model = small_model(family)
-    graphs = {c.name: trace(c, model.cut.profile, TARGETS["rtx"].opset) for c in model.cut.components}
-    return model, {name: ir.to_proto(graph).SerializeToString() for name, graph in graphs.items()}
-
-
-def rewritten(family: str, precision: str) -> Iterator[tuple[str, ir.Model]]:
-    model, graphs = traced(family)
-
-    def calibration(component: str) -> Iterator[Feeds]:
-        return (a.inputs for a in Reference(model.cut).applications(model.feeds) if a.component == component)
-
-    for name, content in graphs.items():
-        stream = functools.partial(calibration, name)
-        yield name, PRECISIONS[precision].rewrite(_load(content), Request(name, "tensorrt", stream))
-
-
-def _load(content: bytes) -> ir.Model:
-    import onnx
-
-    return ir.from_proto(onnx.load_from_string(content))
-
-
-def build(
-    trt: ModuleType, family: str, name: str, path: Path, capabilities: tuple[str, ...] = NEWEST, **options: object
-) -> BuiltEngine:
-    model, _ = traced(family)
-    component = model.cut.component(name)
-    request = BuildRequest(name, path, component.inputs, (model.cut.profile,), "0" * 64, 1 << 28, capabilities)
-    return build_engine(trt, request, **options)  # type: ignore[arg-type]
 
 
 def test_every_family_has_a_small_model() -> None:

@@ -1,0 +1,150 @@
+"""Build every component of every family with TensorRT-RTX, without a GPU, and write the table of docs/tensorrt.md.
+
+    python benchmarks/tensorrt_builds.py                 small models, at fp32, fp16 and int8
+    python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights, at fp32 and fp16
+    python benchmarks/tensorrt_builds.py --repeat N      how many of N builds are byte-identical
+
+Each table goes between the page's markers of its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import onnx_ir as ir  # noqa: E402
+import torch  # noqa: E402
+from engines.rtx import build, rewritten, traced  # noqa: E402
+from small_models import SMALL  # noqa: E402
+
+from perceiver_exporters.targets import TARGETS  # noqa: E402
+from perceiver_runtime.errors import PerceiverError  # noqa: E402
+from perceiver_runtime.tensorrt.api import load_tensorrt  # noqa: E402
+from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines  # noqa: E402
+
+PAGE = ROOT / "docs" / "tensorrt.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one precision. `built` of `components` became engines."""
+
+    model: str
+    precision: str
+    components: int
+    built: int
+    seconds: float
+    megabytes: float
+    products: str
+
+
+def small_rows() -> Iterator[Row]:
+    """All families at the sizes of the tests."""
+    trt = load_tensorrt("tensorrt_rtx")
+    for family in SMALL:
+        for precision in ("fp32", "fp16", "int8"):
+            built, components = [], 0
+            with tempfile.TemporaryDirectory() as folder:
+                for name, graph in rewritten(family, precision):
+                    components += 1
+                    ir.save(graph, path := Path(folder, f"{name}.onnx"))
+                    try:
+                        built.append(build(trt, family, name, path))
+                    except PerceiverError as error:
+                        print(f"{family} {precision} {name}: {error}", file=sys.stderr)
+            size = sum(len(engine.plan) for engine in built)
+            products = _products(engine.sidecar.products for engine in built)
+            yield Row(family, precision, components, len(built), sum(e.seconds for e in built), size / 1e6, products)
+        traced.cache_clear()
+
+
+def released_rows(names: Iterable[str]) -> Iterator[Row]:
+    """Presets of the zoo, random weights, for all GPUs of the target `rtx`."""
+    from perceiver_deploy import export
+
+    trt, target = load_tensorrt("tensorrt_rtx"), TARGETS["rtx"].engines
+    assert target is not None
+    for name in names:
+        for precision in ("fp32", "fp16"):
+            with tempfile.TemporaryDirectory() as folder:
+                manifest = export(name, path := Path(folder, "bundle"), precision=precision, target="rtx")
+                options = EngineOptions(compute_capabilities=target.capabilities(precision))
+                engines = build_engines(path, "rtx", trt, options)
+            size = sum(engine.engine_bytes for engine in engines)
+            total, products = sum(e.seconds for e in engines), _products(e.products for e in engines)
+            yield Row(name, precision, len(manifest.components), len(engines), total, size / 1e6, products)
+
+
+def repeat_table(times: int) -> str:
+    """Builds of the patch classifier's components at fp16 that equal the commonest result, for one GPU and for all."""
+    trt, target = load_tensorrt("tensorrt_rtx"), TARGETS["rtx"].engines
+    assert target is not None
+    lines = ["| Component | GPUs | Byte-identical | Results | Bytes |", "|---|---|---|---|---|"]
+    for name, graph in rewritten("patch-classifier", "fp16"):
+        for capabilities in (("12.0",), target.capabilities("fp16")):
+            with tempfile.TemporaryDirectory() as folder:
+                ir.save(graph, path := Path(folder, "graph.onnx"))
+                plans = Counter(build(trt, "patch-classifier", name, path, capabilities).plan for _ in range(times))
+            sizes = sorted({len(plan) for plan in plans})
+            most, size = plans.most_common(1)[0][1], f"{sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "")
+            lines.append(f"| {name} | {len(capabilities)} | {most} of {times} | {len(plans)} | {size} |")
+    return "\n".join(lines)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| Model | Precision | Components built | Seconds | Engines MB | Matrix products |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        built = f"{r.built} of {r.components}"
+        lines.append(f"| {r.model} | {r.precision} | {built} | {r.seconds:.1f} | {r.megabytes:.1f} | {r.products} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def replace_section(page: Path, name: str, text: str) -> None:
+    """Put `text` between the page's markers of that name."""
+    before, rest = page.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- end of {name} -->")
+    page.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->{after}", encoding="utf-8")
+
+
+def _products(counts: Iterable[object]) -> str:
+    total: dict[str, int] = {}
+    for found in counts:
+        for kind, count in dict(found).items():  # type: ignore[call-overload]
+            total[kind] = total.get(kind, 0) + count
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(total.items()))
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--released", nargs="+", metavar="NAME")
+    parser.add_argument("--repeat", type=int, metavar="N")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.strftime("%Y-%m-%d")
+    if options.repeat:
+        name, text = "repeat", repeat_table(options.repeat)
+    elif options.released:
+        name, text = "released", table(released_rows(options.released))
+    else:
+        name, text = "small", table(small_rows())
+    version = load_tensorrt("tensorrt_rtx").__version__
+    replace_section(PAGE, name, f"TensorRT-RTX {version} on a CPU, {started}:\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
