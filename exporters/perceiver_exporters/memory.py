@@ -7,6 +7,7 @@ their buffers for the next run.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import weakref
 from collections import Counter
@@ -142,16 +143,17 @@ def _peak(component: Component, shapes: Mapping[str, Shape]) -> int:
     inputs = [
         torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
     ]
-    weights = on_meta(component.module)
+    module = on_meta(component.module)
     with torch.no_grad(), Live() as live:
-        torch.func.functional_call(component.module, weights, tuple(inputs))
+        module(*inputs)
     return int(live.peak)
 
 
-def on_meta(module: nn.Module) -> dict[str, Tensor]:
-    """Stand-ins without data for a module's tensors."""
-    named = (*module.named_parameters(), *module.named_buffers())
-    return {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of the module whose tensors have no data; those that it shares are shared in the copy."""
+    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
+    buffers = {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
+    return copy.deepcopy(module, parameters | buffers)
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]

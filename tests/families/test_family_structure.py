@@ -1,0 +1,139 @@
+"""What holds for every family: presets on the meta device, weights stored once, chunks that change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import SMALL
+
+from perceiver_deploy.checkpoints import huggingface, lucidrains
+from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
+from perceiver_deploy.models.flow import FlowConfig
+from perceiver_deploy.models.pixels import FourierClassifierConfig
+from perceiver_deploy.models.released import RELEASED
+from perceiver_deploy.source import Model, blueprint
+from perceiver_deploy.summary import summarise
+from perceiver_deploy.zoo import zoo
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.memory import fit, forecast, with_chunks
+from perceiver_exporters.reference import Reference
+from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.errors import UsageError
+
+CROSS = CrossAttentionConfig(heads=1, qk_dim=16, v_dim=16)
+FLOW = FlowConfig(
+    height=24,
+    width=16,
+    patch_dim=27,
+    token_dim=8,
+    bands=3,
+    perceiver=PerceiverConfig(
+        16, 32, CROSS, ProcessorConfig(1, 2, 2), dataclasses.replace(CROSS, query_residual=False)
+    ),
+)
+
+
+def flow_cut():
+    torch.manual_seed(0)
+    return FAMILIES["optical-flow"].cut(FAMILIES["optical-flow"].build(FLOW).eval())
+
+
+def test_every_imported_family_can_be_cut():
+    imported = {a.family for a in huggingface.ARCHITECTURES.values()} | {k.family for k in lucidrains.KINDS.values()}
+    assert imported <= set(FAMILIES)
+
+
+def test_every_released_model_is_in_the_zoo_by_its_name():
+    assert set(RELEASED) <= set(zoo())
+
+
+@pytest.mark.parametrize("name", ["vision-perceiver-fourier", "multimodal-perceiver"])
+def test_a_summary_tells_the_released_size(name):
+    summary = summarise(zoo()[name])
+    pixels, latents = 50176, 512
+    gflop = {
+        # 50,176 pixels of 261 features: keys and values; scores and sums; queries, output and MLP of 512 latents
+        "vision-perceiver-fourier": {
+            "encoder": 4 * pixels * 261**2 + 4 * latents * pixels * 261 + 4 * latents * 1024 * (261 + 1024)
+        },
+        # as many video patches of 704 features, keys and values; scores and sums of 784 latents
+        "multimodal-perceiver": {"encoder_fold": 4 * pixels * 704**2 + 4 * 784 * pixels * 704},
+    }[name]
+    for component, expected in gflop.items():
+        assert summary.gflop[component] == pytest.approx(expected / 1e9, rel=1e-3)
+
+
+def test_chunks_of_any_size_give_the_same_answer():
+    cut = flow_cut()
+    feeds = FAMILIES["optical-flow"].sample(FLOW, 2, np.random.default_rng(0))
+    whole = Reference(with_chunks(cut, {"rows": 24}), torch.float64).run(feeds).values["flow"]
+    assert whole.std() > 0.01 * np.abs(whole).mean()
+    for rows in (1, 7, 23):
+        pieces = Reference(with_chunks(cut, {"rows": rows}), torch.float64).run(feeds).values["flow"]
+        assert relative_l2(whole, pieces) < 1e-12
+
+
+def test_golden_samples_hold_chunks_rather_than_everything():
+    cut = FAMILIES["optical-flow"].cut
+    with torch.device("meta"):
+        made = cut(FAMILIES["optical-flow"].build(RELEASED["optical-flow-perceiver"]))
+    sizes = {"batch": 1, "rows": made.profile.dimensions["rows"].opt}
+    inner = [spec for c in made.components for spec in c.outputs]
+    assert max(np.prod(spec.resolve(sizes)) for spec in inner) * 4 < 5e6
+
+
+def test_smaller_chunks_need_less_memory_and_fit_takes_the_largest_that_do():
+    cut = flow_cut()
+    expected = [forecast(with_chunks(cut, {"rows": rows})).total for rows in (24, 12, 6, 3)]
+    assert expected == sorted(expected, reverse=True)
+    assert len(set(expected)) == 4
+    assert forecast(fit(cut, expected[1])).chunks == {"rows": 12}
+    assert forecast(fit(cut, expected[2] + 1)).chunks == {"rows": 6}
+    with pytest.raises(UsageError, match="the least possible is"):
+        fit(cut, 1_000_000)
+
+
+def test_a_forecast_leaves_the_model_as_it_is():
+    family = FAMILIES["multimodal-autoencoder"]
+    module = family.build(SMALL["multimodal-autoencoder"]).eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    forecast(family.cut(module))
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_a_forecast_counts_what_lives_at_the_same_time():
+    """Two linear layers of 1000 x 1000 on (B, 1000): weights of 8 MB, at most two activations at a time."""
+    cut = flow_cut()
+    layers = torch.nn.Sequential(*(torch.nn.Linear(1000, 1000) for _ in range(5)))
+    component = dataclasses.replace(
+        cut.component("processor_block"),
+        module=layers,
+        inputs=(dataclasses.replace(cut.component("processor_block").inputs[0], shape=("batch", 100, 1000)),),
+        outputs=(dataclasses.replace(cut.component("processor_block").outputs[0], shape=("batch", 100, 1000)),),
+    )
+    step = next(s for s in cut.pipeline.steps if s.component == "processor_block")
+    inputs = (dataclasses.replace(component.inputs[0], name="latents"),)
+    pipeline = dataclasses.replace(cut.pipeline, inputs=inputs, outputs=(), steps=(step,), defaults={})
+    got = forecast(dataclasses.replace(cut, components=(component,), pipeline=pipeline))
+    assert got.weights == 5 * (1000 * 1000 + 1000) * 4
+    assert got.components["processor_block"] == 2 * 100 * 1000 * 4
+
+
+def test_shared_layers_are_stored_once(tmp_path: Path):
+    """Eight applications of one block: the graphs and weights take what the parameters do, within 2%."""
+    dims = CrossAttentionConfig(heads=1, qk_dim=35, v_dim=35)
+    decoder = CrossAttentionConfig(heads=1, qk_dim=512, v_dim=512)
+    perceiver = PerceiverConfig(32, 512, dims, ProcessorConfig(8, 2, 8), decoder)
+    config = FourierClassifierConfig(3, 32, 32, 8, (32, 32), 512, 100, perceiver)
+    family = FAMILIES["image-classifier-fourier"]
+    module = family.build(config).eval()
+    manifest = export_bundle(blueprint(Model("shared", family, config, module, False)), tmp_path / "bundle")
+    stored = sum(entry.size for path, entry in manifest.files.items() if path.startswith("onnx/"))
+    parameters = sum(p.nbytes for p in module.parameters())
+    assert parameters > 15e6
+    assert stored == pytest.approx(parameters, rel=0.02)
