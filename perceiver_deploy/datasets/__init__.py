@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 from perceiver_deploy.datasets import fashion_mnist
 from perceiver_deploy.datasets.dataset import Dataset
-from perceiver_deploy.datasets.emoji import dataset as emoji
-from perceiver_deploy.datasets.languages import dataset as languages
+from perceiver_deploy.datasets.emoji import dataset as emoji_dataset
+from perceiver_deploy.datasets.languages import dataset as languages_dataset
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     fashion_mnist.NAME: fashion_mnist.load,
-    languages.NAME: languages.load,
-    emoji.NAME: emoji.load,
+    languages_dataset.NAME: languages_dataset.load,
+    emoji_dataset.NAME: emoji_dataset.load,
 }
 
 __all__ = ["DATASETS", "Dataset"]
