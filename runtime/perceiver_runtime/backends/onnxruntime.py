@@ -23,15 +23,22 @@ except ImportError as error:
 
 PROVIDERS = {
     "onnxruntime": ("CPUExecutionProvider",),
+    "onnxruntime-exact": ("CPUExecutionProvider",),
     "onnxruntime-cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
     "onnxruntime-rtx": ("NvTensorRTRTXExecutionProvider", "CPUExecutionProvider"),
 }
 REMEDY = {
     "onnxruntime": "reinstall onnxruntime",
+    "onnxruntime-exact": "reinstall onnxruntime",
     "onnxruntime-cuda": "on a machine with an NVIDIA GPU, install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime",
     "onnxruntime-tensorrt": "install onnxruntime-gpu and tensorrt, on a machine with an NVIDIA GPU",
     "onnxruntime-rtx": "install onnxruntime-ep-nv-tensorrt-rtx and its onnxruntime, on a machine with an RTX GPU",
+}
+ENTRIES = {
+    # Quantised products as the graph defines them, in floating point: what a GPU computes. Without VNNI, the processor's
+    # own kernels for signed integers saturate in 16 bits, which can double a TensorRT bundle's error.
+    "onnxruntime-exact": {"session.disable_quant_qdq": "1"},
 }
 DTYPES = {
     "tensor(bool)": "bool",
@@ -124,6 +131,8 @@ class OnnxRuntime:
         # Each component has its own threads. Those that spin while they wait take the cores from the next component,
         # and from whatever else the device runs: on busy cores a run takes many times longer.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in ENTRIES.get(self.name, {}).items():
+            options.add_session_config_entry(key, value)
         return options
 
 
