@@ -13,10 +13,16 @@ from engines.rtx import build, rewritten
 from small_models import SMALL
 
 from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.models.released import RELEASED
+from perceiver_deploy.zoo import zoo
 from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.precision import PRECISIONS, Request
+from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.trace import trace
 from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
+from perceiver_runtime.tensorrt.build import BuildRequest, build_engine
 from perceiver_runtime.tensorrt.progress import BuildProgress
 
 RTX = TARGETS["rtx"].engines
@@ -97,3 +103,28 @@ def test_unknown_architectures_are_refused(trt: ModuleType, tmp_path: Path) -> N
     ir.save(graph, path := tmp_path / "graph.onnx")
     with pytest.raises(UsageError, match=r"compute capability 8\.7: expected one of SM75"):
         build(trt, "patch-classifier", name, path, ("8.7",))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_sizes_build(trt: ModuleType, name: str, precision: str, tmp_path: Path) -> None:
+    """Random weights; INT8 is left to the small models, because calibrating these takes hours."""
+    assert RTX is not None
+    entry = zoo()[name]
+    cut = entry.family.cut(entry.family.build(entry.config).eval())
+    rewrite = PRECISIONS[precision].rewrite
+    graphs = {c.name: trace(c, cut.profile, TARGETS["rtx"].opset) for c in cut.components}
+    graphs = {n: rewrite(graph, Request(n, "tensorrt", lambda: iter(()))) for n, graph in graphs.items()}
+    paths = save_graphs(graphs, tmp_path)
+    for component in cut.components:
+        request = BuildRequest(
+            component=component.name,
+            onnx=tmp_path / paths[component.name],
+            inputs=component.inputs,
+            profiles=(cut.profile,),
+            graph_sha256="0" * 64,
+            compute_capabilities=RTX.capabilities(precision),
+        )
+        built = build_engine(trt, request)
+        assert set(built.sidecar.products) <= {precision}

@@ -36,7 +36,7 @@ REMEDY = {
     "onnxruntime-rtx": "install onnxruntime-ep-nv-tensorrt-rtx and its onnxruntime, on a machine with an RTX GPU",
 }
 ENTRIES = {
-    # Quantised products as the graph defines them, in floating point: what a GPU computes. Without VNNI, the processor's
+    # Quantised products as the graph defines them, in floating point: what a GPU computes. Without VNNI, a processor's
     # own kernels for signed integers saturate in 16 bits, which can double a TensorRT bundle's error.
     "onnxruntime-exact": {"session.disable_quant_qdq": "1"},
 }
