@@ -1,0 +1,103 @@
+"""Peak memory of the models that read or answer too much at once: forecast and measured, in chunks and whole.
+
+    python benchmarks/memory.py DIRECTORY [NAME ...]
+
+DIRECTORY holds a bundle per name; one that is missing is exported there, with random weights. Each measurement is a
+process of its own that only holds the runtime. What is expected to need more than half of the free memory is
+forecast and not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from perceiver_deploy import export
+from perceiver_deploy.source import resolve
+from perceiver_exporters.component import Cut
+from perceiver_exporters.memory import forecast, with_chunks
+from perceiver_runtime.bundle import load_bundle, write_manifest
+from perceiver_runtime.pipeline import Chunk
+
+NAMES = ("optical-flow-perceiver", "multimodal-perceiver")
+RUN = """
+import resource, sys, time
+import numpy as np
+from perceiver_runtime import open_session
+with open_session(sys.argv[1], threads=2) as session:
+    sizes = {s: r.opt for s, r in session.manifest.profiles[0].dimensions.items()}
+    feeds = {
+        spec.name: np.arange(sizes[spec.shape[0]]) if spec.dtype == "int64"
+        else np.zeros(spec.resolve(sizes), spec.dtype)
+        for spec in session.inputs
+    }
+    start = time.perf_counter()
+    session.run(feeds)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.perf_counter() - start)
+"""
+
+
+def measure(bundle: Path) -> tuple[float, float]:
+    """Peak bytes and seconds of one complete run in a fresh process."""
+    out = subprocess.run([sys.executable, "-c", RUN, str(bundle)], capture_output=True, text=True, check=True).stdout
+    peak, seconds = map(float, out.split())
+    return peak, seconds
+
+
+def unchunked(bundle: Path) -> Path:
+    """The same graphs beside a manifest whose chunks are whole."""
+    manifest, target = load_bundle(bundle).manifest, bundle.with_name(f"{bundle.name}-whole")
+    for path in manifest.files:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (target / path).exists():
+            os.link(bundle / path, target / path)
+    largest = manifest.profiles[0].dimensions
+    steps = tuple(
+        dataclasses.replace(s, chunk=Chunk(s.chunk.dimension, largest[s.chunk.dimension].max)) if s.chunk else s
+        for s in manifest.pipeline.steps
+    )
+    pipeline = dataclasses.replace(manifest.pipeline, steps=steps)
+    write_manifest(target, dataclasses.replace(manifest, pipeline=pipeline))
+    return target
+
+
+def whole(cut: Cut) -> Cut:
+    sizes = {s.chunk.dimension: cut.profile.dimensions[s.chunk.dimension].max for s in cut.pipeline.steps if s.chunk}
+    return with_chunks(cut, sizes)
+
+
+def free_bytes() -> int:
+    """What the kernel can give without swapping."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def row(name: str, kind: str, expected: int, bundle: Path) -> str:
+    if expected > free_bytes() / 2:
+        return f"| {name} | {kind} | {expected / 1e6:,.0f} | not run | |"
+    peak, seconds = measure(bundle)
+    return f"| {name} | {kind} | {expected / 1e6:,.0f} | {peak / 1e6:,.0f} | {seconds:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    given = parser.parse_args()
+    print("| Model | Inputs and queries | Forecast, MB | Peak RSS, MB | Seconds |\n|---|---|---:|---:|---:|")
+    for name in given.names:
+        bundle = given.directory / name
+        if not bundle.exists():
+            export(name, bundle)
+        model = resolve(name)
+        cut = model.family.cut(model.module)
+        print(row(name, "in chunks", forecast(cut).total, bundle), flush=True)
+        print(row(name, "whole", forecast(whole(cut)).total, unchunked(bundle)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

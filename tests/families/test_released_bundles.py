@@ -1,0 +1,44 @@
+"""Released sizes, random weights: the FP32 bundle equals transformers, and weighs what its parameters do."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+from families.conftest import export
+from models.oracle import relative
+from models.test_huggingface_parity import RELEASED
+from models.test_multimodal_parity import RELEASED as MULTIMODAL
+
+TOLERANCE = 1e-4
+
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("families")]
+
+
+@pytest.mark.parametrize("case", RELEASED, ids=lambda c: c.name.removeprefix("PerceiverFor"))
+def test_equals_transformers_at_released_size(case, tmp_path):
+    torch.set_num_threads(2)
+    made = export(case, tmp_path)
+    inputs = case.inputs()
+    (got,) = made.run(inputs).values()
+    distance = relative(got, made.oracle(**inputs).logits)
+    stored = sum(e.size for path, e in made.session.manifest.files.items() if path.startswith("onnx/"))
+    parameters = sum(p.nbytes for p in made.oracle.parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{case.name}: relative L2 {distance:.1e}, {stored / parameters:.3f} of the parameters, peak {peak:.1f} GB")
+    assert distance < TOLERANCE
+    assert stored == pytest.approx(parameters, rel=0.02)
+
+
+def test_multimodal_points_equal_transformers_at_released_size(tmp_path):
+    torch.set_num_threads(2)
+    made = export(MULTIMODAL, tmp_path)
+    clip = MULTIMODAL.inputs()
+    points = {"image": torch.randperm(16 * 224 * 224)[:6272], "audio": torch.randperm(1920)[:500]}
+    expected = made.oracle(clip, subsampled_output_points={**points, "label": None}).logits
+    feeds = {"image": clip["image"], "audio": clip["audio"], **{f"{n}_index": i for n, i in points.items()}}
+    got = made.run(feeds)
+    assert relative(got["decoded_image"], expected["image"]) < TOLERANCE
+    assert relative(got["decoded_audio"].flatten(1), expected["audio"]) < TOLERANCE
+    assert relative(got["label"], expected["label"]) < TOLERANCE
