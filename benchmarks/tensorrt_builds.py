@@ -77,7 +77,7 @@ def released_rows(names: Iterable[str]) -> Iterator[Row]:
         for precision in ("fp32", "fp16"):
             with tempfile.TemporaryDirectory() as folder:
                 manifest = export(name, path := Path(folder, "bundle"), precision=precision, target="rtx")
-                options = EngineOptions(compute_capabilities=target.capabilities(precision))
+                options = EngineOptions(16 << 30, compute_capabilities=target.capabilities(precision))
                 engines = build_engines(path, "rtx", trt, options)
             size = sum(engine.engine_bytes for engine in engines)
             total, products = sum(e.seconds for e in engines), _products(e.products for e in engines)

@@ -14,7 +14,6 @@ from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
 from perceiver_runtime.staging import staged
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE
 from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, Report, build_engines
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
 from perceiver_runtime.tensorrt.device_build import build_here
@@ -45,26 +44,28 @@ def build(
     target: str,
     *,
     kit: str | Path | None = None,
-    workspace: int = DEFAULT_WORKSPACE,
+    workspace: int | None = None,
     memory: int | None = None,
     overwrite: bool = False,
     report: Report = lambda _component, _step: None,
 ) -> BuildOutcome:
     """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
 
-    The default place of a kit is beside the bundle. Raises CheckError if the preflight finds it blocked (nothing is
-    built then), BuildError, BundleError, UsageError (unknown target, existing kit).
+    The default place of a kit is beside the bundle; the default `workspace` is what the preflight forecasts. Raises
+    CheckError if the preflight finds it blocked (nothing is built then), BuildError, BundleError, UsageError (unknown
+    target, existing kit).
     """
     path = Path(bundle)
     place, engines = engine_target(TARGETS, target)
     preflight = check(path, target, memory)
     if blocked := [f for f in preflight.findings if f.verdict == "blocked" and f.rule not in STALE_ENGINES]:
         raise CheckError(f"{path} for {target}: " + "; ".join(f"{f.rule} {f.message}: {f.remedy}" for f in blocked))
+    allowed = preflight.forecast.workspace if workspace is None else workspace
     here = _builder(engines, load_bundle(path).manifest.precision)
     if callable(here):
-        return BuildOutcome(target, preflight, here(path, target, workspace, report))
+        return BuildOutcome(target, preflight, here(path, target, allowed, report))
     destination = Path(kit) if kit is not None else path.with_name(f"{path.name}-{target}-kit")
-    write_build_kit(path, destination, place, engines, preflight, workspace, overwrite=overwrite)
+    write_build_kit(path, destination, place, engines, preflight, allowed, overwrite=overwrite)
     return BuildOutcome(target, preflight, kit=destination, reason=here)
 
 
@@ -87,7 +88,7 @@ def write_build_kit(
         tensorrt=".".join(map(str, engines.tensorrt)),
         compute_capabilities=engines.capabilities(loaded.manifest.precision),
         workspace=workspace,
-        build_peak=preflight.forecast.build_peak - DEFAULT_WORKSPACE + workspace,
+        build_peak=preflight.forecast.build_peak - preflight.forecast.workspace + workspace,
         run_peak=preflight.forecast.run_peak,
     )
     with staged(destination, overwrite=overwrite) as directory:

@@ -20,7 +20,7 @@ GIGABYTE = 10**9
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="jetson-orin, jetson-thor, rtx or hopper.")
 @click.option("--kit", type=click.Path(path_type=Path), help="Where a build kit goes, if the device must build.")
-@click.option("--workspace", default=1024, show_default=True, help="Bound of TensorRT's scratch memory, in MiB.")
+@click.option("--workspace", type=int, help="Bound of TensorRT's scratch memory, in MiB (default: as forecast).")
 @click.option("--memory", type=float, help="Memory of the board in GB, where the target has several.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing kit.")
 @json_option
@@ -29,7 +29,7 @@ def command(
     bundle: Path,
     target: str,
     kit: Path | None,
-    workspace: int,
+    workspace: int | None,
     memory: float | None,
     overwrite: bool,
     as_json: bool,
@@ -48,7 +48,7 @@ def command(
         bundle,
         target,
         kit=kit,
-        workspace=workspace * MEGABYTE,
+        workspace=None if workspace is None else workspace * MEGABYTE,
         memory=None if memory is None else int(memory * GIGABYTE),
         overwrite=overwrite,
         report=report,

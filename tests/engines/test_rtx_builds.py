@@ -124,6 +124,7 @@ def test_released_sizes_build(trt: ModuleType, name: str, precision: str, tmp_pa
             inputs=component.inputs,
             profiles=(cut.profile,),
             graph_sha256="0" * 64,
+            workspace=16 << 30,
             compute_capabilities=RTX.capabilities(precision),
         )
         built = build_engine(trt, request)

@@ -31,11 +31,12 @@ def forecast(subject: Subject) -> Forecast:
     weights = {name: weight_bytes(graph) for name, graph in subject.graphs.items()}
     scratch = {name: live_bytes(graph) for name, graph in subject.largest.items()}
     largest = max(scratch.values(), default=0)
-    build = max((BUILD_COPIES * w + scratch.get(name, 0) for name, w in weights.items()), default=0)
+    workspace = max(DEFAULT_WORKSPACE, largest)
     return Forecast(
         weights=sum(weights.values()),
         scratch=largest,
-        build_peak=BUILD_OVERHEAD + DEFAULT_WORKSPACE + build,
+        workspace=workspace,
+        build_peak=BUILD_OVERHEAD + workspace + BUILD_COPIES * max(weights.values(), default=0),
         run_peak=RUN_OVERHEAD + sum(weights.values()) + largest,
     )
 

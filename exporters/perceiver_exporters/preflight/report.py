@@ -22,10 +22,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimated bytes: weights of all engines, scratch of the largest, and the peaks of building and running."""
+    """Estimated bytes: weights of all engines, scratch of the largest, and the peaks of building and running.
+
+    `workspace` is what the builder must be allowed: an engine whose scratch is larger fails to build.
+    """
 
     weights: int
     scratch: int
+    workspace: int
     build_peak: int
     run_peak: int
 

@@ -230,7 +230,8 @@ def _serialize(
     if plan is None:
         raise BuildError(
             f"component {request.component}: TensorRT {trt.__version__} could not build it: "
-            f"{'; '.join(logger.errors) or 'no reason given'}"
+            f"{'; '.join(logger.errors) or 'no reason given'}; where it ran out of memory, allow a larger workspace "
+            f"(now {request.workspace >> 20} MiB) or export a smaller largest batch"
         )
     return bytes(plan)
 
