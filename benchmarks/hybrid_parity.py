@@ -51,7 +51,7 @@ PARTS = (
     Part("S8", "recurrent decoder", "decoder.py", ("name_begin", "name_step"), "test_greedy_generation_equals_pytorch"),
     Part("S9", "one trunk, several heads", "model.py", ("processor_block",), "test_fine_tuning_*"),
     Part("S10", "sizes by config", "config.py", (), "test_every_size_is_config"),
-    Part("S11", "modalities and tasks", "heads.py", ("kind_head", "match_head", "sentiment_head"), "test_missing_*"),
+    Part("S11", "modalities and tasks", "heads.py", ("kind_head", "match_head", "version_head"), "test_missing_*"),
     Part("S12", "evaluation", "../../metrics.py", (), "tests/training/test_metrics.py"),
 )
 
@@ -103,7 +103,7 @@ def _classified(model: str, bundles: list[Path]) -> Iterator[str]:
 
 
 def _emoji(bundles: list[Path]) -> Iterator[str]:
-    """Names spelt from pictures, and the sentiment, of the shipped held-out emoji."""
+    """Names spelt from pictures, and the versions, of the shipped held-out emoji."""
     module = resolve(MODELS[0]).module
     assert isinstance(module, Hybrid)
     sample = read_sample()
@@ -119,22 +119,20 @@ def _emoji(bundles: list[Path]) -> Iterator[str]:
     yield f"| {MODELS[0]} | {len(ids)} | names spelt exactly, new variants | {' | '.join(exact)} |"
     same = [f"{np.mean([decode(a) == decode(b) for a, b in zip(rows, ids, strict=True)]):.4f}" for rows in spelt]
     yield f"| {MODELS[0]} | {len(ids)} | names equal to PyTorch's | {' | '.join(same)} |"
-    yield from _sentiment(module, sessions)
+    yield from _versions(module, sessions)
 
 
-def _sentiment(module: Hybrid, sessions: list[Session]) -> Iterator[str]:
+def _versions(module: Hybrid, sessions: list[Session]) -> Iterator[str]:
     sample = read_sample()
-    tables = [t.take(np.flatnonzero(np.isfinite(t.sentiment))) for t in (sample.variants, sample.concepts)]
-    parts = [feeds(t, t.names.tolist()) for t in tables if len(t.names)]
-    given = {name: np.concatenate([part[name] for part in parts]) for name in ("pixel_values", "input_ids")}
-    target = np.concatenate([t.sentiment for t in tables]).astype(np.float64)
-    with torch.inference_mode():
-        reference = module(*map(torch.from_numpy, given.values()))["sentiment"].numpy()
-    predicted = [reference, *(session.run(given, outputs=("sentiment",))["sentiment"] for session in sessions)]
-    scores = [evaluate_regression(p[:, 0], target) for p in predicted]
-    for metric in ("mae", "mape"):
-        cells = " | ".join(f"{getattr(score, metric):.4f}" for score in scores)
-        yield f"| {MODELS[0]} | {len(target)} | sentiment, {metric} | {cells} |"
+    for what, table in (("variants", sample.variants), ("concepts", sample.concepts)):
+        given = {n: a for n, a in feeds(table, table.names.tolist()).items() if n != "name_token"}
+        with torch.inference_mode():
+            reference = module(*map(torch.from_numpy, given.values()))["version"].numpy()
+        predicted = [reference, *(session.run(given, outputs=("version",))["version"] for session in sessions)]
+        scores = [evaluate_regression(p[:, 0], table.versions.astype(np.float64)) for p in predicted]
+        for metric in ("mae", "mape"):
+            cells = " | ".join(f"{getattr(score, metric):.4f}" for score in scores)
+            yield f"| {MODELS[0]} | {len(table.names)} | version of new {what}, {metric} | {cells} |"
 
 
 if __name__ == "__main__":

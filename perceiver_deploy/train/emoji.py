@@ -1,7 +1,7 @@
-"""`python -m perceiver_deploy.train.emoji`: train the shipped emoji model from the font, the names and the ranking.
+"""`python -m perceiver_deploy.train.emoji`: train the shipped emoji model from the font and the names.
 
 First the trunk with three heads: kind and name from the picture alone (the text is missing), and whether picture
-and name belong together. Then, on the frozen trunk, the head that tells the sentiment.
+and name belong together. Then, on the frozen trunk, the head that tells the version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perceiver_deploy.datasets.emoji.source import Sources
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.interaction import Features
 from perceiver_deploy.train.augment import shift
-from perceiver_deploy.train.emoji_model import HEAD_TRAINING, KIND, MATCH, MODEL, NAME, SENTIMENT, TRUNK_TRAINING
+from perceiver_deploy.train.emoji_model import HEAD_TRAINING, KIND, MATCH, MODEL, NAME, TRUNK_TRAINING, VERSION
 from perceiver_deploy.train.emoji_score import Scores, score
 from perceiver_deploy.train.emoji_tensors import Tensors, tensors
 from perceiver_deploy.train.initial import draw_linear
@@ -57,18 +57,18 @@ def train_trunk(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:
     fit(model.train(), loss, samples, config, _report)
 
 
-def train_sentiment(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:
-    """Fit the sentiment head alone, on pictures with their names that have a score."""
+def train_version(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:
+    """Fit the version head alone, on pictures with their names."""
     freeze_trunk(model)
-    known = torch.isfinite(data.sentiment).nonzero()[:, 0]
     with torch.inference_mode():
-        latents = model.trunk.eval()(data.pixels[known], data.ids[known])
-    latents, target = latents.clone(), data.sentiment[known]
+        parts = zip(torch.split(data.pixels, 256), torch.split(data.ids, 256), strict=True)
+        found = torch.cat([model.trunk(*part) for part in parts])
+    latents = found.clone()  # no inference tensor: gradients pass through what reads it
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
-        return F.mse_loss(model.heads[SENTIMENT](latents[index])[:, 0], target[index])
+        return F.smooth_l1_loss(model.heads[VERSION](latents[index])[:, 0], data.version[index])
 
-    fit(model, loss, len(known), config, _report)
+    fit(model, loss, len(latents), config, _report)
 
 
 def train_emoji(splits: Splits, trunk: TrainingConfig, head: TrainingConfig, out: Path) -> Scores:
@@ -79,7 +79,7 @@ def train_emoji(splits: Splits, trunk: TrainingConfig, head: TrainingConfig, out
     prepare(trunk)
     model, data = draw_linear(Hybrid(MODEL)), tensors(splits.training)
     train_trunk(model, data, trunk)
-    train_sentiment(model, data, head)
+    train_version(model, data, head)
     scores = score(model, splits)
     save_checkpoint(out, _record(trunk, head, scores, splits), model)
     return scores
@@ -91,11 +91,10 @@ def _report(module: nn.Module, reached: Progress) -> None:
 
 def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits: Splits) -> CheckpointRecord:
     provenance = {
-        "data": "Noto Color Emoji 2.042 (SIL OFL 1.1), names of emoji-test.txt 15.0 (Unicode licence), Emoji Sentiment "
-        f"Ranking 1.0 (CC BY-SA 4.0): {len(splits.training.names)} training emoji",
-        "command": f"python -m perceiver_deploy.train.emoji --font FILE --names FILE --sentiment FILE --out DIR "
-        f"--seed {trunk.seed}",
-        "training": {"trunk": to_json(trunk), "sentiment": to_json(head)},
+        "data": "Noto Color Emoji 2.042 (SIL OFL 1.1), emoji-test.txt 15.0 (Unicode licence): "
+        f"{len(splits.training.names)} training emoji",
+        "command": f"python -m perceiver_deploy.train.emoji --font FILE --names FILE --out DIR --seed {trunk.seed}",
+        "training": {"trunk": to_json(trunk), "version": to_json(head)},
         "scores": to_json(scores),
         "tools": {"torch": torch.__version__, "python": platform.python_version()},
     }
@@ -105,15 +104,14 @@ def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits:
 @click.command()
 @click.option("--font", type=click.Path(path_type=Path), required=True, help="NotoColorEmoji.ttf")
 @click.option("--names", type=click.Path(path_type=Path), required=True, help="Unicode's emoji-test.txt")
-@click.option("--sentiment", type=click.Path(path_type=Path), required=True, help="Emoji_Sentiment_Data_v1.0.csv")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the checkpoint.")
 @click.option("--seed", type=int, default=TRUNK_TRAINING.seed, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="Train each stage this many steps only.")
-def main(font: Path, names: Path, sentiment: Path, out: Path, seed: int, steps: int | None) -> None:
+def main(font: Path, names: Path, out: Path, seed: int, steps: int | None) -> None:
     """Train the emoji model and write its checkpoint to OUT."""
     trunk, head = (replace(config, seed=seed, steps=steps) for config in (TRUNK_TRAINING, HEAD_TRAINING))
     try:
-        scores = train_emoji(read_splits(Sources(font, names, sentiment)), trunk, head, out)
+        scores = train_emoji(read_splits(Sources(font, names)), trunk, head, out)
     except PerceiverError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

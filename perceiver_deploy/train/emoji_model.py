@@ -16,7 +16,7 @@ from perceiver_deploy.models.hybrid import (
 )
 from perceiver_deploy.train.loop import TrainingConfig
 
-NAME, KIND, MATCH, SENTIMENT = "name", "kind", "match", "sentiment"
+NAME, KIND, MATCH, VERSION = "name", "kind", "match", "version"
 MODEL = HybridConfig(
     interaction_dim=64,
     query_dim=96,
@@ -39,12 +39,12 @@ MODEL = HybridConfig(
     text=TextConfig(vocabulary=VOCABULARY, length=LENGTH, embedding=24, hidden=40, cell="gru"),
     optional=("image", "text"),
     classifiers=(ClassifierConfig(KIND, len(KINDS)), ClassifierConfig(MATCH, 2)),
-    regressors=(RegressorConfig(SENTIMENT, scale=0.3, offset=0.34),),
+    regressors=(RegressorConfig(VERSION, scale=4.0, offset=5.0),),
     generators=(
         GeneratorConfig(
             NAME, vocabulary=VOCABULARY, length=LENGTH + 1, embedding=24, hidden=144, start=START, stop=STOP
         ),
     ),
 )
-TRUNK_TRAINING = TrainingConfig(epochs=60, batch=64, learning_rate=3e-3, max_shift=1)
+TRUNK_TRAINING = TrainingConfig(epochs=120, batch=64, learning_rate=3e-3, max_shift=1)
 HEAD_TRAINING = TrainingConfig(epochs=30, batch=64, learning_rate=1e-3, max_shift=1)

@@ -14,7 +14,7 @@ from perceiver_deploy.datasets.emoji import PADDING, decode
 from perceiver_deploy.datasets.emoji.sample import Splits, Table
 from perceiver_deploy.models.hybrid import Hybrid
 from perceiver_deploy.models.hybrid.decoder import greedy
-from perceiver_deploy.train.emoji_model import KIND, MATCH, NAME, SENTIMENT
+from perceiver_deploy.train.emoji_model import KIND, MATCH, NAME, VERSION
 from perceiver_deploy.train.emoji_tensors import tensors
 
 
@@ -28,12 +28,11 @@ class NameScore:
 
 
 @dataclass(frozen=True)
-class SentimentScore:
-    """Mean absolute error of the sentiment (-1 to 1), that of the training mean, and the correlation."""
+class VersionScore:
+    """Mean absolute error of the version, that of always saying the training median, and the correlation."""
 
-    samples: int
     mae: float
-    mae_of_mean: float
+    mae_of_median: float
     correlation: float
 
 
@@ -48,11 +47,11 @@ class Scores:
     kinds_of_majority: dict[str, float]
     names: dict[str, NameScore]
     matching: dict[str, float]
-    sentiment: SentimentScore
+    versions: dict[str, VersionScore]
 
 
 def score(model: Hybrid, splits: Splits) -> Scores:
-    """Score a model on the held-out splits; the sentiment on all held-out emoji that have one."""
+    """Score a model on the held-out splits."""
     parts = {"variants": splits.variants, "concepts": splits.concepts}
     with torch.inference_mode():
         return Scores(
@@ -60,7 +59,7 @@ def score(model: Hybrid, splits: Splits) -> Scores:
             kinds_of_majority={name: majority(splits.training, table) for name, table in parts.items()},
             names={name: score_names(model, table) for name, table in parts.items()},
             matching={name: score_matching(model, table) for name, table in parts.items()},
-            sentiment=score_sentiment(model, splits),
+            versions={name: score_versions(model, splits.training, table) for name, table in parts.items()},
         )
 
 
@@ -100,20 +99,13 @@ def score_matching(model: Hybrid, table: Table) -> float:
     return float(torch.cat([right[0] == 1, right[1] == 0]).float().mean())
 
 
-def score_sentiment(model: Hybrid, splits: Splits) -> SentimentScore:
-    """Sentiment of the held-out emoji that have one, from picture and name."""
-    mean = float(np.nanmean(splits.training.sentiment))
-    predicted, target = [], []
-    for table in (splits.variants, splits.concepts):
-        data = tensors(table.take(np.flatnonzero(np.isfinite(table.sentiment))))
-        if len(data.ids):
-            predicted.append(model.heads[SENTIMENT](model.trunk(data.pixels, data.ids))[:, 0].numpy())
-            target.append(data.sentiment.numpy())
-    got, true = np.concatenate(predicted), np.concatenate(target)
-    return SentimentScore(
-        samples=len(true),
+def score_versions(model: Hybrid, training: Table, table: Table) -> VersionScore:
+    """Versions from pictures with their names."""
+    data = tensors(table)
+    got, true = model.heads[VERSION](model.trunk(data.pixels, data.ids))[:, 0].numpy(), table.versions
+    return VersionScore(
         mae=float(np.abs(got - true).mean()),
-        mae_of_mean=float(np.abs(mean - true).mean()),
+        mae_of_median=float(np.abs(np.median(training.versions) - true).mean()),
         correlation=float(np.corrcoef(got, true)[0, 1]),
     )
 

@@ -15,14 +15,14 @@ from perceiver_deploy.datasets.emoji.sample import Table
 
 @dataclass(frozen=True)
 class Tensors:
-    """Pixels (N, 3, 32, 32), ids of names (N, L), what the decoder reads and says (N, L + 1), kind, sentiment."""
+    """Pixels (N, 3, 32, 32), ids of names (N, L), what the decoder reads and says (N, L + 1), kind, version."""
 
     pixels: Tensor
     ids: Tensor
     spoken: Tensor
     target: Tensor
     kind: Tensor
-    sentiment: Tensor
+    version: Tensor
 
 
 def tensors(table: Table) -> Tensors:
@@ -33,4 +33,4 @@ def tensors(table: Table) -> Tensors:
     target = said.scatter(1, ends, STOP)
     spoken = F.pad(ids, (1, 0), value=START)
     kind = torch.tensor([KINDS.index(kind) for kind in table.kinds])
-    return Tensors(torch.from_numpy(scale(table.images)), ids, spoken, target, kind, torch.from_numpy(table.sentiment))
+    return Tensors(torch.from_numpy(scale(table.images)), ids, spoken, target, kind, torch.from_numpy(table.versions))

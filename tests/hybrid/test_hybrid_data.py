@@ -13,7 +13,7 @@ from perceiver_deploy.datasets import emoji as emoji_data
 from perceiver_deploy.datasets import languages as language_data
 from perceiver_deploy.datasets.emoji.sample import held_out
 from perceiver_deploy.datasets.emoji.sample import read_sample as read_emoji_sample
-from perceiver_deploy.datasets.emoji.source import Sources, concept, read_emoji, read_sentiment, sentiment_of
+from perceiver_deploy.datasets.emoji.source import Sources, concept, read_emoji
 from perceiver_deploy.datasets.languages.sample import read_sample as read_text_sample
 from perceiver_deploy.datasets.languages.source import LabelledText, clean, group_messages, read_texts, split
 from perceiver_deploy.metrics import evaluate_classification
@@ -30,11 +30,6 @@ LINES = """\
 # subgroup: emotion
 2764 FE0F           ; fully-qualified     # X E0.6 red heart
 2764                ; unqualified         # X E0.6 red heart
-"""
-RANKING = """\
-Emoji,Unicode codepoint,Occurrences,Position,Negative,Neutral,Positive,Unicode name,Unicode block
-\u2764,0x2764,20,0.7,5,5,10,HEAVY BLACK HEART,Dingbats
-X,0x58,3,0.7,0,0,3,RARE,Dingbats
 """
 
 
@@ -72,25 +67,22 @@ def test_absent_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"Django 5\.2"):
         read_texts(tmp_path)
     with pytest.raises(UnavailableError, match="fonts-noto-color-emoji"):
-        Sources(tmp_path / "f", tmp_path / "n", tmp_path / "s").check()
+        Sources(tmp_path / "f", tmp_path / "n").check()
     with pytest.raises(DatasetError, match="install again"):
         read_text_sample(tmp_path / "sample.json")
     with pytest.raises(DatasetError, match="install again"):
         read_emoji_sample(tmp_path / "sample.npz")
 
 
-def test_emoji_are_read_with_kind_concept_and_sentiment(tmp_path: Path) -> None:
+def test_emoji_are_read_with_kind_version_and_concept(tmp_path: Path) -> None:
     (tmp_path / "names").write_text(LINES, encoding="utf-8")
-    (tmp_path / "ranking").write_text(RANKING, encoding="utf-8")
-    emoji, scores = read_emoji(tmp_path / "names"), read_sentiment(tmp_path / "ranking")
-    assert [(e.name, e.kind, e.concept) for e in emoji] == [
-        ("man firefighter", "person-role", "firefighter"),
-        ("man firefighter: light skin tone", "person-role", "firefighter"),
-        ("red heart", "emotion", "red heart"),
+    emoji = read_emoji(tmp_path / "names")
+    assert [(e.name, e.kind, e.version, e.concept) for e in emoji] == [
+        ("man firefighter", "person-role", 4.0, "firefighter"),
+        ("man firefighter: light skin tone", "person-role", 4.0, "firefighter"),
+        ("red heart", "emotion", 0.6, "red heart"),
     ]
-    assert scores == {"\u2764": 0.25}
-    assert sentiment_of(emoji[2], scores) == 0.25
-    assert np.isnan(sentiment_of(emoji[0], scores))
+    assert emoji[2].text == "\u2764\ufe0f"
     assert concept("woman: dark skin tone, red hair") == "woman"
 
 
@@ -99,7 +91,7 @@ def test_held_out_concepts_are_whole_and_variants_familiar() -> None:
 
     tones = ("", ": light skin tone", ": dark skin tone")
     names = [f"{who} role{i}{tone}" for i in range(60) for who in ("man", "woman") for tone in tones]
-    emoji = [Emoji(name, name, "person", concept(name)) for name in names]
+    emoji = [Emoji(name, name, "person", 4.0, concept(name)) for name in names]
     new_concept, new_variant = held_out(emoji)
     assert not (new_concept & new_variant).any()
     assert len({e.concept for e, new in zip(emoji, new_concept, strict=True) if new}) == 6

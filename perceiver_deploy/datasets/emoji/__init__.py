@@ -1,7 +1,7 @@
-"""Emoji: pictures of 32x32 pixels with their names and, for some, how people feel who use them.
+"""Emoji: pictures of 32x32 pixels with their names, kinds, and the version of Unicode Emoji that introduced them.
 
-Pictures are Noto Color Emoji's (Google, SIL Open Font Licence 1.1), names Unicode's (CLDR short names in
-emoji-test.txt 15.0, Unicode licence), scores the Emoji Sentiment Ranking's (Kralj Novak et al. 2015, CC BY-SA 4.0).
+Pictures are Noto Color Emoji's (Google, SIL Open Font Licence 1.1), all else is from emoji-test.txt 15.0 (Unicode
+licence). A version is a real number that tells when: 0.6 is 2010, 1.0 2015, 5.0 2017, 15.0 2022.
 """
 
 from __future__ import annotations

