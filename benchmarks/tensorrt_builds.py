@@ -23,13 +23,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import onnx_ir as ir  # noqa: E402
 import torch  # noqa: E402
-from engines.rtx import build, rewritten, traced  # noqa: E402
+from engines.rtx import build, released, rewritten, traced  # noqa: E402
 from small_models import SMALL  # noqa: E402
 
 from perceiver_exporters.targets import TARGETS  # noqa: E402
 from perceiver_runtime.errors import PerceiverError  # noqa: E402
 from perceiver_runtime.tensorrt.api import load_tensorrt  # noqa: E402
-from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines  # noqa: E402
 
 PAGE = ROOT / "docs" / "tensorrt.md"
 
@@ -69,19 +68,15 @@ def small_rows() -> Iterator[Row]:
 
 def released_rows(names: Iterable[str]) -> Iterator[Row]:
     """Presets of the zoo, random weights, for all GPUs of the target `rtx`."""
-    from perceiver_deploy import export
-
-    trt, target = load_tensorrt("tensorrt_rtx"), TARGETS["rtx"].engines
-    assert target is not None
+    trt = load_tensorrt("tensorrt_rtx")
     for name in names:
         for precision in ("fp32", "fp16"):
             with tempfile.TemporaryDirectory() as folder:
-                manifest = export(name, path := Path(folder, "bundle"), precision=precision, target="rtx")
-                options = EngineOptions(16 << 30, compute_capabilities=target.capabilities(precision))
-                engines = build_engines(path, "rtx", trt, options)
-            size = sum(engine.engine_bytes for engine in engines)
-            total, products = sum(e.seconds for e in engines), _products(e.products for e in engines)
-            yield Row(name, precision, len(manifest.components), len(engines), total, size / 1e6, products)
+                built = [
+                    (e.seconds, len(e.plan), e.sidecar.products) for e in released(trt, name, precision, Path(folder))
+                ]
+            seconds, sizes, products = zip(*built, strict=True)
+            yield Row(name, precision, len(built), len(built), sum(seconds), sum(sizes) / 1e6, _products(products))
 
 
 def repeat_table(times: int) -> str:

@@ -11,8 +11,10 @@ import onnx
 import onnx_ir as ir
 from small_models import SmallModel, small_model
 
+from perceiver_deploy.zoo import zoo
 from perceiver_exporters.precision import PRECISIONS, Feeds, Request
 from perceiver_exporters.reference import Reference
+from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.trace import trace
 from perceiver_runtime.tensorrt.build import BuildRequest, BuiltEngine, build_engine
@@ -51,3 +53,25 @@ def build(
     component = model.cut.component(name)
     request = BuildRequest(name, path, component.inputs, (model.cut.profile,), "0" * 64, 1 << 28, capabilities)
     return build_engine(trt, request, **options)  # type: ignore[arg-type]
+
+
+def released(trt: ModuleType, name: str, precision: str, folder: Path) -> Iterator[BuiltEngine]:
+    """The components of a released size, with random weights, for all GPUs of the target."""
+    target, entry = TARGETS["rtx"], zoo()[name]
+    assert target.engines is not None
+    cut = entry.family.cut(entry.family.build(entry.config).eval())
+    graphs = {c.name: trace(c, cut.profile, target.opset) for c in cut.components}
+    rewrite = PRECISIONS[precision].rewrite
+    graphs = {n: rewrite(graph, Request(n, target.quantization, lambda: iter(()))) for n, graph in graphs.items()}
+    paths = save_graphs(graphs, folder)
+    for component in cut.components:
+        request = BuildRequest(
+            component=component.name,
+            onnx=folder / paths[component.name],
+            inputs=component.inputs,
+            profiles=(cut.profile,),
+            graph_sha256="0" * 64,
+            workspace=16 << 30,
+            compute_capabilities=target.engines.capabilities(precision),
+        )
+        yield build_engine(trt, request)

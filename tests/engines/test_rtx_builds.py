@@ -9,20 +9,15 @@ from types import ModuleType
 
 import onnx_ir as ir
 import pytest
-from engines.rtx import build, rewritten
+from engines.rtx import build, released, rewritten
 from small_models import SMALL
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.zoo import zoo
 from perceiver_exporters.graph import has_constant_weight, products
-from perceiver_exporters.precision import PRECISIONS, Request
-from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
 from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.build import BuildRequest, build_engine
 from perceiver_runtime.tensorrt.progress import BuildProgress
 
 RTX = TARGETS["rtx"].engines
@@ -110,22 +105,5 @@ def test_unknown_architectures_are_refused(trt: ModuleType, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_sizes_build(trt: ModuleType, name: str, precision: str, tmp_path: Path) -> None:
     """Random weights; INT8 is left to the small models, because calibrating these takes hours."""
-    assert RTX is not None
-    entry = zoo()[name]
-    cut = entry.family.cut(entry.family.build(entry.config).eval())
-    rewrite = PRECISIONS[precision].rewrite
-    graphs = {c.name: trace(c, cut.profile, TARGETS["rtx"].opset) for c in cut.components}
-    graphs = {n: rewrite(graph, Request(n, "tensorrt", lambda: iter(()))) for n, graph in graphs.items()}
-    paths = save_graphs(graphs, tmp_path)
-    for component in cut.components:
-        request = BuildRequest(
-            component=component.name,
-            onnx=tmp_path / paths[component.name],
-            inputs=component.inputs,
-            profiles=(cut.profile,),
-            graph_sha256="0" * 64,
-            workspace=16 << 30,
-            compute_capabilities=RTX.capabilities(precision),
-        )
-        built = build_engine(trt, request)
+    for built in released(trt, name, precision, tmp_path):
         assert set(built.sidecar.products) <= {precision}
