@@ -8,7 +8,9 @@ from pathlib import Path
 
 from perceiver_deploy.benchmarking import BenchmarkReport, benchmark
 from perceiver_deploy.evaluation import EvaluationReport, evaluate_bundle
-from perceiver_deploy.exporting import export
+from perceiver_deploy.source import blueprint, resolve
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import SharedTraces, export_bundle
 from perceiver_runtime import open_session, verify
 from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.latency import Distribution, LatencyReport, measure
@@ -70,7 +72,8 @@ class _Measured:
 
 def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
     """Write one bundle per precision under `out` and measure each."""
-    measured = {precision: _measure(out, precision, progress) for precision in PRECISIONS}
+    made, traces = blueprint(resolve(SOURCE)), SharedTraces()
+    measured = {precision: _measure(out, precision, made, traces, progress) for precision in PRECISIONS}
     first = measured[PRECISIONS[0]]
     return DemoReport(
         rows=tuple(row for m in measured.values() for row in _rows(m)),
@@ -83,10 +86,12 @@ def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
     )
 
 
-def _measure(out: Path, precision: str, progress: Callable[[str], None]) -> _Measured:
+def _measure(
+    out: Path, precision: str, made: Blueprint, traces: SharedTraces, progress: Callable[[str], None]
+) -> _Measured:
     bundle = out / f"{SOURCE}-{precision}"
     progress(f"[{precision}] export")
-    manifest = export(SOURCE, bundle, precision=precision, overwrite=True)
+    manifest = export_bundle(made, bundle, precision, overwrite=True, tracer=traces)
     progress(f"[{precision}] verify, evaluate, time")
     parity = verify(bundle)
     with open_session(bundle, threads=THREADS) as session:

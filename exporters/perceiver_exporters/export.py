@@ -24,8 +24,10 @@ from perceiver_runtime.bundle import file_entry, write_manifest
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 from perceiver_runtime.staging import check_destination, staged
+from perceiver_runtime.tensors import Profile
 
 Progress = Callable[[str], None]
+Tracer = Callable[[Component, Profile, int], ir.Model]
 
 TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
@@ -38,8 +40,11 @@ def export_bundle(
     *,
     overwrite: bool = False,
     progress: Progress = lambda _: None,
+    tracer: Tracer = trace,
 ) -> Manifest:
     """Write the bundle of a model at one precision for one target, whole or not at all, and return its manifest.
+
+    Exports of one blueprint at several precisions may share a `SharedTraces` as their `tracer`.
 
     Two exports of the same blueprint give the same bytes. Raises UsageError (unknown or unsuited precision or target,
     existing destination, int8 without calibration data), CheckError (a component can't be traced, or its graph is
@@ -52,7 +57,7 @@ def export_bundle(
             "export fp32 or fp16, or give the model a data set"
         )
     check_destination(destination, overwrite=overwrite)
-    graphs, entries = _graphs(blueprint, chosen, place, progress)
+    graphs, entries = _graphs(blueprint, chosen, place, progress, tracer)
     progress("reference: golden samples in FP64, noise and tolerances")
     golden = make_samples(blueprint.cut, blueprint.golden)
     scope = chosen.emulate(blueprint.cut, blueprint.calibration, place.quantization)
@@ -77,6 +82,20 @@ def export_bundle(
         return seal(manifest, directory)
 
 
+class SharedTraces:
+    """A tracer that traces each component of one blueprint once per opset, and hands out copies to be rewritten."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, int], ir.Model] = {}
+
+    def __call__(self, component: Component, profile: Profile, opset: int) -> ir.Model:
+        """What `trace` returns."""
+        key = component.name, opset
+        if key not in self._models:
+            self._models[key] = trace(component, profile, opset)
+        return self._models[key].clone()
+
+
 def seal(manifest: Manifest, directory: Path) -> Manifest:
     """Write the card and then, last of all, the manifest with every file's hash."""
     write_card(manifest, directory)
@@ -94,12 +113,12 @@ def tool_versions() -> dict[str, str]:
 
 
 def _graphs(
-    blueprint: Blueprint, precision: Precision, target: Target, progress: Progress
+    blueprint: Blueprint, precision: Precision, target: Target, progress: Progress, tracer: Tracer
 ) -> tuple[dict[str, ir.Model], tuple[ComponentEntry, ...]]:
     graphs, entries = {}, []
     for component in blueprint.cut.components:
         progress(f"{component.name}: trace")
-        model = trace(component, blueprint.cut.profile, target.opset)
+        model = tracer(component, blueprint.cut.profile, target.opset)
         entries.append(_entry(component, model, blueprint.cut, precision))
         progress(f"{component.name}: {precision.name}")
         stream = functools.partial(_calibration, blueprint, component.name)
