@@ -71,7 +71,7 @@ def released(trt: ModuleType, name: str, precision: str, folder: Path) -> Iterat
             inputs=component.inputs,
             profiles=(cut.profile,),
             graph_sha256="0" * 64,
-            workspace=16 << 30,
+            workspace=64 << 30,
             compute_capabilities=target.engines.capabilities(precision),
         )
         yield build_engine(trt, request)
