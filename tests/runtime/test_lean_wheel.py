@@ -64,7 +64,8 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     modules = {str(p.relative_to(RUNTIME)) for p in (RUNTIME / "perceiver_runtime").rglob("*.py")}
-    assert modules <= names
+    left_out = {name for name in modules if name.startswith("perceiver_runtime/telemetry/")}
+    assert modules - left_out == {name for name in names if name.endswith(".py")}
     assert "perceiver_runtime/py.typed" in names
 
 
