@@ -19,7 +19,7 @@ from perceiver_deploy.train.loop import TrainingConfig
 NAME, KIND, MATCH, VERSION = "name", "kind", "match", "version"
 MODEL = HybridConfig(
     interaction_dim=64,
-    query_dim=96,
+    query_dim=64,
     perceiver=PerceiverConfig(
         latents=8,
         latent_dim=96,
@@ -42,7 +42,7 @@ MODEL = HybridConfig(
     regressors=(RegressorConfig(VERSION, scale=4.0, offset=5.0),),
     generators=(
         GeneratorConfig(
-            NAME, vocabulary=VOCABULARY, length=LENGTH + 1, embedding=24, hidden=144, start=START, stop=STOP
+            NAME, vocabulary=VOCABULARY, length=LENGTH + 1, embedding=24, hidden=128, start=START, stop=STOP
         ),
     ),
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from perceiver_deploy.datasets.emoji import PADDING, decode
 from perceiver_deploy.datasets.emoji.sample import Splits, Table
+from perceiver_deploy.datasets.emoji.source import concept
 from perceiver_deploy.models.hybrid import Hybrid
 from perceiver_deploy.models.hybrid.decoder import greedy
 from perceiver_deploy.train.emoji_model import KIND, MATCH, NAME, VERSION
@@ -20,9 +21,13 @@ from perceiver_deploy.train.emoji_tensors import tensors
 
 @dataclass(frozen=True)
 class NameScore:
-    """Names spelt from pictures: share that is exact; bits per byte, and the same with another emoji's picture."""
+    """Names spelt from pictures: share that is exact, share that is right but for skin tone, hair and gender.
+
+    Then bits per byte, and the same with another emoji's picture.
+    """
 
     exact: float
+    concept: float
     bits_per_byte: float
     bits_per_byte_of_other_picture: float
 
@@ -88,7 +93,8 @@ def score_names(model: Hybrid, table: Table) -> NameScore:
         return loss.item() / math.log(2)
 
     exact = float(np.mean([a == b for a, b in zip(spelt, table.names, strict=True)]))
-    return NameScore(exact, bits(latents), bits(latents[torch.from_numpy(_others(len(latents)))]))
+    right = float(np.mean([concept(a) == concept(b) for a, b in zip(spelt, table.names, strict=True)]))
+    return NameScore(exact, right, bits(latents), bits(latents[torch.from_numpy(_others(len(latents)))]))
 
 
 def score_matching(model: Hybrid, table: Table) -> float:

@@ -17,7 +17,9 @@ from perceiver_deploy.datasets.languages.sample import read_sample as read_text_
 from perceiver_deploy.datasets.languages.source import LabelledText, clean, group_messages, read_texts, split
 from perceiver_deploy.metrics import evaluate_classification
 from perceiver_deploy.source import resolve
+from perceiver_deploy.train.emoji_score import score
 from perceiver_deploy.train.languages import FEWEST, crop
+from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime.errors import DatasetError, UnavailableError
 
 LINES = """\
@@ -124,3 +126,20 @@ def test_shipped_language_identifier_is_as_good_as_it_says() -> None:
         logits = model.module(ids=ids)["logits"].numpy()
     assert model.pretrained
     assert evaluate_classification(logits, data.targets[::4], data.labels).accuracy >= 0.85
+
+
+def test_shipped_emoji_model_is_above_its_baselines() -> None:
+    model, splits = resolve("emoji-namer").module, read_emoji_sample()
+    scores = score(model, splits)  # type: ignore[arg-type]
+    assert scores.kinds["variants"] > 0.95 > 2 * scores.kinds_of_majority["variants"]
+    assert scores.kinds["concepts"] > 1.5 * scores.kinds_of_majority["concepts"]
+    assert scores.matching["variants"] > 0.85
+    assert scores.matching["concepts"] > 0.6
+    assert scores.names["variants"].concept > 0.8
+    assert scores.names["variants"].bits_per_byte < 0.3 < scores.names["variants"].bits_per_byte_of_other_picture
+    assert scores.versions["variants"].mae < 0.5 * scores.versions["variants"].mae_of_median
+
+
+def test_checkpoints_are_under_two_megabytes() -> None:
+    for name in ("emoji-namer", "language-identifier"):
+        assert (ZOO_DIRECTORY / name / "model.safetensors").stat().st_size < 2_000_000
