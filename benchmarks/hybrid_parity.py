@@ -72,7 +72,7 @@ def main() -> None:
 def _page(bundles: dict[tuple[str, str], Path]) -> Iterator[str]:
     yield "# The hybrid family\n"
     yield "Made by `python benchmarks/hybrid_parity.py` on ONNX Runtime, CPU. Golden samples are held-out data.\n"
-    yield "All components build with TensorRT-RTX at each precision: see the build table in [tensorrt.md](tensorrt.md).\n"
+    yield "All components build with TensorRT-RTX at each precision: see the table in [tensorrt.md](tensorrt.md).\n"
     yield "## Parts: the worst relative L2 error of their components on reference inputs (tolerance)\n"
     yield f"| Row | Part | Module (`models/hybrid/`) | Components | {' | '.join(PRECISIONS)} | Test |"
     yield f"|---|---|---|---|{'---|' * len(PRECISIONS)}---|"
