@@ -17,7 +17,7 @@ from torch import nn
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.classic import ClassicConfig, ClassicLanguageModelConfig
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
-from perceiver_deploy.models.image import PatchClassifierConfig
+from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
 from perceiver_runtime.tensors import Array

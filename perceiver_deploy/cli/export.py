@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+
+if TYPE_CHECKING:
+    from perceiver_deploy.exporting import ExportPlan
 
 
 class Bytes(click.ParamType[int]):
@@ -64,32 +67,26 @@ def command(
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
         return 0
-    from perceiver_deploy.cli.verify import show
-    from perceiver_exporters.targets import TARGETS
+    from perceiver_deploy.cli.verify import backend_for, show
     from perceiver_runtime import verify
 
-    # Integers meant for a GPU are verified as a GPU computes them, not as this processor's kernels would.
-    backend = "auto" if TARGETS[target].engines is None else "onnxruntime-exact"
     report("verify against the golden samples")
-    return show(out, verify(out, backend), as_json)
+    return show(out, verify(out, backend_for(target)), as_json)
 
 
-def _show_plan(planned: object, as_json: bool) -> int:
-    from perceiver_deploy.exporting import ExportPlan
-
+def _show_plan(planned: ExportPlan, as_json: bool) -> int:
     if as_json:
         print_json(planned)
         return 0
-    if isinstance(planned, ExportPlan):
-        weights = "shipped or given weights" if planned.pretrained else "RANDOM weights"
-        print_table(
-            f"{planned.source} ({planned.family}, {weights}) -> {planned.destination}: "
-            f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches; "
-            f"memory: {planned.memory}",
-            ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
-            [
-                (c.name, str(c.repeat), f"{c.parameters:,}", "\n".join(c.inputs), "\n".join(c.outputs))
-                for c in planned.components
-            ],
-        )
+    weights = "shipped or given weights" if planned.pretrained else "RANDOM weights"
+    print_table(
+        f"{planned.source} ({planned.family}, {weights}) -> {planned.destination}: "
+        f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches; "
+        f"memory: {planned.memory}",
+        ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
+        [
+            (c.name, str(c.repeat), f"{c.parameters:,}", "\n".join(c.inputs), "\n".join(c.outputs))
+            for c in planned.components
+        ],
+    )
     return 0

@@ -17,13 +17,21 @@ COLUMNS = ("component:<", "tensor:<", "fed by:<", "max abs", "rel L2", "cosine",
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--backend", default="auto", show_default=True, help="Backend to run the bundle on.")
+@click.option("--backend", help="Backend to run the bundle on (default: the one that computes as its target does).")
 @json_option
-def command(bundle: Path, backend: str, as_json: bool) -> int:
+def command(bundle: Path, backend: str | None, as_json: bool) -> int:
     """Compare BUNDLE with its golden samples: each component on reference inputs, then the whole pipeline."""
-    from perceiver_runtime import verify
+    from perceiver_runtime import load_bundle, verify
 
-    return show(bundle, verify(bundle, backend=backend), as_json)
+    return show(bundle, verify(bundle, backend or backend_for(load_bundle(bundle).manifest.target)), as_json)
+
+
+def backend_for(target: str) -> str:
+    """Integers meant for a GPU are verified as a GPU computes them, not as this processor's kernels would."""
+    from perceiver_exporters.targets import TARGETS
+
+    known = TARGETS.get(target)
+    return "onnxruntime-exact" if known is not None and known.engines is not None else "auto"
 
 
 def show(bundle: Path, report: VerifyReport, as_json: bool) -> int:

@@ -6,13 +6,11 @@ from perceiver_deploy.families.classic import CLASSIC_LANGUAGE_MODEL, CLASSIC_PE
 from perceiver_deploy.families.family import Family
 from perceiver_deploy.families.flow import OPTICAL_FLOW
 from perceiver_deploy.families.hybrid import HYBRID
-from perceiver_deploy.families.image import PATCH_CLASSIFIER
 from perceiver_deploy.families.image_classifier import IMAGE_CLASSIFIERS
 from perceiver_deploy.families.multimodal import MULTIMODAL_AUTOENCODER
 from perceiver_deploy.families.text import MASKED_LANGUAGE_MODEL, SEQUENCE_CLASSIFIER
 
 ALL = (
-    PATCH_CLASSIFIER,
     HYBRID,
     MASKED_LANGUAGE_MODEL,
     SEQUENCE_CLASSIFIER,

@@ -1,4 +1,4 @@
-"""The released image classifiers, which differ by their input adapter: `pixel_values` to `logits`, one fixed size."""
+"""Image classifiers, which differ by their input adapter: `pixel_values` to `logits`, one fixed size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from perceiver_deploy.families.family import Family
 from perceiver_deploy.families.parts import BATCH, Answer, Encoder, join, latents_spec, part, processor
 from perceiver_deploy.models.image_classifier import ImageClassifier, ImageClassifierConfig
+from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig, LearnedClassifierConfig
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
@@ -36,21 +37,33 @@ def sample(config: ImageClassifierConfig, batch: int, random: np.random.Generato
     return {"pixel_values": random.standard_normal(shape, dtype=np.float32)}
 
 
-def _family(kind: str, config: type[Any], summary: str) -> Family:
-    preset = f"vision-perceiver-{kind}"
+def _family(name: str, config: type[Any], summary: str, *presets: str) -> Family:
     return Family(
-        name=f"image-classifier-{kind}",
+        name=name,
         summary=f"a class for an image, from {summary}",
         config=config,
         build=ImageClassifier,
         cut=cut,
         sample=sample,
-        presets={preset: RELEASED[preset]},
+        presets={preset: RELEASED[preset] for preset in presets},
     )
 
 
 IMAGE_CLASSIFIERS = (
-    _family("learned", LearnedClassifierConfig, "projected pixels and learned positions"),
-    _family("fourier", FourierClassifierConfig, "raw pixels and Fourier positions"),
-    _family("conv", ConvClassifierConfig, "convolved pixels and Fourier positions"),
+    _family("patch-classifier", PatchClassifierConfig, "convolved patches and Fourier positions"),
+    _family(
+        "image-classifier-learned",
+        LearnedClassifierConfig,
+        "projected pixels and learned positions",
+        "vision-perceiver-learned",
+    ),
+    _family(
+        "image-classifier-fourier",
+        FourierClassifierConfig,
+        "raw pixels and Fourier positions",
+        "vision-perceiver-fourier",
+    ),
+    _family(
+        "image-classifier-conv", ConvClassifierConfig, "convolved pixels and Fourier positions", "vision-perceiver-conv"
+    ),
 )

@@ -1,4 +1,7 @@
-"""The three released image classifiers: one model over three input adapters (Jaegle et al. 2021, section 4.5)."""
+"""Image classifiers: one model over the input adapters of the released three and the shipped one.
+
+Jaegle et al. 2021, section 4.5.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_deploy.models.attention import initialise
+from perceiver_deploy.models.patches import PatchClassifierConfig, PatchTokens
 from perceiver_deploy.models.perceiver import Perceiver
 from perceiver_deploy.models.pixels import (
     ConvClassifierConfig,
@@ -18,12 +22,13 @@ from perceiver_deploy.models.pixels import (
     LearnedPixels,
 )
 
-ImageClassifierConfig = LearnedClassifierConfig | FourierClassifierConfig | ConvClassifierConfig
+ImageClassifierConfig = LearnedClassifierConfig | FourierClassifierConfig | ConvClassifierConfig | PatchClassifierConfig
 
 ADAPTERS: dict[type[Any], type[Any]] = {
     LearnedClassifierConfig: LearnedPixels,
     FourierClassifierConfig: FourierPixels,
     ConvClassifierConfig: ConvPixels,
+    PatchClassifierConfig: PatchTokens,
 }
 
 

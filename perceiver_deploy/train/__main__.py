@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.fashion_mnist.source import DEBIAN_DIRECTORY
 from perceiver_deploy.train.fashion import train_fashion
 from perceiver_deploy.train.recipe import TRAINING
-from perceiver_runtime.errors import PerceiverError
 
 
-@click.command()
+@click.command(cls=RefusingCommand)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the checkpoint.")
 @click.option(
     "--data",
@@ -30,11 +29,7 @@ from perceiver_runtime.errors import PerceiverError
 def main(out: Path, data: Path, seed: int, epochs: int, steps: int | None, threads: int) -> None:
     """Train the shipped image classifier on Fashion-MNIST and write its checkpoint to --out."""
     config = replace(TRAINING, seed=seed, epochs=epochs, steps=steps, threads=threads)
-    try:
-        outcome = train_fashion(data, out, config, lambda line: click.echo(line, err=True))
-    except PerceiverError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    outcome = train_fashion(data, out, config, lambda line: click.echo(line, err=True))
     click.echo(
         f"{outcome.parameters:,} parameters, {outcome.seconds:.0f} s: accuracy {outcome.test_accuracy:.4f} on 10,000 "
         f"test images, {outcome.sample_accuracy:.4f} on the 2,000 shipped"

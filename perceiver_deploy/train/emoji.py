@@ -7,7 +7,6 @@ and name belong together. Then, on the frozen trunk, the head that tells the ver
 from __future__ import annotations
 
 import platform
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
+from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.emoji import PADDING
 from perceiver_deploy.datasets.emoji.sample import Splits, read_splits
 from perceiver_deploy.datasets.emoji.source import Sources
@@ -28,7 +28,6 @@ from perceiver_deploy.train.emoji_score import Scores, score
 from perceiver_deploy.train.emoji_tensors import Tensors, tensors
 from perceiver_deploy.train.initial import draw_linear
 from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
-from perceiver_runtime.errors import PerceiverError
 from perceiver_runtime.schema import encode as to_json
 
 
@@ -101,7 +100,7 @@ def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits:
     return CheckpointRecord("hybrid", MODEL, "emoji", provenance)
 
 
-@click.command()
+@click.command(cls=RefusingCommand)
 @click.option("--font", type=click.Path(path_type=Path), required=True, help="NotoColorEmoji.ttf")
 @click.option("--names", type=click.Path(path_type=Path), required=True, help="Unicode's emoji-test.txt")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the checkpoint.")
@@ -110,11 +109,7 @@ def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits:
 def main(font: Path, names: Path, out: Path, seed: int, steps: int | None) -> None:
     """Train the emoji model and write its checkpoint to OUT."""
     trunk, head = (replace(config, seed=seed, steps=steps) for config in (TRUNK_TRAINING, HEAD_TRAINING))
-    try:
-        scores = train_emoji(read_splits(Sources(font, names)), trunk, head, out)
-    except PerceiverError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    scores = train_emoji(read_splits(Sources(font, names)), trunk, head, out)
     click.echo(str(scores))
 
 

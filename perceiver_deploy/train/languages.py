@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
+from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.languages import LANGUAGES, LENGTH, VOCABULARY, encode
 from perceiver_deploy.datasets.languages.dataset import NAME
 from perceiver_deploy.datasets.languages.sample import Texts, read_splits
@@ -22,7 +22,6 @@ from perceiver_deploy.metrics import evaluate_classification
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.hybrid import ClassifierConfig, FeatureConfig, Hybrid, HybridConfig, TextConfig
 from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
-from perceiver_runtime.errors import PerceiverError
 from perceiver_runtime.schema import encode as to_json
 
 HEAD = "logits"
@@ -108,19 +107,15 @@ def _record(config: TrainingConfig, accuracy: float, training: int, held_out: in
     return CheckpointRecord("hybrid", MODEL, NAME, provenance)
 
 
-@click.command()
+@click.command(cls=RefusingCommand)
 @click.option("--django", type=click.Path(path_type=Path), required=True, help="The django folder of its wheel.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the checkpoint.")
 @click.option("--seed", type=int, default=TRAINING.seed, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="Train this many steps only, the schedule included.")
 def main(django: Path, out: Path, seed: int, steps: int | None) -> None:
     """Train the language identifier on the catalogues under DJANGO and write its checkpoint to OUT."""
-    try:
-        splits = read_splits(django)
-        accuracy = train_languages(splits.training, replace(TRAINING, seed=seed, steps=steps), out, splits.held_out)
-    except PerceiverError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    splits = read_splits(django)
+    accuracy = train_languages(splits.training, replace(TRAINING, seed=seed, steps=steps), out, splits.held_out)
     click.echo(f"accuracy {accuracy:.4f} on {len(splits.held_out.texts)} held-out texts")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,13 +13,13 @@ from torch import nn
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
-from perceiver_deploy.models.image import PatchClassifier, PatchClassifierConfig
+from perceiver_deploy.models.image_classifier import ImageClassifier
+from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_exporters import export
-from perceiver_exporters.component import Blueprint, Component
+from perceiver_exporters.component import Blueprint
 from perceiver_exporters.trace import trace
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime.manifest import Manifest, Source
-from perceiver_runtime.tensors import Profile
 
 FAMILY = FAMILIES["patch-classifier"]
 CROSS = CrossAttentionConfig(heads=1, qk_dim=64, v_dim=64)
@@ -48,13 +49,13 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def build_model(seed: int = 0) -> PatchClassifier:
+def build_model(seed: int = 0) -> ImageClassifier:
     model = randomise(FAMILY.build(CONFIG), seed)
-    assert isinstance(model, PatchClassifier)
+    assert isinstance(model, ImageClassifier)
     return model
 
 
-def build_blueprint(model: PatchClassifier) -> Blueprint:
+def build_blueprint(model: ImageClassifier) -> Blueprint:
     random = np.random.default_rng(0)
     return Blueprint(
         source=Source("toy", FAMILY.name, weights_sha256(model), dataclasses.asdict(CONFIG), pretrained=False),
@@ -74,12 +75,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def model() -> PatchClassifier:
+def model() -> ImageClassifier:
     return build_model()
 
 
 @pytest.fixture(scope="session")
-def blueprint(model: PatchClassifier) -> Blueprint:
+def blueprint(model: ImageClassifier) -> Blueprint:
     return build_blueprint(model)
 
 
@@ -95,21 +96,18 @@ def graphs(traced: dict[str, ir.Model]) -> dict[str, ir.Model]:
 
 
 @pytest.fixture
-def traced_once(traced: dict[str, ir.Model], monkeypatch: pytest.MonkeyPatch) -> None:
+def tracer(traced: dict[str, ir.Model]) -> export.Tracer:
     """Exports take the session's traces: tracing is deterministic (test_export shows it) and slow."""
-
-    def cached(component: Component, profile: Profile, opset: int) -> ir.Model:
-        return traced[component.name].clone()
-
-    monkeypatch.setattr(export, "trace", cached)
+    return lambda component, _profile, _opset: traced[component.name].clone()
 
 
 @pytest.fixture
-def bundle(blueprint: Blueprint, traced_once: None, tmp_path: Path) -> Bundle:
+def bundle(blueprint: Blueprint, tracer: export.Tracer, tmp_path: Path) -> Bundle:
     """Export the toy model at a precision, from the session's traces."""
 
     def make(precision: str, **options: object) -> tuple[Path, Manifest]:
         path = tmp_path / precision
-        return path, export.export_bundle(blueprint, path, precision, **options)  # type: ignore[arg-type]
+        given: dict[str, Any] = {"tracer": tracer, **options}
+        return path, export.export_bundle(blueprint, path, precision, **given)
 
     return make

@@ -145,14 +145,23 @@ def test_a_repeated_step_carries_its_state(blueprint: Blueprint) -> None:
     assert not np.array_equal(seen[0].inputs["latents"], seen[1].inputs["latents"])
 
 
-def test_double_precision_copies_modules_that_share_tensors_once(blueprint: Blueprint) -> None:
+def test_double_precision_is_double_throughout(blueprint: Blueprint) -> None:
     exact = Reference(blueprint.cut, torch.float64)
     single = Reference(blueprint.cut)
     a, b = exact.run(blueprint.golden[0]), single.run(blueprint.golden[0])
     assert a.values["logits"].dtype == np.float64
     assert b.values["logits"].dtype == np.float32
     assert 0 < relative_l2(a.values["logits"], b.values["logits"]) < 1e-6
-    assert exact._modules["encoder"].model is exact._modules["decoder"].model
+
+
+def test_double_precision_copies_a_shared_module_once() -> None:
+    shared = nn.Linear(3, 3)
+    x, y = (TensorSpec(name, "float32", ("batch", 3)) for name in "xy")
+    components = tuple(Component(name, nn.Sequential(shared), (x,), (y,)) for name in "ab")
+    exact = Reference(Cut(components, Pipeline((x,), (y,), ()), Profile("default", {})), torch.float64)
+    assert exact._modules["a"][0] is exact._modules["b"][0]
+    assert exact._modules["a"][0].weight.dtype == torch.float64
+    assert shared.weight.dtype == torch.float32
 
 
 def test_inputs_left_out_take_their_default_and_others_are_demanded() -> None:

@@ -33,19 +33,19 @@ def is_valid(destination: Path) -> bool:
     return True
 
 
-def export_forever(blueprint: Blueprint, destination: Path, started: int) -> None:
+def export_forever(blueprint: Blueprint, tracer: export.Tracer, destination: Path, started: int) -> None:
     """In a child process: export again and again, telling the parent when the first one begins."""
     os.write(started, b"x")
     while True:
-        export.export_bundle(blueprint, destination, overwrite=True)
+        export.export_bundle(blueprint, destination, overwrite=True, tracer=tracer)
 
 
-def kill_one(blueprint: Blueprint, destination: Path, delay: float) -> None:
+def kill_one(blueprint: Blueprint, tracer: export.Tracer, destination: Path, delay: float) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            export_forever(blueprint, destination, writer)
+            export_forever(blueprint, tracer, destination, writer)
         finally:
             os._exit(1)
     os.read(reader, 1)
@@ -58,30 +58,30 @@ def kill_one(blueprint: Blueprint, destination: Path, delay: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_killed_export_leaves_no_half_bundle(blueprint: Blueprint, traced_once: None, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_half_bundle(blueprint: Blueprint, tracer: export.Tracer, tmp_path: Path) -> None:
     """Killed while the first export runs the destination is absent or whole; later it is whole.
 
     Exports take cached traces, so that kills fall into measuring and writing; some must hit, or this shows nothing.
     """
     moments = random.Random(0)
     begin = time.perf_counter()
-    export.export_bundle(blueprint, tmp_path / "timed")
+    export.export_bundle(blueprint, tmp_path / "timed", tracer=tracer)
     duration = time.perf_counter() - begin
     interrupted = 0
     for i in range(KILLS):
         destination = tmp_path / str(i) / "bundle"
         destination.parent.mkdir()
-        kill_one(blueprint, destination, moments.uniform(0.0, 2.5 * duration))
+        kill_one(blueprint, tracer, destination, moments.uniform(0.0, 2.5 * duration))
         assert is_valid(destination) == destination.exists()
         interrupted += bool(leftovers(destination))
-        export.export_bundle(blueprint, destination, overwrite=True)
+        export.export_bundle(blueprint, destination, overwrite=True, tracer=tracer)
         assert is_valid(destination)
         assert leftovers(destination) == []
     assert interrupted > 0
 
 
 def test_the_destination_appears_only_after_the_manifest_is_written(
-    tmp_path: Path, blueprint: Blueprint, traced_once: None
+    tmp_path: Path, blueprint: Blueprint, tracer: export.Tracer
 ) -> None:
     """At exact points: after the card and after the manifest, the last file, the destination still does not exist."""
     seen: list[bool] = []
@@ -95,7 +95,7 @@ def test_the_destination_appears_only_after_the_manifest_is_written(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_text", spy)
-        export.export_bundle(blueprint, destination)
+        export.export_bundle(blueprint, destination, tracer=tracer)
     assert seen == [False, False]  # the card, then the manifest
     assert is_valid(destination)
 
@@ -149,7 +149,7 @@ def test_what_is_no_bundle_is_never_overwritten(tmp_path: Path, content: str) ->
 
 
 def test_a_full_disk_leaves_nothing(
-    blueprint: Blueprint, traced_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blueprint: Blueprint, tracer: export.Tracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_bytes
 
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        export.export_bundle(blueprint, tmp_path / "bundle")
+        export.export_bundle(blueprint, tmp_path / "bundle", tracer=tracer)
     assert list(tmp_path.iterdir()) == []
 
 

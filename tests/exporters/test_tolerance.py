@@ -15,7 +15,6 @@ from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.tolerance import measure, relative_l2
-from perceiver_exporters.trace import trace
 from perceiver_runtime import verify
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline, Step
@@ -42,12 +41,11 @@ def single_layer(seed: int) -> Blueprint:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_healthy_bundle_passes(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_healthy_bundle_passes(seed: int, tmp_path: Path) -> None:
     blueprint = single_layer(seed)
-    graph = trace(blueprint.cut.components[0], blueprint.cut.profile)
-    monkeypatch.setattr(export, "trace", lambda *_: graph.clone())
+    traces = export.SharedTraces()
     for precision in PRECISIONS:
-        export.export_bundle(blueprint, tmp_path / precision, precision)
+        export.export_bundle(blueprint, tmp_path / precision, precision, tracer=traces)
         for report in verify(tmp_path / precision).reports:
             assert report.passed, (precision, report)
 
@@ -67,13 +65,11 @@ def test_swapped_weights_fail_on_the_component_that_has_them(
     precision: str,
     bundle: Bundle,
     traced: dict[str, ir.Model],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     healthy, _ = bundle(precision)
     assert verify(healthy).passed
     broken = {**traced, "processor_block": swap_query_and_key(traced["processor_block"].clone())}
-    monkeypatch.setattr(export, "trace", lambda component, *_: broken[component.name].clone())
-    path, _ = bundle(precision, overwrite=True)
+    path, _ = bundle(precision, overwrite=True, tracer=lambda component, *_: broken[component.name].clone())
     failed = {r.component for r in verify(path).reports if not r.passed}
     assert failed == {"processor_block", "pipeline"}
 

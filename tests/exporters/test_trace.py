@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.models.image import PatchClassifier
+from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_exporters import count
 from perceiver_exporters.component import Blueprint, Component
 from perceiver_exporters.graph import has_constant_weight, products
@@ -39,7 +39,7 @@ def test_every_component_equals_pytorch_at_any_batch(
         assert relative_l2(expected, got) < 2e-6, name
 
 
-def test_reference_equals_the_whole_model(blueprint: Blueprint, model: PatchClassifier) -> None:
+def test_reference_equals_the_whole_model(blueprint: Blueprint, model: ImageClassifier) -> None:
     feeds = FAMILY.sample(CONFIG, 3, np.random.default_rng(7))
     whole = model(torch.from_numpy(feeds["pixel_values"])).numpy()
     assert np.array_equal(Reference(blueprint.cut).run(feeds).values["logits"], whole)
@@ -71,7 +71,7 @@ def test_attention_keeps_its_sizes_known(traced: dict[str, ir.Model]) -> None:
             assert all(d != "None" for v in node.outputs for d in map(str, v.shape or ["None"])), node.name
 
 
-def test_parameters_and_flops(blueprint: Blueprint, model: PatchClassifier, traced: dict[str, ir.Model]) -> None:
+def test_parameters_and_flops(blueprint: Blueprint, model: ImageClassifier, traced: dict[str, ir.Model]) -> None:
     assert sum(count.parameters(g) for g in traced.values()) == sum(p.numel() for p in model.parameters())
     block = blueprint.cut.component("processor_block")
     latents, dim, layers = 16, 64, 2

@@ -11,7 +11,8 @@ import torch
 
 from perceiver_deploy.datasets.fashion_mnist import normalise
 from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
-from perceiver_deploy.models.image import PatchClassifier, PatchClassifierConfig
+from perceiver_deploy.models.image_classifier import ImageClassifier
+from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_deploy.train.recipe import MODEL
 
 
@@ -38,10 +39,10 @@ def small_config() -> PatchClassifierConfig:
 
 
 @pytest.fixture
-def randomised(small_config: PatchClassifierConfig) -> PatchClassifier:
+def randomised(small_config: PatchClassifierConfig) -> ImageClassifier:
     """A model whose every tensor is random, biases and LayerNorm weights too."""
     torch.manual_seed(7)
-    module = PatchClassifier(small_config).eval()
+    module = ImageClassifier(small_config).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -14,7 +14,7 @@ from perceiver_deploy.checkpoints.native import load_checkpoint, read_config, sa
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.evaluation import evaluate, evaluate_bundle
 from perceiver_deploy.exporting import export
-from perceiver_deploy.families.image import cut
+from perceiver_deploy.families.image_classifier import cut
 from perceiver_deploy.source import resolve
 from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime import open_session

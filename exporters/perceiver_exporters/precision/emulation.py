@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,11 @@ _HALF = {*_OPERANDS, _aten.bmm.default, _aten.baddbmm.default, _aten.gelu.defaul
 
 
 def single(_: Cut, __: tuple[Feeds, ...], ___: str) -> Scope:
-    """FP32 is what the reference computes in."""
-    return lambda _: nullcontext()
+    """FP32 is what the reference computes in; attention as two products and a softmax, as in the graph.
+
+    PyTorch's fused attention sums keys in blocks: over 50,176 of them it loses a seventh of what the products lose.
+    """
+    return lambda _: sdpa_kernel(SDPBackend.MATH)
 
 
 def half(_: Cut, __: tuple[Feeds, ...], ___: str) -> Scope:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.languages.sample import SAMPLE, read_splits, write_sample
-from perceiver_runtime.errors import PerceiverError
 
 
-@click.command()
+@click.command(cls=RefusingCommand)
 @click.option("--django", type=click.Path(path_type=Path), required=True, help="The django folder of its wheel.")
 @click.option("--out", type=click.Path(path_type=Path), default=SAMPLE, show_default=True)
 def main(django: Path, out: Path) -> None:
     """Draw the sample from the message catalogues under DJANGO and write it to OUT."""
-    try:
-        write_sample(read_splits(django), out)
-    except PerceiverError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    write_sample(read_splits(django), out)
     click.echo(f"{out}: {out.stat().st_size:,} bytes", err=True)
 
 
