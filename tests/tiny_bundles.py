@@ -223,14 +223,14 @@ def write(directory: Path, model: Model, given: Mapping[str, Array], tolerance: 
 
 def golden_sample(model: Model, given: Mapping[str, Array]) -> GoldenSample:
     final = reference(model, given)
-    kept = {*model.pipeline.encoded, *(spec.name for spec in model.pipeline.outputs)}
+    kept = sorted(model.pipeline.shown.items())
     random = np.random.default_rng(2)
     applications = {}
     for part in model.parts:
         sizes = {"batch": 1, "b": 1, "n": FOLD, "q": PIECE}
         inputs = {s.name: random.standard_normal(s.resolve(sizes), dtype=np.float32) for s in part.inputs}
         applications[part.name] = Application(inputs, part.function(**inputs))
-    return GoldenSample(given, {name: final[name] for name in sorted(kept)}, applications)
+    return GoldenSample(given, {name: final[value] for name, value in kept}, applications)
 
 
 def change(directory: Path, edit: Callable[[dict[str, Any]], object]) -> Path:

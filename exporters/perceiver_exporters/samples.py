@@ -42,8 +42,8 @@ def _sample(cut: Cut, exact: Reference, feeds: Mapping[str, Array]) -> GoldenSam
         components[component.name] = Application(
             inputs, _stored(component.outputs, exact.apply(component.name, inputs))
         )
-    names = {*(spec.name for spec in cut.pipeline.outputs), *cut.pipeline.encoded}
-    values = {name: _stored_value(cut, name, trace.values[name]) for name in sorted(names)}
+    shown = sorted(cut.pipeline.shown.items())
+    values = {name: _stored_value(cut, value, trace.values[value]) for name, value in shown}
     return GoldenSample(given, values, components)
 
 

@@ -40,13 +40,14 @@ def derive(cut: Cut, golden: tuple[GoldenSample, ...], precision: Precision, sco
 
 
 def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Key, float]:
-    """Noise by (component, graph output) and ("pipeline", value): the largest over the samples."""
+    """Noise by (component, graph output) and ("pipeline", output or encoded value): the largest over the samples."""
     reference = Reference(cut, scope=scope)
     noise: dict[Key, float] = {}
     for sample in golden:
         for component, application in sample.components.items():
             _keep_largest(noise, component, application.outputs, reference.apply(component, application.inputs))
-        _keep_largest(noise, PIPELINE, sample.values, reference.run(sample.feeds).values)
+        values = reference.run(sample.feeds).values
+        _keep_largest(noise, PIPELINE, sample.values, {name: values[v] for name, v in cut.pipeline.shown.items()})
     return noise
 
 

@@ -1,4 +1,4 @@
-"""Multimodal autoencoding: `image` and `audio` to `decoded_image`, `decoded_audio` and `label`.
+"""Multimodal autoencoding: `image` and `audio` to `image`, `audio` and `label`.
 
 The video is read some frames at a time, and answered at the points that `image_index` and `audio_index` name (row-major
 indices into frames x rows x columns, and into audio patches): any subset, or all of them, a chunk at a time. The label
@@ -28,6 +28,8 @@ from perceiver_runtime.tensors import Array, Range, TensorSpec
 POINTS_PER_CHUNK = 6272
 """1 / 128 of the released video."""
 GOLDEN_POINTS = 256
+DECODED = {"image": "decoded_image", "audio": "decoded_audio"}
+"""Outputs that bear an input's name, and the values behind them."""
 
 
 class BeginAudio(nn.Module):
@@ -103,9 +105,9 @@ def cut(model: MultimodalAutoencoder) -> Cut:
     """Begin (audio), fold (some frames at a time), finish; processor block; a decoder per modality."""
     config, perceiver = model.config, model.perceiver
     image, audio = _clip(config)
-    index = tuple(TensorSpec(f"{name}_index", "int64", (f"{name}_points",)) for name in ("image", "audio"))
-    pixels = TensorSpec("decoded_image", "float32", ("batch", "image_points", config.channels))
-    samples = TensorSpec("decoded_audio", "float32", ("batch", "audio_points", config.audio_patch))
+    index = tuple(TensorSpec(f"{name}_index", "int64", (f"{name}_points",)) for name in DECODED)
+    pixels = TensorSpec("image", "float32", ("batch", "image_points", config.channels))
+    samples = TensorSpec("audio", "float32", ("batch", "audio_points", config.audio_patch))
     label = TensorSpec("label", "float32", ("batch", config.classes))
     parts = [
         *_encoder(model, audio),
@@ -120,7 +122,7 @@ def cut(model: MultimodalAutoencoder) -> Cut:
             "decode",
         ),
     ]
-    return join(parts, (image, audio, *index), (pixels, samples, label), _dimensions(config))
+    return join(parts, (image, audio, *index), (pixels, samples, label), _dimensions(config), aliases=DECODED)
 
 
 def _clip(config: MultimodalConfig) -> tuple[TensorSpec, TensorSpec]:
@@ -153,12 +155,11 @@ def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[Part]:
 
 def _decoder(module: Decoder, output: TensorSpec, points: str, chunk: int) -> Part:
     """The graph's own dimension `points` is the chunk's; the session's is that of the index it is given."""
-    modality = output.name.removeprefix("decoded_")
     index = TensorSpec("index", "int64", (points,))
-    own = TensorSpec(output.name, output.dtype, ("batch", points, output.shape[2]))
+    own = TensorSpec(DECODED[output.name], output.dtype, ("batch", points, output.shape[2]))
     inputs = (latents_spec(module.config.perceiver), index)
-    values = {"index": f"{modality}_index"}
-    return part(f"{modality}_decoder", module, inputs, (own,), "decode", values=values, chunk=Chunk(points, chunk))
+    values = {"index": f"{output.name}_index"}
+    return part(f"{output.name}_decoder", module, inputs, (own,), "decode", values=values, chunk=Chunk(points, chunk))
 
 
 def _points_per_chunk(config: MultimodalConfig) -> int:

@@ -48,9 +48,11 @@ def join(
     outputs: Specs,
     dimensions: Mapping[str, Range],
     defaults: Mapping[str, float] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Cut:
-    """The parts in order, as a cut."""
-    pipeline = Pipeline(inputs, outputs, tuple(step for _, step in parts), defaults or {})
+    """The parts in order, as a cut; `aliases` name the values behind outputs that bear another name."""
+    steps = tuple(step for _, step in parts)
+    pipeline = Pipeline(inputs, outputs, steps, defaults or {}, aliases=aliases or {})
     return Cut(tuple(component for component, _ in parts), pipeline, Profile("default", dimensions))
 
 

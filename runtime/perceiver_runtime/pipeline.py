@@ -74,7 +74,8 @@ class Pipeline:
     """Ordered steps from a model's inputs to its outputs.
 
     `inputs` and `outputs` describe values; `defaults` gives the fill value of inputs that may be left out
-    (an attention mask of ones, say). `generations` are the sequences that its decode steps can make.
+    (an attention mask of ones, say). `generations` are the sequences that its decode steps can make. `aliases` name
+    the value behind an output that bears another name: an output may thereby be called like an input.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -82,6 +83,13 @@ class Pipeline:
     steps: tuple[Step, ...]
     defaults: Mapping[str, float] = field(default_factory=dict)
     generations: tuple[Generation, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """All that a session gives out, by name, with the value behind it: outputs, and what encoding hands on."""
+        outputs = {spec.name: self.aliases.get(spec.name, spec.name) for spec in self.outputs}
+        return {name: name for name in self.encoded} | outputs
 
     @property
     def encoded(self) -> tuple[str, ...]:
@@ -110,9 +118,9 @@ class Pipeline:
         read = {v for s in self.steps if s.stage == stage for v in s.inputs.values()}
         return tuple(spec for spec in self.inputs if spec.name in read)
 
-    def needed(self, outputs: frozenset[str]) -> tuple[Step, ...]:
-        """The steps that the named outputs depend on, in order: heads that nobody asked for do not run."""
-        wanted, kept = set(outputs), []
+    def needed(self, values: frozenset[str]) -> tuple[Step, ...]:
+        """The steps that the named values depend on, in order: heads that nobody asked for do not run."""
+        wanted, kept = set(values), []
         for step in reversed(self.steps):
             if wanted & set(step.outputs.values()):
                 wanted |= set(step.inputs.values())

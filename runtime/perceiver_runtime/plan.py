@@ -37,7 +37,8 @@ class Plan:
         self._lock = threading.Lock()
         self._operations = tuple(planner.operations)
         self._constants = planner.constants
-        self._results = tuple((s.name, planner.values[s.name].shape, s.dtype) for s in program.outputs)
+        self._shown = tuple((name, spec.name) for name, spec in program.outputs.items())
+        self._results = tuple((s.name, planner.values[s.name].shape, s.dtype) for s in program.outputs.values())
 
     def run(self, feeds: Mapping[str, Array], record: Record | None = None) -> dict[str, Array]:
         """Results by name, in new arrays. `record` gets the seconds of each application of each component."""
@@ -49,7 +50,7 @@ class Plan:
                     operation.call(given, results)
             else:
                 self._run_timed(given, results, record)
-        return results
+        return {name: results[value] for name, value in self._shown}
 
     def _run_timed(self, feeds: Mapping[str, Array], results: Mapping[str, Array], record: Record) -> None:
         for operation in self._operations:

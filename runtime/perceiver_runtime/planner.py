@@ -52,7 +52,7 @@ class Planner:
         self._executables = executables
         self._read_whole = _read_whole(program, executables)
         self._read_at_all = frozenset(value for step in program.steps for value in step.inputs.values())
-        self._kept = self._read_at_all | {spec.name for spec in program.outputs}
+        self._kept = self._read_at_all | {spec.name for spec in program.outputs.values()}
 
     def lay_out(self, sizes: Mapping[str, int], filled: frozenset[str]) -> None:
         """Allocate, bind and order everything for these sizes; inputs in `filled` hold their default."""
@@ -60,7 +60,7 @@ class Planner:
             self._add_input(spec, spec.resolve(sizes), spec.name in filled)
         for step in self._program.steps:
             self._add_step(step, self._executables[step.component])
-        for spec in self._program.outputs:
+        for spec in self._program.outputs.values():
             if (buffer := self.values[spec.name].buffer) is not None:
                 self._emit(None, _download(self._device, buffer, spec.name, (...,)))
 

@@ -19,14 +19,15 @@ from perceiver_runtime.wiring import value_specs
 class Program:
     """`inputs` are those that `steps` read; `accepted` may also be given, are checked, and not used.
 
-    `defaults` fill inputs that are not given. Sizes must lie in one of `profiles` (none: any size).
+    `outputs` describe values, by the names that they are shown under. `defaults` fill inputs that are not given. Sizes
+    must lie in one of `profiles` (none: any size).
     """
 
     title: str
     steps: tuple[Step, ...]
     inputs: tuple[TensorSpec, ...]
     accepted: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    outputs: Mapping[str, TensorSpec]
     defaults: Mapping[str, float]
     profiles: tuple[Profile, ...]
 
@@ -39,15 +40,15 @@ class Program:
 def run_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
     """From session inputs to the named outputs (None: all)."""
     pipeline = manifest.pipeline
-    wanted = _choose(pipeline.outputs, outputs)
-    steps = pipeline.needed(frozenset(spec.name for spec in wanted))
-    return _program("run", manifest, steps, wanted, value_specs(manifest))
+    values = value_specs(manifest)
+    wanted = _choose({spec.name: values[pipeline.shown[spec.name]] for spec in pipeline.outputs}, outputs)
+    return _program("run", manifest, pipeline.needed(_names(wanted)), wanted, values)
 
 
 def encode_program(manifest: Manifest) -> Program:
     """From session inputs to the encoded values."""
     pipeline, values = manifest.pipeline, value_specs(manifest)
-    wanted = tuple(values[name] for name in pipeline.encoded)
+    wanted = {name: values[name] for name in pipeline.encoded}
     steps = tuple(s for s in pipeline.needed(frozenset(pipeline.encoded)) if s.stage == "encode")
     return _program("encode", manifest, steps, wanted, values)
 
@@ -55,10 +56,12 @@ def encode_program(manifest: Manifest) -> Program:
 def decode_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
     """From encoded values, and session inputs of the decode stage, to the named outputs (None: all it makes)."""
     pipeline = manifest.pipeline
+    values = value_specs(manifest)
     decoded = {value for step in pipeline.steps if step.stage == "decode" for value in step.outputs.values()}
-    wanted = _choose(tuple(spec for spec in pipeline.outputs if spec.name in decoded), outputs)
-    steps = tuple(s for s in pipeline.needed(frozenset(s.name for s in wanted)) if s.stage == "decode")
-    return _program("decode", manifest, steps, wanted, value_specs(manifest))
+    made = {spec.name: values[value] for spec in pipeline.outputs if (value := pipeline.shown[spec.name]) in decoded}
+    wanted = _choose(made, outputs)
+    steps = tuple(s for s in pipeline.needed(_names(wanted)) if s.stage == "decode")
+    return _program("decode", manifest, steps, wanted, values)
 
 
 def begin_program(manifest: Manifest, generation: Generation) -> Program:
@@ -66,7 +69,7 @@ def begin_program(manifest: Manifest, generation: Generation) -> Program:
     values = value_specs(manifest)
     read = [v for v in manifest.pipeline.step(generation.component).inputs.values() if v != generation.token]
     steps = manifest.pipeline.needed(frozenset(read))
-    return _program("generate", manifest, steps, tuple(values[name] for name in read), values)
+    return _program("generate", manifest, steps, {name: values[name] for name in read}, values)
 
 
 def component_program(component: ComponentEntry) -> Program:
@@ -74,14 +77,14 @@ def component_program(component: ComponentEntry) -> Program:
     inputs = {spec.name: spec.name for spec in component.inputs}
     outputs = {spec.name: spec.name for spec in component.outputs}
     step = Step(component.name, inputs, outputs, "encode")
-    return Program(component.name, (step,), component.inputs, (), component.outputs, {}, ())
+    return Program(component.name, (step,), component.inputs, (), {s.name: s for s in component.outputs}, {}, ())
 
 
 def _program(
     title: str,
     manifest: Manifest,
     steps: tuple[Step, ...],
-    outputs: tuple[TensorSpec, ...],
+    outputs: Mapping[str, TensorSpec],
     values: Mapping[str, TensorSpec],
 ) -> Program:
     pipeline = manifest.pipeline
@@ -103,11 +106,14 @@ def _read_first(steps: tuple[Step, ...]) -> tuple[str, ...]:
     return tuple(read)
 
 
-def _choose(specs: tuple[TensorSpec, ...], names: Iterable[str] | None) -> tuple[TensorSpec, ...]:
+def _names(outputs: Mapping[str, TensorSpec]) -> frozenset[str]:
+    return frozenset(spec.name for spec in outputs.values())
+
+
+def _choose(known: Mapping[str, TensorSpec], names: Iterable[str] | None) -> Mapping[str, TensorSpec]:
     if names is None:
-        return specs
-    known = {spec.name: spec for spec in specs}
+        return known
     chosen = list(names)
     if unknown := [name for name in chosen if name not in known]:
         raise UsageError(f"output {', '.join(unknown)}; expected some of {', '.join(known)}")
-    return tuple(known[name] for name in chosen)
+    return {name: known[name] for name in chosen}

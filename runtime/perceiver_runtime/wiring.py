@@ -141,11 +141,18 @@ def _check_stages(pipeline: Pipeline) -> None:
 
 def _check_outputs(pipeline: Pipeline, values: Mapping[str, TensorSpec]) -> None:
     made = {value for step in pipeline.steps for value in step.outputs.values()}
+    _require_unique((spec.name for spec in pipeline.outputs), "pipeline output")
     for spec in pipeline.outputs:
-        if spec.name not in made:
+        value = pipeline.shown[spec.name]
+        if value not in made:
             raise BundleError(f"pipeline: output {spec.name} is made by no step")
-        if values[spec.name] != spec:
-            raise BundleError(f"pipeline: output declared as {spec}, but the steps make {values[spec.name]}")
+        if value != spec.name and spec.name in made:
+            raise BundleError(f"pipeline: output {spec.name} shows {value}, but another value has its name")
+        if (values[value].dtype, values[value].shape) != (spec.dtype, spec.shape):
+            raise BundleError(f"pipeline: output declared as {spec}, but the steps make {values[value]}")
+    _require_unique((pipeline.shown[spec.name] for spec in pipeline.outputs), "pipeline: value behind an output")
+    if unknown := sorted(set(pipeline.aliases) - {spec.name for spec in pipeline.outputs}):
+        raise BundleError(f"pipeline: alias of {', '.join(unknown)}, which is no output")
 
 
 def _check_generation(generation: Generation, pipeline: Pipeline, values: Mapping[str, TensorSpec]) -> None:

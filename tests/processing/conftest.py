@@ -179,7 +179,9 @@ def _autoencoder() -> tuple[Model, dict[str, Array]]:
         ),
         Step("label_decoder", {"pixels": "pixels"}, {"label": "label"}, "decode"),
     )
-    pipeline = Pipeline((image, audio, image_index, audio_index), (image_out, audio_out, label), steps)
+    outputs = (_f32("image", *image_out.shape), _f32("audio", *audio_out.shape), label)
+    aliases = {"image": "decoded_image", "audio": "decoded_audio"}
+    pipeline = Pipeline((image, audio, image_index, audio_index), outputs, steps, aliases=aliases)
     ranges = {"batch": Range(1, 1, 2), "n": Range(1, 64, points), "q": Range(1, 4, SAMPLES // PATCH)}
     given = {
         "image": np.zeros((1, FRAMES, 3, SIDE, SIDE), np.float32),

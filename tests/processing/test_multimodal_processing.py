@@ -29,7 +29,7 @@ def clip(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_released_clip_has_the_released_points() -> None:
-    assert ClipShape().points == {"decoded_image": 802816, "decoded_audio": 1920}
+    assert ClipShape().points == {"image": 802816, "audio": 1920}
 
 
 def test_a_bundle_says_which_clips_it_takes(autoencoder_session: Session) -> None:
@@ -80,7 +80,7 @@ def test_the_clip_is_encoded_once(autoencoder_session: Session, monkeypatch: pyt
 
 def test_a_chunk_of_nothing_is_refused(autoencoder_session: Session) -> None:
     with pytest.raises(UsageError, match="at least 1 point"):
-        decode_points(autoencoder_session, {}, "decoded_image", 4, chunk=0)
+        decode_points(autoencoder_session, {}, "image", 4, chunk=0)
 
 
 @pytest.mark.parametrize(

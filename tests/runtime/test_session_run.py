@@ -12,7 +12,7 @@ import pytest
 import tiny_bundles
 from tiny_bundles import Arrays, Model
 
-from perceiver_runtime import BundleError, FeedError, Session, load_bundle, open_session
+from perceiver_runtime import BundleError, FeedError, Session, UsageError, load_bundle, open_session, verify
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.pipeline import Chunk
 from perceiver_runtime.session import PLANS_KEPT
@@ -122,6 +122,32 @@ def test_only_needed_steps_run(session: Session) -> None:
     _check(got, session.run(feeds))
     encoded = session.encode(feeds)
     assert set(session.decode({"latents": encoded["latents"]}, outputs=["logits"])) == {"logits"}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_outputs_may_be_called_like_inputs(tmp_path: Path, model: Model, batch: int) -> None:
+    """A buffered and a chunked output under the names of inputs: run, some outputs, decode, and verify follow."""
+    names = {"logits": "x", "answers": "queries", "scaled_keys": "scaled_keys"}
+    outputs = tuple(replace(spec, name=names[spec.name]) for spec in model.pipeline.outputs)
+    aliases = {"x": "logits", "queries": "answers"}
+    changed = replace(model, pipeline=replace(model.pipeline, outputs=outputs, aliases=aliases))
+    feeds = tiny_bundles.feeds(batch)
+    values = tiny_bundles.reference(model, feeds)
+    expected = {shown: values[value] for value, shown in names.items()}
+    with open_session(tiny_bundles.write(tmp_path / "b", changed, tiny_bundles.feeds()), threads=1) as session:
+        got = session.run(feeds)
+        assert set(got) == set(expected)
+        _check(got, expected)
+        some = session.run(feeds, ["queries"])
+        assert set(some) == {"queries"}
+        _check(some, expected)
+        _check(session.decode(session.encode(feeds), {"queries": feeds["queries"]}, ["queries", "x"]), expected)
+        report = verify(session)
+        assert report.passed
+        chained = {r.tensor for r in report.reports if r.mode == "chained"}
+        assert chained == {"x", "queries", "scaled_keys", "latents", "total"}
+        with pytest.raises(UsageError, match="output answers; expected some of x, queries, scaled_keys"):
+            session.run(feeds, ["answers"])
 
 
 def test_results_belong_to_the_caller(session: Session) -> None:

@@ -65,6 +65,22 @@ MISFITS: dict[str, tuple[Edit, str]] = {
     "decode overwrites": (_step("head", lambda s: s["outputs"].update(logits="total")), "writes total"),
     "output of nobody": (_pipeline(lambda p: p["outputs"][0].update(name="z")), "made by no step"),
     "output of another shape": (_pipeline(lambda p: p["outputs"][0].update(shape=["batch", 5, 3])), "declared as"),
+    "output twice": (_pipeline(lambda p: p["outputs"].append(p["outputs"][0])), "output logits occurs twice"),
+    "alias of nobody": (_pipeline(lambda p: p["aliases"].update(z="logits")), "alias of z, which is no output"),
+    "alias that nobody makes": (_pipeline(lambda p: p["aliases"].update(logits="z")), "logits is made by no step"),
+    "alias of an input": (_pipeline(lambda p: p["aliases"].update(logits="x")), "logits is made by no step"),
+    "alias with another value's name": (
+        _pipeline(lambda p: (p["outputs"][0].update(name="total"), p["aliases"].update(total="logits"))),
+        "total shows logits, but another value has its name",
+    ),
+    "alias of another shape": (
+        _pipeline(lambda p: p["aliases"].update(x="answers") or p["outputs"][0].update(name="x")),
+        "declared as",
+    ),
+    "value shown twice": (
+        _pipeline(lambda p: (p["outputs"].append({**p["outputs"][0], "name": "x"}), p["aliases"].update(x="logits"))),
+        "value behind an output logits occurs twice",
+    ),
     "default for nobody": (_pipeline(lambda p: p["defaults"].update(z=0.0)), "default for z"),
     "input twice": (_pipeline(lambda p: p["inputs"].append(p["inputs"][0])), "input x occurs twice"),
     "component twice": (lambda m: m["components"].append(m["components"][0]), "component encoder occurs twice"),

@@ -25,11 +25,8 @@ Audio = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 CHUNK = 6272
 """Points decoded at a time: 1 / 128 of the released video, as in the demonstration published with the model."""
 
-POINTS = {"decoded_image": "image_index", "decoded_audio": "audio_index"}
-"""Output by output the input that says which points are decoded: row-major indices (points,), int64.
-
-A pipeline's values share one space of names, so the outputs can't be called `image` and `audio` like the inputs.
-"""
+POINTS = {"image": "image_index", "audio": "audio_index"}
+"""Output by output the input that says which points are decoded: row-major indices (points,), int64."""
 
 LEVELS = (np.arange(256) / 255.0).astype(np.float32)
 """What each of the 256 levels of a pixel becomes: 0 to 1."""
@@ -51,7 +48,7 @@ class ClipShape:
     def points(self) -> dict[str, int]:
         """How many points the complete output has, by output."""
         audio = self.samples // self.audio_patch
-        return {"decoded_image": self.frames * self.height * self.width, "decoded_audio": audio}
+        return {"image": self.frames * self.height * self.width, "audio": audio}
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Reconstruction:
 def clip_shape(session: Session) -> ClipShape:
     """The clip that a bundle takes. Raises UsageError for a bundle that is no multimodal autoencoder."""
     shapes = {spec.name: spec.shape for spec in session.inputs}
-    patches = {spec.name: spec.shape for spec in session.outputs}.get("decoded_audio", ())
+    patches = {spec.name: spec.shape for spec in session.outputs}.get("audio", ())
     expected = {"image": 5, "audio": 3}
     if any(len(shapes.get(name, ())) != rank for name, rank in expected.items()) or len(patches) != 3:
         got = ", ".join(map(str, session.inputs))
@@ -104,8 +101,8 @@ def reconstruct(session: Session, video: Video, audio: Audio, chunk: int = CHUNK
     decoded = {name: decode_points(session, encoded, name, points, chunk) for name, points in shape.points.items()}
     label = session.decode(encoded, outputs=["label"])["label"]
     return Reconstruction(
-        video=to_pixels(decoded["decoded_image"][0]).reshape(shape.frames, shape.height, shape.width, 3),
-        audio=decoded["decoded_audio"][0].reshape(-1),
+        video=to_pixels(decoded["image"][0]).reshape(shape.frames, shape.height, shape.width, 3),
+        audio=decoded["audio"][0].reshape(-1),
         probabilities=softmax(label[0]),
     )
 
