@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perceiver_deploy.benchmarking import benchmark as benchmark
+    from perceiver_deploy.checkpoints import LoadOptions as LoadOptions
     from perceiver_deploy.diagnosis import diagnose as diagnose
     from perceiver_deploy.evaluation import evaluate_bundle as evaluate_bundle
     from perceiver_deploy.exporting import export as export
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from perceiver_runtime import verify as verify
 
 _HOME = {
+    "LoadOptions": "perceiver_deploy.checkpoints",
     "benchmark": "perceiver_deploy.benchmarking",
     "diagnose": "perceiver_deploy.diagnosis",
     "evaluate_bundle": "perceiver_deploy.evaluation",

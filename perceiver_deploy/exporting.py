@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.checkpoints.loaded import DEFAULT
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
@@ -49,28 +51,37 @@ def export(
     target: str = "cpu",
     overwrite: bool = False,
     max_memory: int | None = None,
+    options: LoadOptions = DEFAULT,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Export `source` (a zoo name or a checkpoint directory) as a bundle at `out`.
+    """Export `source` (a zoo name, a checkpoint directory or a hub id) as a bundle at `out`.
 
     `max_memory` bounds the bytes that a session is expected to need at the profile's `opt` sizes: it sets the sizes
-    of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). The bundle
-    appears whole or not at all. Raises UsageError (unknown names, existing destination, int8 without calibration
-    data, no chunks that are small enough), CheckpointError, CheckError (the graph does not hold the asked precision).
+    of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). `options` say
+    which revision of a hub id, where it is cached, and whether it may be downloaded. The bundle appears whole or not
+    at all. Raises UsageError (unknown names, existing destination, int8 without calibration data, no chunks that are
+    small enough), CheckpointError, UnavailableError (a hub id that can't be fetched), CheckError (the graph does not
+    hold the asked precision).
     """
     require(TARGETS, target, precision)
     progress(f"load {source}")
-    made = _bounded(blueprint(resolve(source)), max_memory)
+    made = _bounded(blueprint(resolve(source, options)), max_memory)
     progress(f"memory: {forecast(made.cut)}")
     return export_bundle(made, Path(out), precision, target, overwrite=overwrite, progress=progress)
 
 
 def plan(
-    source: str, out: str | Path, *, precision: str = "fp32", target: str = "cpu", max_memory: int | None = None
+    source: str,
+    out: str | Path,
+    *,
+    precision: str = "fp32",
+    target: str = "cpu",
+    max_memory: int | None = None,
+    options: LoadOptions = DEFAULT,
 ) -> ExportPlan:
     """Say what `export` with the same arguments would write. Raises the same usage errors."""
     require(TARGETS, target, precision)
-    made = _bounded(blueprint(resolve(source)), max_memory)
+    made = _bounded(blueprint(resolve(source, options)), max_memory)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
     components = tuple(
         PlannedComponent(

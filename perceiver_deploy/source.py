@@ -1,4 +1,4 @@
-"""From what the user names (a zoo model or a checkpoint) to a module with weights and real inputs for it."""
+"""From what the user names (a zoo model, a checkpoint or a hub id) to a module with weights and inputs for it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import torch
 from torch import nn
 
 from perceiver_deploy import checkpoints
+from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.checkpoints.hub import is_hub_id
+from perceiver_deploy.checkpoints.loaded import DEFAULT
 from perceiver_deploy.datasets import DATASETS, Dataset
 from perceiver_deploy.families import FAMILIES, Family
 from perceiver_deploy.zoo import zoo
@@ -29,7 +32,10 @@ CALIBRATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Model:
-    """A reference model in evaluation mode. `dataset` is its real data, if the project ships any."""
+    """A reference model in evaluation mode.
+
+    `dataset` is its real data, if the project ships any; `labels` are its class names, if the checkpoint gives them.
+    """
 
     name: str
     family: Family
@@ -37,32 +43,44 @@ class Model:
     module: nn.Module
     pretrained: bool
     dataset: Dataset | None = None
+    labels: tuple[str, ...] = ()
 
 
-def resolve(source: str, seed: int = 0) -> Model:
-    """Find a zoo model by name or read a checkpoint directory.
+def resolve(source: str, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+    """Find a zoo model by name, read a checkpoint directory, or fetch a hub id such as deepmind/language-perceiver.
 
     A zoo entry without weights gets random ones from `seed`; `pretrained` then is false and every output says
-    so. Raises UsageError for an unknown name, CheckpointError for a checkpoint that does not fit.
+    so. Raises UsageError for an unknown name and for options that the source has no use for, CheckpointError for a
+    checkpoint that does not fit, UnavailableError for a hub id that can't be fetched.
     """
+    if _on_hub(source):
+        return replace(_load(source, options), name=source)
+    if options != DEFAULT:
+        raise UsageError(f"revision, cache_dir and local_files_only go with a hub id, got {source!r}; leave them out")
     if (entry := zoo().get(source)) is not None:
         if entry.checkpoint is not None:
-            return replace(_load(entry.checkpoint), name=entry.name)
+            return replace(_load(str(entry.checkpoint)), name=entry.name)
         torch.manual_seed(seed)
         return Model(entry.name, entry.family, entry.config, entry.family.build(entry.config).eval(), False)
     if Path(source).is_dir():
-        return _load(Path(source))
+        return _load(source)
     close = difflib.get_close_matches(source, zoo(), n=1)
     hint = f"did you mean {close[0]}?" if close else "`perceiver-export models` lists the names"
-    raise UsageError(f"source: expected a model of the zoo or a checkpoint directory, got {source!r}; {hint}")
+    raise UsageError(f"source: expected a model of the zoo, a checkpoint directory or a hub id, got {source!r}; {hint}")
+
+
+def _on_hub(source: str) -> bool:
+    return source not in zoo() and not Path(source).is_dir() and is_hub_id(source)
 
 
 def reference_of(source: Source, name: str | None = None) -> Model:
     """The model that a bundle of this source was made from, found by `name` (None: the source's own).
 
-    Raises UsageError if it has other weights than the bundle, and what `resolve` raises.
+    A hub id is looked for in the local cache alone. Raises UsageError if it has other weights than the bundle, and
+    what `resolve` raises.
     """
-    model = resolve(name or source.name)
+    wanted = name or source.name
+    model = resolve(wanted, replace(DEFAULT, local_files_only=_on_hub(wanted)))
     if (got := weights_sha256(model.module)) != source.weights_sha256:
         raise UsageError(
             f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), "
@@ -88,7 +106,7 @@ def blueprint(model: Model) -> Blueprint:
         config=encode(model.config),
         pretrained=model.pretrained,
     )
-    return Blueprint(source, family.cut(model.module), golden, calibration, data.labels if data else ())
+    return Blueprint(source, family.cut(model.module), golden, calibration, data.labels if data else model.labels)
 
 
 def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:
@@ -97,8 +115,8 @@ def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:
     return [{name: array[i : i + size] for name, array in feeds.items()} for i in range(0, rows, size)]
 
 
-def _load(directory: Path) -> Model:
-    loaded = checkpoints.load(directory)
+def _load(source: str, options: LoadOptions = DEFAULT) -> Model:
+    loaded = checkpoints.load(source, options)
     data = DATASETS[loaded.dataset]() if loaded.dataset else None
     family = FAMILIES[loaded.family]
-    return Model(directory.name, family, loaded.config, loaded.module.eval(), True, data)
+    return Model(Path(source).name, family, loaded.config, loaded.module.eval(), True, data, loaded.labels)

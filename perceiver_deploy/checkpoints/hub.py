@@ -14,8 +14,8 @@ PICKLED = ("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source reads like `owner/name`."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
+    """Whether a source reads like `owner/name`; `./name` and `../name` are paths."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
 
 
 def snapshot(model_id: str, options: LoadOptions) -> Path:
@@ -25,10 +25,11 @@ def snapshot(model_id: str, options: LoadOptions) -> Path:
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise UnavailableError(
-            f"{model_id}: reading a hub id needs huggingface_hub; `pip install huggingface_hub`, or give a directory"
+            f"{model_id}: no such directory, and reading it as a hub id needs huggingface_hub; "
+            "`pip install 'perceiver-deploy[hub]'`, or give a checkpoint directory"
         ) from error
     for patterns in (SAFE, PICKLED):
         try:
@@ -39,10 +40,16 @@ def snapshot(model_id: str, options: LoadOptions) -> Path:
                 local_files_only=options.local_files_only,
                 allow_patterns=list(patterns),
             )
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise UnavailableError(
-                f"{model_id}: not reachable and not in the local cache; {error}; give a directory instead"
+                f"{model_id}: no such directory, and as a hub id {_place(options)}; {error}; "
+                "download it where there is a network, or give a checkpoint directory"
             ) from error
         if any((Path(path) / name).is_file() for name in WEIGHT_FILES):
             return Path(path)
-    raise CheckpointError(f"{model_id}: expected one of {', '.join(WEIGHT_FILES)}, the repository has none of them")
+    raise CheckpointError(f"{model_id}: expected one of {', '.join(WEIGHT_FILES)} in {path}, found none of them")
+
+
+def _place(options: LoadOptions) -> str:
+    revision = f" at revision {options.revision}" if options.revision else ""
+    return ("not in the local cache" if options.local_files_only else "neither reachable nor in the cache") + revision

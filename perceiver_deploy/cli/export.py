@@ -36,6 +36,9 @@ class Bytes(click.ParamType[int]):
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
 @click.option("--max-memory", type=Bytes(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where hub ids are cached.")
+@click.option("--local-files-only", is_flag=True, help="Take a hub id from the cache; download nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the golden samples after the export.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; trace and write nothing.")
@@ -47,21 +50,33 @@ def command(
     precision: str,
     target: str,
     max_memory: int | None,
+    revision: str | None,
+    cache_dir: Path | None,
+    local_files_only: bool,
     overwrite: bool,
     no_verify: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Export SOURCE, a model of the zoo or a checkpoint directory, to a bundle and verify it."""
+    """Export SOURCE to a bundle and verify it: a model of the zoo, a checkpoint directory, or a hub id."""
+    from perceiver_deploy.checkpoints import LoadOptions
     from perceiver_deploy.exporting import export, plan
 
+    options = LoadOptions(revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     if dry_run:
-        planned = plan(source, out, precision=precision, target=target, max_memory=max_memory)
+        planned = plan(source, out, precision=precision, target=target, max_memory=max_memory, options=options)
         return _show_plan(planned, as_json)
     report = progress(quiet)
     manifest = export(
-        source, out, precision=precision, target=target, overwrite=overwrite, max_memory=max_memory, progress=report
+        source,
+        out,
+        precision=precision,
+        target=target,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        options=options,
+        progress=report,
     )
     if no_verify:
         if as_json:
