@@ -1,7 +1,7 @@
 # ruff: noqa: N802, N815  (NVML's own names)
-"""Parsers and sources of telemetry, on lines and files of the forms that JetPack 6 and 7 give.
+"""Parsers and sources of telemetry, on lines that boards printed (`recorded_lines`) and on files as their kernels have.
 
-The forms are real, the figures in them are made up: no Jetson was at hand.
+The figures in the files, and in the lines of this module, are made up: no Jetson was at hand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from telemetry.recorded_lines import RECORDED, Recorded
 
 from perceiver_runtime.errors import FeedError, UnavailableError
 from perceiver_runtime.telemetry import Sample, open_source, record
@@ -64,6 +65,18 @@ def test_lines_of_every_jetpack(
     assert sample.total_power == pytest.approx(watts)
     assert (sample.memory_used, sample.memory_total) == (used_mib << 20, total_mib << 20)
     assert sample.temperature["cpu"] > 40
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded.board)
+def test_lines_that_boards_printed(recorded: Recorded) -> None:
+    sample = parse_line(recorded.line, time=0.0)
+    assert sample.power == pytest.approx(recorded.power)
+    assert sample.total_power == pytest.approx(recorded.total)
+    assert max(sample.temperature.items(), key=lambda zone: zone[1]) == recorded.hottest
+    assert min(sample.temperature.values()) > 0
+    assert sample.clock == recorded.clock
+    assert sample.utilisation == recorded.load
+    assert (sample.memory_used, sample.memory_total) == (recorded.used << 20, recorded.memory << 20)
 
 
 def test_sensors_that_are_off_and_unconnected_rails_are_left_out() -> None:
@@ -121,6 +134,23 @@ def test_rails_are_volts_times_amperes(board: Path) -> None:
         {"VDD_GPU_SOC": 5.148, "VDD_CPU_CV": 0.7936, "VIN_SYS_5V0": 3.5, "VDDQ_VDD2_1V8AO": 0.3}
     )
     assert total(rails) == pytest.approx(5.148 + 0.7936 + 3.5)
+
+
+def test_thors_unlabelled_monitor_is_the_boards_input(tmp_path: Path) -> None:
+    """INA238 as Linux's driver shows it (Documentation/hwmon/ina238.rst): in0 is the shunt, in1 the bus; no labels."""
+    labelled, unlabelled = (tmp_path / f"sys/bus/i2c/devices/2-004{n}/hwmon/hwmon{n}" for n in (0, 4))
+    write(labelled / "name", "ina3221\n")
+    for number, label in enumerate(("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"), start=1):
+        write(labelled / f"in{number}_label", label + "\n")
+        write(labelled / f"in{number}_input", "12040\n")
+        write(labelled / f"curr{number}_input", "640\n")
+    write(labelled / "in7_label", "sum of shunt voltages\n")
+    write(labelled / "in7_input", "9\n")
+    for name, value in {"name": "ina238", "in0_input": "2", "in1_input": "19900", "curr1_input": "1500"}.items():
+        write(unlabelled / name, value + "\n")
+    rails = {rail.name: rail.power() for rail in find_rails(tmp_path / "sys")}
+    assert set(rails) == {"VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0", "VIN"}
+    assert total(rails) == pytest.approx(29.85)
 
 
 def test_a_jetson_from_sysfs(board: Path) -> None:

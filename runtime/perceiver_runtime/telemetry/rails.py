@@ -12,6 +12,8 @@ _LABEL = re.compile(r"in(\d+)_label$")
 NOT_CONNECTED = "NC"
 _INPUTS = ("VDD_IN", "VIN")
 """Rails through which everything flows (Orin NX and Nano, Thor): where there is one, it is the device's total."""
+_UNLABELLED = {"ina238": "VIN"}
+"""Monitors of one rail that give it no label: Thor's INA238 measures the board's input (tegrastats calls it VIN)."""
 _WITHIN = {"VDDQ_VDD2_1V8AO": "VIN_SYS_5V0"}
 """Rails that are fed from another measured rail (AGX Orin): they count once."""
 
@@ -31,16 +33,23 @@ class Rail:
 
 def find_rails(sysfs: Path = SYSFS) -> tuple[Rail, ...]:
     """All connected rails of all monitors, by name."""
-    found = []
-    for monitor in sorted(sysfs.glob(_MONITORS)):
-        for label in sorted(monitor.glob("in*_label")):
-            if (match := _LABEL.search(label.name)) is None:
-                continue
-            name = label.read_text().strip()
-            rail = Rail(name, monitor / f"in{match[1]}_input", monitor / f"curr{match[1]}_input")
-            if name and name != NOT_CONNECTED and rail.voltage.is_file() and rail.current.is_file():
-                found.append(rail)
-    return tuple(sorted(found, key=lambda rail: rail.name))
+    found = [
+        Rail(name, monitor / f"in{number}_input", monitor / f"curr{number}_input")
+        for monitor in sysfs.glob(_MONITORS)
+        for number, name in _channels(monitor)
+    ]
+    connected = (rail for rail in found if rail.name not in ("", NOT_CONNECTED))
+    measured = (rail for rail in connected if rail.voltage.is_file() and rail.current.is_file())
+    return tuple(sorted(measured, key=lambda rail: rail.name))
+
+
+def _channels(monitor: Path) -> list[tuple[str, str]]:
+    """Number and rail of each of a monitor's channels."""
+    kind = monitor / "name"
+    if kind.is_file() and (name := _UNLABELLED.get(kind.read_text().strip())) is not None:
+        return [("1", name)]
+    labels = ((label, _LABEL.search(label.name)) for label in monitor.glob("in*_label"))
+    return [(match[1], label.read_text().strip()) for label, match in labels if match is not None]
 
 
 def total(power: dict[str, float]) -> float | None:
