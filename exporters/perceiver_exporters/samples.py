@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.numpy import save_file
 
 from perceiver_exporters.component import Cut
 from perceiver_exporters.reference import Reference, complete
-from perceiver_runtime.golden import Application, GoldenSample, sample_path
+from perceiver_runtime.golden import SAME, Application, GoldenSample, sample_path
 from perceiver_runtime.tensors import Array, TensorSpec
 
 
@@ -29,8 +31,24 @@ def save_samples(samples: tuple[GoldenSample, ...], directory: Path) -> tuple[st
     paths = tuple(sample_path(i) for i in range(len(samples)))
     for path, sample in zip(paths, samples, strict=True):
         (directory / path).parent.mkdir(exist_ok=True)
-        save_file({k: np.ascontiguousarray(v) for k, v in sample.tensors().items()}, directory / path)
+        tensors, same = _store_once(sample.tensors())
+        save_file(tensors, directory / path, {SAME: json.dumps(same, sort_keys=True)} if same else None)
     return paths
+
+
+def _store_once(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
+    """The distinct tensors under the first of their keys, and that key by each other one."""
+    stored: dict[str, Array] = {}
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for key, tensor in tensors.items():
+        array = np.ascontiguousarray(tensor)
+        known = first.setdefault((array.dtype.name, array.shape, sha256(array.data).digest()), key)
+        if known == key:
+            stored[key] = array
+        else:
+            same[key] = known
+    return stored, same
 
 
 def _sample(cut: Cut, exact: Reference, feeds: Mapping[str, Array]) -> GoldenSample:

@@ -9,19 +9,23 @@ One safetensors file holds one sample. The exporter writes it and the runtime re
 | `components/<component>/in/<graph input>` | reference input of one application of the component |
 | `components/<component>/out/<graph output>` | what the reference gives for exactly these inputs (teacher-forced) |
 
-Of a repeated step the application is the first repetition, of a chunked step the first chunk.
+Of a repeated step the application is the first repetition, of a chunked step the first chunk. A tensor that occurs
+under several keys is stored under the first; the metadata `same` is a JSON object from each other key to that one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.safetensors import load_tensors
+from perceiver_runtime.safetensors import load_file
 from perceiver_runtime.tensors import Array
+
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ def load_golden(bundle: Bundle) -> tuple[GoldenSample, ...]:
 
 
 def load_sample(path: Path) -> GoldenSample:
-    """Read one sample. Raises BundleError for a key that the format does not know."""
+    """Read one sample. Raises BundleError for a key that the format does not know, and for one that names no tensor."""
     feeds: dict[str, Array] = {}
     values: dict[str, Array] = {}
     parts: dict[tuple[str, str], dict[str, Array]] = {}
-    for key, array in load_tensors(path).items():
+    for key, array in _tensors(path).items():
         match key.split("/", 3):
             case ["feeds", *rest] if rest:
                 feeds["/".join(rest)] = array
@@ -79,3 +83,15 @@ def load_sample(path: Path) -> GoldenSample:
                 raise BundleError(f"{path}: golden key {key!r}; expected feeds/, values/ or components/<name>/in|out/")
     components = {c: Application(parts.get((c, "in"), {}), parts.get((c, "out"), {})) for c, _ in parts}
     return GoldenSample(feeds, values, components)
+
+
+def _tensors(path: Path) -> dict[str, Array]:
+    """The tensors by every key that they have."""
+    stored, metadata = load_file(path)
+    try:
+        others = {key: stored[first] for key, first in json.loads(metadata.get(SAME, "{}")).items()}
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise BundleError(
+            f"{path}: metadata {SAME!r}: expected keys of tensors in the file, by key: {error}"
+        ) from error
+    return {**others, **stored}

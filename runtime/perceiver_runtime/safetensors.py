@@ -36,15 +36,22 @@ HEADER_LIMIT = 100_000_000
 
 
 def load_tensors(path: Path) -> dict[str, Array]:
-    """All tensors of a file by name, as read-only views of the mapped file.
+    """All tensors of a file by name: `load_file` without the metadata."""
+    return load_file(path)[0]
+
+
+def load_file(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """All tensors of a file by name, as read-only views of the mapped file, and its metadata.
 
     Raises BundleError for anything that the format does not allow, and for types that NumPy lacks (BF16, F8).
     """
     data = _map(path)
     header, start = _header(data, path)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise BundleError(f"{path}: metadata: expected texts by name, got {metadata!r:.80}")
     _check_layout(header, len(data) - start, path)
-    return {name: _view(data, start, entry) for name, entry in header.items()}
+    return {name: _view(data, start, entry) for name, entry in header.items()}, metadata
 
 
 def _map(path: Path) -> mmap.mmap:

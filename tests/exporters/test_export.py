@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_exporters import storage
@@ -79,6 +80,16 @@ def test_golden_components_belong_to_the_golden_values(bundle: Bundle, blueprint
     decoder = sample.components["decoder"]
     assert np.array_equal(decoder.inputs["latents"], sample.values["latents"])
     assert np.allclose(decoder.outputs["logits"], sample.values["logits"], atol=1e-6)
+
+
+def test_a_golden_tensor_is_stored_once(bundle: Bundle) -> None:
+    """The encoder's input is the feed, the decoder's is an encoded value."""
+    path, manifest = bundle("fp32")
+    (first, *_) = manifest.golden
+    stored = set(load_file(path / first))
+    everything = set(load_golden(load_bundle(path))[0].tensors())
+    assert {"components/encoder/in/pixel_values", "components/decoder/in/latents"} <= everything - stored
+    assert {"feeds/pixel_values", "values/latents", "values/logits"} <= stored
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ BAD = {
     "hole": ({"a": _entry(), "b": _entry(offsets=(12, 20))}, bytes(20), "offset 8, got 12"),
     "overlap": ({"a": _entry(), "b": _entry(offsets=(4, 12))}, bytes(12), "offset 8, got 4"),
     "cut short": ({"a": _entry()}, bytes(7), "expected 8 bytes"),
+    "metadata of numbers": ({"__metadata__": {"a": 1}}, b"", "expected texts by name"),
     "tail": ({"a": _entry()}, bytes(9), "expected 8 bytes"),
 }
 

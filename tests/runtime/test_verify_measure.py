@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,28 @@ def test_golden_round_trip(session: Session, model: tiny_bundles.Model) -> None:
     assert set(read.tensors()) == set(sample.tensors())
     for key, array in sample.tensors().items():
         np.testing.assert_array_equal(read.tensors()[key], array)
+
+
+def test_a_golden_tensor_may_have_several_keys(copy: Path) -> None:
+    tensors = load_file(copy / SAMPLE)
+    del tensors["values/logits"]
+    tensors["components/head/in/latents"] = tensors["values/latents"]
+    tensors["components/head/out/logits"] = tensors["values/latents"][..., :2] * 0
+    _save(copy, tensors, {"values/logits": "components/head/out/logits"})
+    failed = {(r.component, r.tensor) for r in verify(copy).reports if not r.passed}
+    assert failed == {("head", "logits"), ("pipeline", "logits")}
+
+
+@pytest.mark.parametrize("same", [{"values/logits": "values/none"}, {"values/logits": ["values/latents"]}, [], "text"])
+def test_keys_of_no_golden_tensor(copy: Path, same: object) -> None:
+    _save(copy, load_file(copy / SAMPLE), same)
+    with pytest.raises(BundleError, match="expected keys of tensors in the file"):
+        verify(copy)
+
+
+def _save(bundle: Path, tensors: dict[str, np.ndarray], same: object) -> None:
+    save_file(tensors, bundle / SAMPLE, metadata={"same": json.dumps(same)})
+    tiny_bundles.rehash(bundle, SAMPLE)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
