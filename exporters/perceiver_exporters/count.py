@@ -1,8 +1,9 @@
-"""Parameters and FLOPs of a component, read from its graph."""
+"""Parameters, FLOPs and bytes of a component, read from its graph."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -12,6 +13,26 @@ from perceiver_exporters.graph import products
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.trace import PARAMETERS
 from perceiver_runtime.tensors import Profile, TensorSpec
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one application costs: FLOPs of matrix products, bytes that its nodes write, bytes of its constants."""
+
+    flops: int
+    written: int
+    constants: int
+
+
+def cost(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) -> Cost:
+    """At the profile's `opt` sizes. Constants that several nodes read count once."""
+    sized = at_opt(model, inputs, profile).graph
+    made = [value for node in sized for value in node.outputs]
+    return Cost(
+        flops=sum(node_flops(node) for node in products(sized)),
+        written=sum(_bytes(value) for value in made),
+        constants=sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None),
+    )
 
 
 def parameters(model: ir.Model) -> int:
@@ -47,6 +68,10 @@ def node_flops(node: ir.Node) -> int:
         return 2 * math.prod(output) * math.prod(_size(second)[1:])
     transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", False)
     return 2 * math.prod(output) * _size(first)[-2 if transposed else -1]
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.dtype is None else int(math.prod(_size(value)) * value.dtype.itemsize)
 
 
 def _size(value: ir.Value | None) -> tuple[int, ...]:

@@ -57,9 +57,13 @@ def products(graph: ir.Graph) -> Iterator[ir.Node]:
     return (node for node in graph if node.op_type in ("MatMul", "Gemm", "Conv") and node.domain == "")
 
 
+EXEMPT = "perceiver.exempt"
+"""Metadata key of a product that a rewrite rule made and that no precision counts as weighted (see its value)."""
+
+
 def has_constant_weight(node: ir.Node) -> bool:
     """Whether a matrix product's second operand is a trained weight, rather than another activation."""
-    return _is_constant(node.inputs[1])
+    return EXEMPT not in node.metadata_props and _is_constant(node.inputs[1])
 
 
 def _is_constant(value: ir.Value | None) -> bool:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from perceiver_deploy.cli.output import json_option, print_json, print_table
 
+if TYPE_CHECKING:
+    from perceiver_runtime.manifest import Manifest
+
 
 @click.command("inspect")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--rules", is_flag=True, help="Show which rewrite rules were applied to each graph, or why not.")
 @json_option
-def command(bundle: Path, as_json: bool) -> None:
+def command(bundle: Path, rules: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking every file's size and hash."""
     from perceiver_runtime import load_bundle
 
     manifest = load_bundle(bundle).manifest
+    if rules:
+        return _show_rules(bundle, manifest, as_json)
     if as_json:
         return print_json(manifest)
     steps = {step.component: step for step in manifest.pipeline.steps}
@@ -40,3 +47,33 @@ def command(bundle: Path, as_json: bool) -> None:
         ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<"),
         rows,
     )
+
+
+def _show_rules(bundle: Path, manifest: Manifest, as_json: bool) -> None:
+    from perceiver_exporters.rules import stored_outcomes
+
+    outcomes = {c.name: stored_outcomes(bundle / c.onnx) for c in manifest.components}
+    if as_json:
+        return print_json(outcomes)
+    rows = [
+        (
+            component,
+            outcome.rule,
+            "applied" if outcome.applied else "declined",
+            _change(outcome.before.flops, outcome.after.flops, 1e9),
+            _change(outcome.before.written, outcome.after.written, 1e6),
+            _change(outcome.before.constants, outcome.after.constants, 1e6),
+            outcome.detail,
+        )
+        for component, each in outcomes.items()
+        for outcome in each
+    ]
+    return print_table(
+        f"{bundle}: rewrite rules, in order; GFLOP of matrix products, MB that nodes write, MB of constants",
+        ("component:<", "rule:<", "", "GFLOP", "written", "constants", "what or why not:<"),
+        rows,
+    )
+
+
+def _change(before: int, after: int, unit: float) -> str:
+    return f"{before / unit:.4g} -> {after / unit:.4g}" if before != after else f"{after / unit:.4g}"

@@ -1,0 +1,70 @@
+"""Attention of few query rows to many wide inputs: scores and sums are taken over the inputs themselves.
+
+Neither keys nor values are projected (see `absorption`). It pays where the heads' queries together are fewer than the
+projections are wide: one wide head, or one query.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from perceiver_exporters.rules.absorption import (
+    Sizes,
+    exempt,
+    gigaflop,
+    per_head,
+    projected_flops,
+    queries_times,
+    sizes,
+    with_key_bias,
+    with_value_bias,
+)
+from perceiver_exporters.rules.draft import Draft, ints, replace
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import Site, sites
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Absorb the projections of every attention where that counts fewer FLOPs."""
+    found = list(sites(model.graph))
+    if not found:
+        return Declined("no attention whose keys and values are projected from one input")
+    shapes = sizes(model, context)
+    reasons = [reason for site in found if (reason := _refusal(site, shapes, context))]
+    chosen = [site for site in found if not _refusal(site, shapes, context)]
+    for site in chosen:
+        _absorb(model.graph, site)
+    return Applied(", ".join(site.name for site in chosen)) if chosen else Declined("; ".join(dict.fromkeys(reasons)))
+
+
+def _refusal(site: Site, shapes: Sizes, context: Context) -> str:
+    as_it_is, absorbed = projected_flops(site, shapes)
+    if absorbed >= as_it_is:
+        return f"absorbed {gigaflop(absorbed)}, projected {gigaflop(as_it_is)}"
+    if context.precision == "int8" and site.heads > 1:
+        return "a value projection per head has no integer kernel"
+    return ""
+
+
+def _absorb(graph: ir.Graph, site: Site) -> None:
+    write = Draft(graph, site.name, site.scores)
+    heads = site.heads
+    inputs = write("Unsqueeze", site.x, ints(1), name="inputs")
+    asked = queries_times(write, site, site.key.by_head(heads).transpose(0, 2, 1), "asked")
+    raw = write("MatMul", asked, write("Transpose", inputs, perm=[0, 1, 3, 2], name="keys"), name="scores")
+    replace(site.scores.outputs[0], with_key_bias(write, site, raw, site.key.bias_by_head(heads)))
+
+    after = Draft(graph, site.name, site.weighted)
+    mean = after("MatMul", site.weights, inputs, name="attended_inputs")
+    values = after("MatMul", mean, per_head(site.value.by_head(heads)), name="value")
+    if heads > 1:
+        exempt(values, "a projection per head has no integer kernel")
+    replace(site.weighted.outputs[0], with_value_bias(after, site, values, site.value.bias_by_head(heads)))
+
+
+ABSORBED_ATTENTION = Rule(
+    "absorbed-attention",
+    "key and value projections taken over to the queries and the weighted inputs",
+    apply,
+    backends=("onnxruntime",),
+)

@@ -1,0 +1,124 @@
+"""Positions that depend on no pixel: found by what a part of the graph computes, rather than by how it is written.
+
+A grid's position encoding has columns that vary along its first axis alone and columns that vary along the others
+alone. Over a grid of (rows, width) points it is then two small tables, one row each per row and per column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
+
+from perceiver_exporters.rules.draft import Exact
+from perceiver_exporters.rules.rule import Context
+from perceiver_exporters.rules.sites import array_of, producer
+from perceiver_runtime.tensors import Array
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Positions (rows * width, channels) of a grid, row major, as two tables in FP64.
+
+    `rows` (rows, R) holds the channels `row_channels`, `columns` (width, channels - R) the channels `column_channels`.
+    Where `index` is there, the graph asks for the rows that it names.
+    """
+
+    rows: Exact
+    columns: Exact
+    row_channels: npt.NDArray[np.int64]
+    column_channels: npt.NDArray[np.int64]
+    index: ir.Value | None
+
+    @property
+    def width(self) -> int:
+        """Points of one row."""
+        return len(self.columns)
+
+
+def find_grid(model: ir.Model, value: ir.Value, context: Context) -> Grid | None:
+    """The grid that a value (B, M, channels) spreads over the batch, or None."""
+    spread = producer(value, "Expand")
+    source = spread.inputs[0] if spread is not None else None
+    if source is None or source.shape is None or len(source.shape) != 2:
+        return None
+    constant = array_of(source)
+    if constant is not None:
+        return _constant_grid(constant)
+    index = _only_input(source)
+    return None if index is None else _indexed_grid(model, source, index, context)
+
+
+def split(table: Array, width: int, index: ir.Value | None = None) -> Grid | None:
+    """Channels of a table (rows * width, channels) sorted by the axis along which they vary, or None if one has both.
+
+    A channel that never varies goes with the rows, which are fewer.
+    """
+    grid = table.astype(np.float64).reshape(-1, width, table.shape[1])
+    by_row = (grid == grid[:, :1]).all((0, 1))
+    by_column = (grid == grid[:1]).all((0, 1))
+    if not (by_row | by_column).all():
+        return None
+    row, column = np.flatnonzero(by_row), np.flatnonzero(~by_row)
+    return Grid(grid[:, 0, row], grid[0][:, column], row, column, index)
+
+
+def _constant_grid(table: Array) -> Grid | None:
+    """The width is how long the slowest channel stays the same; it is tried on every channel."""
+    changes = (np.diff(table, axis=0) != 0).T
+    runs = {int(np.argmax(channel)) + 1 for channel in changes if channel.any()}
+    widths = (width for width in sorted(runs, reverse=True) if len(table) % width == 0 and width > 1)
+    return next((grid for width in widths if (grid := split(table, width)) is not None), None)
+
+
+def _only_input(value: ir.Value) -> ir.Value | None:
+    """The list of integers, given to the graph, that alone decides the value."""
+    seen, queue, inputs = set(), [value], set()
+    while queue:
+        current = queue.pop()
+        node = current.producer()
+        if current.is_graph_input():
+            inputs.add(current)
+        elif node is not None and node not in seen:
+            seen.add(node)
+            queue += [v for v in node.inputs if v is not None]
+    only = next(iter(inputs)) if len(inputs) == 1 else None
+    listed = only is not None and only.dtype == ir.DataType.INT64 and only.shape is not None and len(only.shape) == 1
+    return only if listed else None
+
+
+def _indexed_grid(model: ir.Model, value: ir.Value, index: ir.Value, context: Context) -> Grid | None:
+    """Rows asked for one by one, and in any order, must be the rows of the whole."""
+    assert index.shape is not None  # _only_input saw it
+    total = context.profile.dimensions[str(index.shape[0])].max
+    evaluator = _evaluator(model, value, index)
+
+    def rows(*wanted: int) -> Array:
+        (made,) = evaluator.run(None, {str(index.name): np.array(wanted, np.int64)})
+        return np.asarray(made)
+
+    whole = rows(*range(total))
+    width, rest = divmod(len(whole), total)
+    if rest:
+        return None
+    by_row = whole.reshape(total, width, -1)
+    for wanted in [(total - 1,), tuple(reversed(range(total)))]:
+        if not np.array_equal(rows(*wanted).reshape(len(wanted), width, -1), by_row[list(wanted)]):
+            return None
+    return split(whole, width, index)
+
+
+def _evaluator(model: ir.Model, value: ir.Value, index: ir.Value) -> ReferenceEvaluator:
+    """Runs the part of the graph between the index and the value."""
+    part = model.clone()
+    values = {v.name: v for node in part.graph for v in node.outputs}
+    part.graph.outputs[:] = [values[value.name]]
+    common.RemoveUnusedNodesPass()(part)
+    part.graph.inputs[:] = [v for v in part.graph.inputs if v.name == index.name]
+    proto: onnx.ModelProto = ir.to_proto(part)
+    return ReferenceEvaluator(proto)

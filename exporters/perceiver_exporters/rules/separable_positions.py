@@ -1,0 +1,209 @@
+"""Attention to [content, grid positions] under LayerNorm: the positions' share of all scores from two small tables.
+
+LayerNorm is linear up to one scale per token: with g and b its scale and bias, and the columns of A centred so that
+they do not see a token's mean,
+
+    scores = rstd * (x A^T),      A = centre((q Wk^T) g)
+
+and of x A^T, the positions' part is R[query, row] + C[query, column]: tables of N x (rows + width) in the place of a
+product of N x M x channels, M = rows * width. The sums over tokens go the same way back: those over each row and each
+column of the grid meet the two position tables afterwards. Only the content's channels are multiplied token by token.
+Mean and variance of a token are those of its content, row and column, added up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.rules.absorption import (
+    exempt,
+    per_head,
+    projected_flops,
+    queries_times,
+    sizes,
+    with_key_bias,
+    with_value_bias,
+)
+from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints, replace
+from perceiver_exporters.rules.positions import Grid, find_grid
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import Site, array_of, operand, producer, sites
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens [content | positions] (B, M, channels) and their normalisation; `scale` and `bias` in FP64."""
+
+    content: ir.Value
+    channels: int
+    live: int
+    grid: Grid
+    scale: Exact
+    bias: Exact
+    epsilon: float
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Rewrite every attention to tokens whose positions lie on a grid."""
+    found = [(site, tokens) for site in sites(model.graph) if (tokens := _tokens(model, site, context)) is not None]
+    if not found:
+        return Declined("no attention reads content beside positions of a grid under LayerNorm")
+    shapes = sizes(model, context)
+    for site, tokens in found:
+        as_it_is, _ = projected_flops(site, shapes)
+        batch, heads, queries, keys = shapes[str(site.scores.outputs[0].name)]
+        if 4 * batch * heads * queries * keys * (tokens.live + 1) >= as_it_is:
+            return Declined(f"{heads} heads of {queries} queries over {tokens.live} channels cost more than they save")
+    for site, tokens in found:
+        _rewrite(model.graph, site, tokens)
+    return Applied(", ".join(f"{s.name}: {t.live} of {t.channels} channels live" for s, t in found))
+
+
+def _tokens(model: ir.Model, site: Site, context: Context) -> Tokens | None:
+    """What the site attends to, if it is of this form and nobody else reads the normalised tokens."""
+    norm = producer(site.x, "LayerNormalization")
+    joined = producer(norm.inputs[0], "Concat") if norm else None
+    if norm is None or joined is None or len(joined.inputs) != 2:
+        return None
+    if {node for node, _ in site.x.uses()} != {site.key.product, site.value.product}:
+        return None
+    content, positions = operand(joined, 0), operand(joined, 1)
+    scale, bias = array_of(norm.inputs[1]), array_of(norm.inputs[2])
+    grid = find_grid(model, positions, context)
+    if grid is None or scale is None or bias is None or content.shape is None:
+        return None
+    live = len(scale) - len(grid.row_channels) - len(grid.column_channels)
+    epsilon = norm.attributes.get_float("epsilon", 1e-5)
+    return Tokens(content, len(scale), live, grid, scale.astype(np.float64), bias.astype(np.float64), epsilon)
+
+
+def _rewrite(graph: ir.Graph, site: Site, tokens: Tokens) -> None:
+    before = Draft(graph, site.name, site.scores)
+    mean, rstd = _statistics(before, tokens)
+    replace(site.scores.outputs[0], _scores(before, site, tokens, rstd))
+    after = Draft(graph, site.name, site.weighted)
+    replace(site.weighted.outputs[0], _attended(after, site, tokens, mean, rstd))
+
+
+def _statistics(write: Draft, tokens: Tokens) -> tuple[ir.Value, ir.Value]:
+    """Mean (B, M, 1) of the tokens, and one over their standard deviation (B, 1, rows, width)."""
+    content, grid, share = tokens.content, tokens.grid, np.array(1 / tokens.channels)
+    square = write("Mul", content, content, name="content_squared")
+    mean = _token_mean(write, tokens, content, grid.rows.sum(1), grid.columns.sum(1), share)
+    squares = _token_mean(write, tokens, square, (grid.rows**2).sum(1), (grid.columns**2).sum(1), share)
+    variance = write("Sub", squares, write("Mul", mean, mean, name="mean_squared"), name="variance")
+    deviation = write("Sqrt", write("Add", variance, np.array(tokens.epsilon), name="stable"), name="deviation")
+    flat = write("Reshape", mean, ints(0, -1, 1), name="token_mean")
+    return flat, write("Unsqueeze", write("Reciprocal", deviation, name="rstd"), ints(1), name="rstd")
+
+
+def _token_mean(write: Draft, tokens: Tokens, content: ir.Value, rows: Exact, columns: Exact, share: Exact) -> ir.Value:
+    """Mean over all channels of a token, (B, rows, width), from sums over its content, row and column."""
+    own = write("ReduceSum", content, ints(-1), keepdims=0, name="content_sum")
+    grid = write("Reshape", own, ints(0, -1, tokens.grid.width), name="content_sum")
+    by_row = write("Add", grid, _asked_rows(write, tokens.grid, rows[:, None], 0), name="with_row")
+    whole = write("Add", by_row, columns, name="with_column")
+    return write("Mul", whole, share, name="mean")
+
+
+def _asked_rows(write: Draft, grid: Grid, table: Exact, axis: int) -> Operand:
+    """The rows that the graph asks for, of a table that has them all along `axis`."""
+    return table if grid.index is None else write("Gather", table, grid.index, axis=axis, name="rows")
+
+
+def _scores(write: Draft, site: Site, tokens: Tokens, rstd: ir.Value) -> ir.Value:
+    """(B, heads, N, M) from the content's product and the two tables."""
+    grid, heads, live = tokens.grid, site.heads, tokens.live
+    keys = site.key.by_head(heads)  # (heads, C, E)
+    asked = keys * tokens.scale[:, None]
+    asked = (asked - asked.mean(1, keepdims=True)).transpose(0, 2, 1)  # (heads, E, C)
+    content = write("Unsqueeze", tokens.content, ints(1), name="content")
+    transposed = write("Transpose", content, perm=[0, 1, 3, 2], name="content_by_channel")
+    flat = write("MatMul", queries_times(write, site, asked[..., :live], "asked"), transposed, name="content_scores")
+    scores = write("Reshape", flat, ints(0, 0, 0, -1, grid.width), name="content_scores")
+    row = _row_table(write, site, grid, asked[..., live + grid.row_channels] @ grid.rows.T)
+    column = _column_table(write, site, asked[..., live + grid.column_channels], grid.columns.T)
+    scores = write("Add", write("Add", scores, row, name="with_row"), column, name="with_column")
+    scaled = write("Mul", scores, write("Unsqueeze", rstd, ints(1), name="rstd"), name="scaled_scores")
+    bias = site.key.bias_by_head(heads) + np.einsum("c,hce->he", tokens.bias, keys)
+    return with_key_bias(write, site, write("Reshape", scaled, ints(0, 0, 0, -1), name="scores"), bias)
+
+
+def _row_table(write: Draft, site: Site, grid: Grid, matrix: Exact) -> Operand:
+    """What a token's row adds to its score, (., heads, N, rows, 1), from (heads, E, rows)."""
+    if grid.index is None:
+        table = queries_times(write, site, matrix, "row_scores")
+    elif site.query.is_initializer():
+        table = write(
+            "Gather", np.asarray(queries_times(write, site, matrix, "")), grid.index, axis=3, name="row_scores"
+        )
+    else:
+        asked = write("Gather", per_head(matrix), grid.index, axis=-1, name="asked_rows")
+        table = write("MatMul", site.query, asked, name="row_scores")
+    return _expand_dims(write, table, -1)
+
+
+def _column_table(write: Draft, site: Site, asked: Exact, columns: Exact) -> Operand:
+    """What a token's column adds to its score, (., heads, N, 1, width)."""
+    if site.query.is_initializer() or _is_narrow(asked.shape[1], columns):
+        return _expand_dims(write, queries_times(write, site, asked @ columns, "column_scores"), -2)
+    narrow = queries_times(write, site, asked, "asked_columns")
+    return _expand_dims(write, exempt(write("MatMul", narrow, columns, name="column_scores")), -2)
+
+
+def _is_narrow(other: int, table: Exact) -> bool:
+    """Whether one product with a matrix folded through the table costs less than two."""
+    channels, width = sorted(table.shape)
+    return bool(other * width <= channels * (other + width))
+
+
+def _expand_dims(write: Draft, table: Operand, axis: int) -> Operand:
+    if isinstance(table, ir.Value):
+        return write("Unsqueeze", table, ints(axis), name="table")
+    return np.expand_dims(table, axis)
+
+
+def _attended(write: Draft, site: Site, tokens: Tokens, mean: ir.Value, rstd: ir.Value) -> ir.Value:
+    """Weighted values (B, heads, N, F) from weighted sums of the content, of rows and of columns."""
+    grid, heads, live = tokens.grid, site.heads, tokens.live
+    values = site.value.by_head(heads)
+    scaled = tokens.scale[:, None] * values  # (heads, C, F)
+    weights = write("Reshape", site.weights, ints(0, 0, 0, -1, grid.width), name="weights")
+    weights = write("Mul", weights, write("Unsqueeze", rstd, ints(1), name="rstd"), name="scaled_weights")
+    flat = write("Reshape", weights, ints(0, 0, 0, -1), name="scaled_weights")
+    content = write("Unsqueeze", write("Concat", tokens.content, mean, axis=-1, name="content_mean"), ints(1))
+    sums = write("MatMul", flat, content, name="content_sums")
+    part = np.concatenate([scaled[:, :live], -scaled.sum(1, keepdims=True)], axis=1)
+    attended = exempt(write("MatMul", sums, per_head(part), name="content_values"))
+    by_row = write("ReduceSum", weights, ints(-1), keepdims=0, name="row_sums")
+    by_column = write("ReduceSum", weights, ints(-2), keepdims=0, name="column_sums")
+    row = _row_values(write, grid, by_row, grid.rows @ scaled[:, live + grid.row_channels])
+    column = _column_values(write, by_column, grid.columns, scaled[:, live + grid.column_channels])
+    attended = write("Add", write("Add", attended, row, name="with_row"), column, name="with_column")
+    bias = site.value.bias_by_head(heads) + np.einsum("c,hcf->hf", tokens.bias, values)
+    return with_value_bias(write, site, attended, bias)
+
+
+def _row_values(write: Draft, grid: Grid, sums: ir.Value, matrix: Exact) -> ir.Value:
+    """Sums over each row (B, heads, N, rows) times (heads, rows, F)."""
+    table = _asked_rows(write, grid, per_head(matrix), -2)
+    return exempt(write("MatMul", sums, table, name="row_values"))
+
+
+def _column_values(write: Draft, sums: ir.Value, columns: Exact, matrix: Exact) -> ir.Value:
+    """Sums over each column (B, heads, N, width) times the columns' table and (heads, channels, F)."""
+    if _is_narrow(matrix.shape[-1], columns):
+        return exempt(write("MatMul", sums, per_head(columns @ matrix), name="column_values"))
+    narrow = exempt(write("MatMul", sums, columns, name="column_channels"))
+    return exempt(write("MatMul", narrow, per_head(matrix), name="column_values"))
+
+
+SEPARABLE_POSITIONS = Rule(
+    "separable-positions",
+    "the positions' share of attention under LayerNorm from one table per axis of the grid",
+    apply,
+    backends=("onnxruntime",),
+)

@@ -1,0 +1,65 @@
+"""The rules in use, in the order in which they run, and their outcomes, which the graph itself carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from perceiver_exporters.count import Cost, cost
+from perceiver_exporters.quiet import quiet
+from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
+from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+
+METADATA = "perceiver.rules"
+"""Metadata key of a rewritten graph: its outcomes, as JSON."""
+
+RULES: tuple[Rule, ...] = (CONSTANT_QUERY, SEPARABLE_POSITIONS, ABSORBED_ATTENTION)
+
+
+def rewrite(model: ir.Model, context: Context, rules: Sequence[Rule] = RULES) -> tuple[Outcome, ...]:
+    """Run the rules over an FP32 graph in place, and store what they did in its metadata."""
+    before = cost(model, context.inputs, context.profile)
+    made = []
+    for rule in rules:
+        verdict = _run(rule, model, context)
+        after = cost(model, context.inputs, context.profile) if isinstance(verdict, Applied) else before
+        made.append(_outcome(rule, verdict, before, after))
+        before = after
+    model.metadata_props[METADATA] = json.dumps([dataclasses.asdict(outcome) for outcome in made])
+    return tuple(made)
+
+
+def outcomes(model: ir.Model) -> tuple[Outcome, ...]:
+    """What `rewrite` stored in the graph."""
+    stored = json.loads(model.metadata_props.get(METADATA, "[]"))
+    return tuple(Outcome(o["rule"], o["applied"], o["detail"], Cost(**o["before"]), Cost(**o["after"])) for o in stored)
+
+
+def stored_outcomes(path: Path) -> tuple[Outcome, ...]:
+    """What was done to a graph of a bundle; its weights are not read."""
+    return outcomes(ir.from_proto(onnx.load(path, load_external_data=False)))
+
+
+def _run(rule: Rule, model: ir.Model, context: Context) -> Verdict:
+    if rule.backends and context.target.backend not in rule.backends:
+        return Declined(f"not for {context.target.backend}")
+    verdict = rule.apply(model, context)
+    if isinstance(verdict, Applied):
+        common.RemoveUnusedNodesPass()(model)
+        with quiet():
+            common.ShapeInferencePass()(model)
+    return verdict
+
+
+def _outcome(rule: Rule, verdict: Verdict, before: Cost, after: Cost) -> Outcome:
+    if isinstance(verdict, Applied):
+        return Outcome(rule.name, True, verdict.what, before, after)
+    return Outcome(rule.name, False, verdict.reason, before, after)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
+from perceiver_deploy.models.flow import FlowConfig
+from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig
+from perceiver_deploy.models.text import MaskedLanguageModelConfig, SequenceClassifierConfig
+from perceiver_exporters.component import Cut
+from perceiver_exporters.reference import Reference
+from perceiver_exporters.rules import Context, Outcome, Rule, rewrite
+from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.trace import trace
+from perceiver_runtime.tensors import Array
+
+EXACT = 2e-6
+"""Relative L2 between a graph and its rewrite: sums in another order, in FP32."""
+
+
+def cross(heads: int, qk: int, v: int, **options: Any) -> CrossAttentionConfig:
+    return CrossAttentionConfig(heads, qk, v, **options)
+
+
+def perceiver(encoder: CrossAttentionConfig, decoder: CrossAttentionConfig) -> PerceiverConfig:
+    return PerceiverConfig(16, 64, encoder, ProcessorConfig(blocks=2, layers=1, heads=4), decoder)
+
+
+SMALL: dict[str, tuple[str, Any]] = {
+    "fourier": (
+        "image-classifier-fourier",
+        FourierClassifierConfig(3, 8, 10, 4, (8, 10), 48, 10, perceiver(cross(1, 21, 21), cross(1, 64, 64))),
+    ),
+    "conv": (
+        "image-classifier-conv",
+        ConvClassifierConfig(3, 40, 44, 8, 4, (10, 11), 48, 10, perceiver(cross(1, 26, 26), cross(2, 64, 64))),
+    ),
+    "language": (
+        "masked-language-model",
+        MaskedLanguageModelConfig(50, 20, 32, 32, perceiver(cross(4, 32, 64), cross(4, 32, 32, query_residual=False))),
+    ),
+    "texts": (
+        "sequence-classifier",
+        SequenceClassifierConfig(50, 20, 32, 48, 3, perceiver(cross(4, 32, 64), cross(1, 64, 64))),
+    ),
+    "flow": (
+        "optical-flow",
+        FlowConfig(18, 12, 27, 16, 4, perceiver(cross(1, 34, 34), cross(1, 64, 64, query_residual=False))),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A component of a small model with random weights, its graph as traced, and its reference inputs."""
+
+    name: str
+    cut: Cut
+    graph: ir.Model
+    feeds: list[dict[str, Array]]
+
+    def rewritten(
+        self, *rules: Rule, target: str = "cpu", precision: str = "fp32"
+    ) -> tuple[ir.Model, tuple[Outcome, ...]]:
+        component, graph = self.cut.component(self.name), self.graph.clone()
+        step = self.cut.pipeline.step(self.name)
+        context = Context(self.name, component.inputs, self.cut.profile, TARGETS[target], precision, step)
+        return graph, rewrite(graph, context, rules)
+
+    def distance(self, graph: ir.Model) -> float:
+        """Largest relative L2 between what the two graphs make of the reference inputs."""
+        before, after = session(self.graph), session(graph)
+        return max(
+            float(np.linalg.norm(b.astype(np.float64) - a) / max(np.linalg.norm(a.astype(np.float64)), 1e-12))
+            for feeds in self.feeds
+            for a, b in zip(before.run(None, feeds), after.run(None, feeds), strict=True)
+        )
+
+
+def session(graph: ir.Model) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return ort.InferenceSession(ir.to_proto(graph).SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights that keep activations near 1, and biases and normalisations that no two layers share."""
+    torch.manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim >= 2:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.3)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def subject() -> Callable[[str, str], Subject]:
+    """Trace a component of one of the small models, once; batch 3 and, of chunked steps, every piece."""
+    made: dict[tuple[str, str], Subject] = {}
+
+    def get(model: str, name: str) -> Subject:
+        if (model, name) not in made:
+            family, config = FAMILIES[SMALL[model][0]], SMALL[model][1]
+            cut = family.cut(randomise(family.build(config)))
+            feeds = family.sample(config, 3, np.random.default_rng(0))
+            applied = [a for a in Reference(cut).applications(feeds) if a.component == name]
+            inputs = [{n: np.ascontiguousarray(x) for n, x in a.inputs.items()} for a in applied]
+            made[model, name] = Subject(name, cut, trace(cut.component(name), cut.profile), inputs)
+        return made[model, name]
+
+    return get

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perceiver_deploy.models.positions import GridPositions
+from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.positions import split
+from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+
+from .conftest import EXACT
+
+
+@pytest.mark.parametrize(
+    ("model", "component", "live"),
+    [("fourier", "encoder", "3 of 21"), ("conv", "encoder", "8 of 26"), ("flow", "encoder_fold", "16 of 34")],
+)
+@pytest.mark.parametrize("rules", [(SEPARABLE_POSITIONS,), (CONSTANT_QUERY, SEPARABLE_POSITIONS)])
+def test_only_content_is_multiplied_by_token(subject, model, component, live, rules):
+    given = subject(model, component)
+    graph, outcomes = given.rewritten(*rules)
+    assert outcomes[-1].applied
+    assert f"{live} channels live" in outcomes[-1].detail
+    assert outcomes[-1].after.flops < 0.85 * outcomes[-1].before.flops
+    norms = [node for node in graph.graph if node.op_type == "LayerNormalization"]
+    assert not [node for node in norms if "input_norm" in str(node.name)]
+    assert given.distance(graph) < EXACT
+
+
+def test_shrinks_the_table_of_positions(subject):
+    graph, (outcome,) = subject("conv", "encoder").rewritten(SEPARABLE_POSITIONS)
+    assert outcome.after.constants < outcome.before.constants
+    largest = max(v.const_value.size for v in graph.graph.initializers.values())
+    assert largest <= 64 * 64  # a weight of the MLP
+
+
+def test_declines_without_a_grid_and_for_other_backends(subject):
+    for model, component, target, reason in [
+        ("language", "encoder", "cpu", "no attention reads content beside positions"),
+        ("fourier", "processor_block", "cpu", "no attention reads content beside positions"),
+        ("fourier", "encoder", "jetson-orin", "not for tensorrt"),
+    ]:
+        given = subject(model, component)
+        graph, (outcome,) = given.rewritten(SEPARABLE_POSITIONS, target=target)
+        assert not outcome.applied
+        assert reason in outcome.detail
+        assert given.distance(graph) == 0
+
+
+def test_a_table_is_split_by_axis_only_if_every_channel_has_one():
+    table = GridPositions((6, 5), (6, 5), 3).all().numpy()
+    grid = split(table, 5)
+    assert grid is not None
+    whole = np.empty_like(table, np.float64).reshape(6, 5, -1)
+    whole[..., grid.row_channels] = grid.rows[:, None]
+    whole[..., grid.column_channels] = grid.columns[None]
+    assert np.array_equal(whole.reshape(30, -1), table)
+    assert split(np.random.default_rng(0).standard_normal((30, 4)), 5) is None
+    assert split(table, 6) is None
