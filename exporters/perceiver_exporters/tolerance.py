@@ -18,7 +18,7 @@ from perceiver_exporters.precision import Precision
 from perceiver_exporters.reference import Reference, Scope
 from perceiver_exporters.weights import samples_sha256
 from perceiver_runtime.golden import GoldenSample
-from perceiver_runtime.manifest import Tolerance
+from perceiver_runtime.manifest import Derivation, Tolerance
 from perceiver_runtime.tensors import Array
 
 PIPELINE = "pipeline"
@@ -27,15 +27,16 @@ Key = tuple[str, str]
 
 def derive(cut: Cut, golden: tuple[GoldenSample, ...], precision: Precision, scope: Scope) -> tuple[Tolerance, ...]:
     """A tolerance for every graph output and every golden value, from the emulation that `scope` switches on."""
-    noise = measure(cut, golden, scope)
-    digest = samples_sha256(sample.feeds for sample in golden)[:16]
-    provenance = (
-        f"relative L2 of the reference emulated in {precision.name} against FP64, largest of {len(golden)} golden "
-        f"samples (sha256 {digest}), times {precision.margin:g}, at least {precision.floor:.3g}"
-    )
     return tuple(
-        Tolerance(component, tensor, max(precision.margin * value, precision.floor), value, provenance)
-        for (component, tensor), value in noise.items()
+        Tolerance(
+            component,
+            tensor,
+            max(precision.margin * noise, precision.floor),
+            noise,
+            _sentence(derivation := _derivation(golden, component, precision)),
+            derivation,
+        )
+        for (component, tensor), noise in measure(cut, golden, scope).items()
     )
 
 
@@ -56,6 +57,19 @@ def relative_l2(exact: Array, got: Array) -> float:
     a, b = exact.astype(np.float64), got.astype(np.float64)
     difference = float(np.linalg.norm(b - a))
     return difference / float(np.linalg.norm(a)) if difference else 0.0
+
+
+def _derivation(golden: tuple[GoldenSample, ...], component: str, precision: Precision) -> Derivation:
+    inputs = [sample.feeds if component == PIPELINE else sample.components[component].inputs for sample in golden]
+    method = f"relative L2 of the reference emulated in {precision.name} to FP64"
+    return Derivation(method, samples_sha256(inputs), len(inputs), precision.margin, precision.floor)
+
+
+def _sentence(derivation: Derivation) -> str:
+    return (
+        f"{derivation.method}, largest of {derivation.samples} golden samples (sha256 "
+        f"{derivation.inputs_sha256[:16]}), times {derivation.margin:g}, at least {derivation.floor:.3g}"
+    )
 
 
 def _keep_largest(

@@ -49,13 +49,27 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Derivation:
+    """Where a tolerance comes from: `method` gave its noise, the largest over `samples` inputs with that SHA-256.
+
+    The inputs are a component's golden inputs, or the session's feeds. `rel_l2` is max(`margin` x noise, `floor`).
+    """
+
+    method: str
+    inputs_sha256: str
+    samples: int
+    margin: float
+    floor: float
+
+
+@dataclass(frozen=True)
 class Tolerance:
     """How far one output of one component may be from the reference, and why.
 
     `tensor` is a graph output (teacher-forced: the component is fed reference inputs) or, where `component`
     is `"pipeline"`, a session output (chained: the pipeline feeds itself). `noise` is the relative L2 error
     that the reference itself makes in this precision; `rel_l2` is `noise` times a fixed margin, never below
-    the floor of the precision's arithmetic.
+    the floor of the precision's arithmetic. `provenance` says in a sentence what `derivation` says in numbers.
     """
 
     component: str
@@ -63,6 +77,7 @@ class Tolerance:
     rel_l2: float
     noise: float
     provenance: str
+    derivation: Derivation | None = None
 
 
 @dataclass(frozen=True)
