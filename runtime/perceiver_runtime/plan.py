@@ -5,7 +5,6 @@ Running it is copying feeds in, calling bound graphs one after the other, and co
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -20,7 +19,7 @@ Record = Callable[[str, float], None]
 
 
 class Plan:
-    """May be run from several threads: its buffers belong to one run at a time."""
+    """Its buffers belong to one run at a time: a session keeps a plan for each run that is under way."""
 
     def __init__(
         self,
@@ -34,7 +33,6 @@ class Plan:
         planner = Planner(device, program, executables)
         planner.lay_out(sizes, filled)
         self._device = device
-        self._lock = threading.Lock()
         self._operations = tuple(planner.operations)
         self._constants = planner.constants
         self._shown = tuple((name, spec.name) for name, spec in program.outputs.items())
@@ -44,12 +42,11 @@ class Plan:
         """Results by name, in new arrays. `record` gets the seconds of each application of each component."""
         results: dict[str, Array] = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
         given = {**self._constants, **feeds} if self._constants else feeds
-        with self._lock:
-            if record is None:
-                for operation in self._operations:
-                    operation.call(given, results)
-            else:
-                self._run_timed(given, results, record)
+        if record is None:
+            for operation in self._operations:
+                operation.call(given, results)
+        else:
+            self._run_timed(given, results, record)
         return {name: results[value] for name, value in self._shown}
 
     def _run_timed(self, feeds: Mapping[str, Array], results: Mapping[str, Array], record: Record) -> None:

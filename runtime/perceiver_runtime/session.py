@@ -56,8 +56,9 @@ class Session:
         self.threads = threads
         self._device = backend.device
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
-        self._plans: OrderedDict[PlanKey, Plan] = OrderedDict()
+        self._plans: OrderedDict[PlanKey, list[Plan]] = OrderedDict()
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(backend.concurrency)
         self._closed = False
         self._run_program = lru_cache(16)(lambda names: run_program(bundle.manifest, names))
         self._decode_program = lru_cache(16)(lambda names: decode_program(bundle.manifest, names))
@@ -148,18 +149,23 @@ class Session:
         if self._closed:
             raise UsageError("the session is closed; open it again")
         sizes = check_feeds(program, feeds)
-        return self._plan(program, sizes, feeds).run(feeds, record)
-
-    def _plan(self, program: Program, sizes: Mapping[str, int], feeds: Feeds) -> Plan:
-        """The plan for these sizes: one of the last few, or a new one if the bundle takes them."""
         key = program, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(program.specs) else ()
-        with self._lock:
-            plan = self._plans.get(key)
-            if plan is None:
+        with self._turns:
+            idle = self._idle_plans(key)
+            try:
+                plan = idle.pop()
+            except IndexError:
                 filled = check_sizes(program, feeds, sizes)
                 plan = Plan(program, self._executables, self._device, sizes, filled)
-                self._plans[key] = plan
-                if len(self._plans) > PLANS_KEPT:
-                    self._plans.popitem(last=False)
+            results = plan.run(feeds, record)
+            idle.append(plan)  # not after an error, which may have come from its state
+        return results
+
+    def _idle_plans(self, key: PlanKey) -> list[Plan]:
+        """Plans for these sizes that no run uses: at most one for each turn. The last few sizes are kept."""
+        with self._lock:
+            idle = self._plans.setdefault(key, [])
             self._plans.move_to_end(key)
-        return plan
+            if len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        return idle

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from perceiver_runtime.backends.onnxruntime import HostMemory
+from perceiver_runtime.backends.host import HostMemory
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, chooser, generate
 from perceiver_runtime.pipeline import Generation, Step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,46 @@ def test_threads_get_their_own_answers(session: Session, model: Model) -> None:
     with ThreadPoolExecutor(12) as pool:
         for got, right in zip(pool.map(session.run, cases), expected, strict=True):
             _check(got, right)
+
+
+def test_runs_overlap_as_far_as_the_backend_says(bundle: Path, model: Model) -> None:
+    """Two runs of equal sizes meet inside one component; a third does not get in before one of them is done."""
+    backend = open_backend("onnxruntime", threads=1)
+    backend.concurrency = 2  # type: ignore[misc]
+    with Session(load_bundle(bundle), backend, 1) as session, ThreadPoolExecutor(6) as pool:
+        meeting, inside, most = threading.Barrier(2, timeout=20), [0], [0]
+        graph = session._executables["head"]
+        bind = graph.bind
+
+        def bind_meeting(*buffers: Any) -> Any:
+            call = bind(*buffers)
+
+            def run() -> None:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                meeting.wait()
+                call()
+                inside[0] -= 1
+
+            return run
+
+        graph.bind = bind_meeting  # type: ignore[method-assign]
+        cases = [tiny_bundles.feeds(2, seed=seed) for seed in range(20)]
+        for got, feeds in zip(pool.map(session.run, cases), cases, strict=True):
+            _check(got, tiny_bundles.reference(model, feeds))
+        assert most == [2]
+        assert [len(idle) for idle in session._plans.values()] == [2]
+
+
+def test_a_plan_that_failed_is_not_used_again(bundle: Path, model: Model) -> None:
+    with open_session(bundle, threads=1) as session:
+        feeds = tiny_bundles.feeds()
+        session.run(feeds)
+        ((plan,),) = session._plans.values()
+        with pytest.raises(ZeroDivisionError):
+            session.run(feeds, record=lambda _component, _seconds: 1 / 0)  # type: ignore[arg-type,return-value]
+        _check(session.run(feeds), tiny_bundles.reference(model, feeds))
+        assert [idle for idle in session._plans.values() if plan in idle] == []
 
 
 def test_old_plans_are_dropped(session: Session, model: Model) -> None:

@@ -13,6 +13,8 @@ BACKENDS = {
     "onnxruntime-cuda": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-tensorrt": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-rtx": "perceiver_runtime.backends.onnxruntime",
+    "openvino": "perceiver_runtime.backends.openvino",
+    "openvino-bf16": "perceiver_runtime.backends.openvino",
     "tensorrt": "perceiver_runtime.tensorrt.backend",
     "tensorrt-lean": "perceiver_runtime.tensorrt.backend",
     "tensorrt-dispatch": "perceiver_runtime.tensorrt.backend",

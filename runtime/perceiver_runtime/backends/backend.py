@@ -74,5 +74,9 @@ class Backend(Protocol):
     def versions(self) -> Mapping[str, str]:
         """The libraries behind it, for reports."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many runs, each on buffers of its own, it is worth to let compute at once."""
+
     def load(self, bundle: Bundle, component: ComponentEntry) -> Executable:
         """Load one component. Raises BundleError if the graph does not parse or does not match the manifest."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime: host memory that NumPy and the graphs share, bound once per plan."""
+"""ONNX Runtime: graphs on host memory, bound once per plan."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.manifest import ComponentEntry
-from perceiver_runtime.tensors import Array, TensorSpec
+from perceiver_runtime.tensors import Array
 
 try:
     import onnxruntime as ort
@@ -66,43 +65,13 @@ def open_backend(name: str, threads: int | None) -> Backend:
     return OnnxRuntime(name, threads)
 
 
-class HostMemory:
-    """NumPy arrays; graphs run on them in place. With a GPU provider, ONNX Runtime copies them at each graph."""
-
-    def allocate(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Uninitialised array."""
-        return np.empty(shape, dtype)
-
-    def view(self, buffer: Array, axis: int, start: int, stop: int) -> Array:
-        """A slice."""
-        return buffer[(slice(None),) * axis + (slice(start, stop),)]
-
-    def is_contiguous(self, buffer: Array) -> bool:
-        """Whether rows follow each other without gaps."""
-        return bool(buffer.flags.c_contiguous)
-
-    def copy(self, source: Array, target: Array) -> None:
-        """Copy between arrays."""
-        np.copyto(target, source)
-
-    def upload(self, array: Array, target: Array) -> None:
-        """Copy the caller's array in."""
-        np.copyto(target, array)
-
-    def download(self, source: Array, array: Array) -> None:
-        """Copy out to the caller's array."""
-        np.copyto(array, source)
-
-    def synchronize(self) -> None:
-        """Nothing to wait for: a run returns when it is done."""
-
-
 class OnnxRuntime:
     """Sessions with one set of options."""
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name = name
         self.device = HostMemory()
+        self.concurrency = overlapping_runs(threads)
         self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
         self._threads = threads
 
@@ -118,8 +87,8 @@ class OnnxRuntime:
                 f"backend {self.name}: {PROVIDERS[self.name][0]} did not start, got {session.get_providers()[0]}; "
                 f"{REMEDY[self.name]}"
             )
-        _check_specs(component.inputs, session.get_inputs(), f"{path}: graph input")
-        _check_specs(component.outputs, session.get_outputs(), f"{path}: graph output")
+        check_specs(component.inputs, _specs(session.get_inputs()), f"{path}: graph input")
+        check_specs(component.outputs, _specs(session.get_outputs()), f"{path}: graph output")
         return Graph(component, session)
 
     def _options(self) -> Any:
@@ -161,19 +130,5 @@ class Graph:
             raise BundleError(f"component {self._name}: onnxruntime failed: {error}") from error
 
 
-def _check_specs(specs: tuple[TensorSpec, ...], nodes: list[Any], where: str) -> None:
-    """Hold what the manifest says against what the graph says; a symbol's name may differ, its place may not."""
-    graph = {node.name: node for node in nodes}
-    if set(graph) != {spec.name for spec in specs}:
-        raise BundleError(f"{where}s: the graph has {', '.join(graph)}; manifest: {', '.join(s.name for s in specs)}")
-    for spec in specs:
-        node = graph[spec.name]
-        if DTYPES.get(node.type) != spec.dtype or not _same_shape(spec, node.shape):
-            raise BundleError(f"{where} {spec.name}: the graph has {node.type}{node.shape}; manifest: {spec}")
-
-
-def _same_shape(spec: TensorSpec, shape: list[int | str | None]) -> bool:
-    """A symbolic size in the graph admits any number, a number only itself."""
-    return len(shape) == spec.rank and all(
-        not isinstance(size, int) or size == dimension for dimension, size in zip(spec.shape, shape, strict=True)
-    )
+def _specs(nodes: list[Any]) -> dict[str, tuple[str, list[int | str | None]]]:
+    return {node.name: (DTYPES.get(node.type, node.type), node.shape) for node in nodes}

@@ -45,6 +45,8 @@ def open_backend(name: str, threads: int | None) -> TensorRT:
 class TensorRT:
     """Engines on one device. Intermediate tensors stay on it, scratch memory is shared, graphs are captured once."""
 
+    concurrency = 1  # all runs share one stream
+
     def __init__(self, name: str, trt: ModuleType, device: CudaDevice) -> None:
         self.name = name
         self.device = device

@@ -1,0 +1,127 @@
+"""OpenVINO on the CPU. The precision of its arithmetic is in the backend's name and checked: never its own choice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.manifest import ComponentEntry
+from perceiver_runtime.tensors import Array
+
+try:
+    import openvino
+except ImportError as error:
+    raise UnavailableError(
+        f"backend openvino: the package is not installed ({error}); pip install 'perceiver-runtime[openvino]'"
+    ) from error
+
+PRECISIONS = {"openvino": openvino.Type.f32, "openvino-bf16": openvino.Type.bf16}
+"""Arithmetic of what the graph leaves in floating point. OpenVINO's own default is bfloat16 wherever a CPU has it."""
+DTYPES = {
+    "boolean": "bool",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "u8": "uint8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+}
+
+
+def open_backend(name: str, threads: int | None) -> Backend:
+    """Raises UnavailableError if this processor can't compute in the precision that the name asks for."""
+    backend = OpenVino(name, threads)
+    backend.check_precision()
+    return backend
+
+
+class OpenVino:
+    """Models compiled for the CPU, one stream of `threads` threads each."""
+
+    def __init__(self, name: str, threads: int | None) -> None:
+        self.name = name
+        self.device = HostMemory()
+        self.concurrency = overlapping_runs(threads)
+        self.versions: Mapping[str, str] = {"openvino": openvino.__version__.split("-")[0]}
+        self._core = openvino.Core()
+        self._precision = PRECISIONS[name]
+        self._options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": self._precision,
+            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "ENABLE_CPU_PINNING": False,  # several components, and other programs, share the cores
+        }
+
+    def check_precision(self) -> None:
+        """OpenVINO falls back to float32 without a word."""
+        capable = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if self._precision == openvino.Type.bf16 and "BF16" not in capable:
+            raise UnavailableError(
+                f"backend {self.name}: expected a processor with bfloat16 arithmetic, this one has "
+                f"{', '.join(capable)}; use openvino"
+            )
+
+    def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
+        """Compile one component and hold the graph against the manifest."""
+        path = bundle.file(component.onnx)
+        try:
+            model = self._core.read_model(path)
+            compiled = self._core.compile_model(model, "CPU", self._options)
+        except RuntimeError as error:
+            raise BundleError(f"{path}: OpenVINO {openvino.__version__} can't load it: {error}") from error
+        if (got := compiled.get_property("INFERENCE_PRECISION_HINT")) != self._precision:
+            raise UnavailableError(f"backend {self.name}: expected arithmetic in {self._precision}, got {got}")
+        check_specs(component.inputs, _specs(model.inputs), f"{path}: graph input")
+        check_specs(component.outputs, _specs(model.outputs), f"{path}: graph output")
+        return Graph(component, compiled)
+
+
+class Graph:
+    """One component as a compiled model. A request computes one application at a time; idle ones are kept."""
+
+    def __init__(self, component: ComponentEntry, compiled: Any) -> None:
+        self.inputs = component.inputs
+        self.outputs = component.outputs
+        self._name = component.name
+        self._compiled = compiled
+        self._idle: list[Any] = []
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+        """Bind arrays; they must live as long as the result, which holds them."""
+        tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in {**inputs, **outputs}.items()}
+        return partial(self._run, tensors)
+
+    def _run(self, tensors: Mapping[str, Any]) -> None:
+        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        try:
+            for name, tensor in tensors.items():
+                request.set_tensor(name, tensor)
+            request.infer()
+        except RuntimeError as error:
+            raise BundleError(f"component {self._name}: OpenVINO failed: {error}") from error
+        self._idle.append(request)
+
+
+def _specs(ports: list[Any]) -> dict[str, tuple[str, list[int | None]]]:
+    return {port.any_name: (_dtype(port), [_size(d) for d in port.partial_shape]) for port in ports}
+
+
+def _dtype(port: Any) -> str:
+    name: str = port.element_type.get_type_name()
+    return DTYPES.get(name, name)
+
+
+def _size(dimension: Any) -> int | None:
+    return dimension.get_length() if dimension.is_static else None

@@ -1,0 +1,117 @@
+"""The OpenVINO backend: the same verbs, sizes and errors as any other, in the precision that its name says."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny_bundles
+from onnx import TensorProto, helper
+from tiny_bundles import Arrays, Model
+
+from perceiver_runtime import BundleError, Session, UnavailableError, load_bundle, open_session, verify
+from perceiver_runtime.backends import open_backend
+
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def session(bundle: Path) -> Any:
+    with open_session(bundle, "openvino", threads=1) as opened:
+        yield opened
+
+
+def _check(got: Arrays, expected: Arrays) -> None:
+    assert got
+    for name, array in got.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_verifies(session: Session) -> None:
+    report = verify(session)
+    assert report.passed
+    assert {r.mode for r in report.reports} == {"teacher-forced", "chained"}
+    assert set(session.versions) == {"openvino"}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("keys", "queries"), [(7, 10), (1, 1), (3, 4), (32, 64)])
+def test_any_size(session: Session, model: Model, batch: int, keys: int, queries: int) -> None:
+    feeds = tiny_bundles.feeds(batch, keys, queries, seed=batch * keys)
+    expected = tiny_bundles.reference(model, feeds)
+    _check(session.run(feeds), expected)
+    _check(session.run(feeds), expected)
+
+
+def test_encode_once_decode_many(session: Session, model: Model) -> None:
+    feeds = tiny_bundles.feeds(2)
+    encoded = session.encode({name: feeds[name] for name in ("x", "keys")})
+    for queries in (3, 10):
+        asked = {**feeds, "queries": tiny_bundles.feeds(2, queries=queries, seed=queries)["queries"]}
+        _check(session.decode(encoded, {"queries": asked["queries"]}), tiny_bundles.reference(model, asked))
+
+
+def test_threads_get_their_own_answers(bundle: Path, model: Model) -> None:
+    """With more runs at once than this machine has cores."""
+    backend = open_backend("openvino", threads=1)
+    backend.concurrency = 4  # type: ignore[misc]
+    cases = [tiny_bundles.feeds(1 + seed % 3, 7, 10, seed) for seed in range(60)]
+    with Session(load_bundle(bundle), backend, 1) as session, ThreadPoolExecutor(12) as pool:
+        for got, feeds in zip(pool.map(session.run, cases), cases, strict=True):
+            _check(got, tiny_bundles.reference(model, feeds))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_precision_and_threads_are_those_asked_for(bundle: Path, threads: int) -> None:
+    with open_session(bundle, "openvino", threads=threads) as session:
+        compiled = session._executables["block"]._compiled  # type: ignore[attr-defined]
+        assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+
+
+def test_bfloat16_runs_or_is_refused(bundle: Path) -> None:
+    """On a processor without it, OpenVINO would compute in float32 and say nothing."""
+    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in capable:
+        with pytest.raises(UnavailableError, match="bfloat16"):
+            open_session(bundle, "openvino-bf16")
+        return
+    with open_session(bundle, "openvino-bf16") as session:
+        compiled = session._executables["block"]._compiled  # type: ignore[attr-defined]
+        assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+
+
+def test_a_graph_that_is_none(copy: Path) -> None:
+    (copy / "onnx/head.onnx").write_bytes(b"no graph")
+    tiny_bundles.rehash(copy, "onnx/head.onnx")
+    with pytest.raises(BundleError, match=r"head\.onnx: OpenVINO .* can't load it"):
+        open_session(copy, "openvino")
+
+
+def test_a_graph_that_is_another(copy: Path) -> None:
+    graph = onnx.load(copy / "onnx/head.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 7
+    graph.graph.initializer[0].CopyFrom(helper.make_tensor("a", TensorProto.FLOAT, [7, 2], [0.0] * 14))
+    onnx.save(graph, copy / "onnx/head.onnx")
+    tiny_bundles.rehash(copy, "onnx/head.onnx")
+    with pytest.raises(BundleError, match=r"graph input latents: the graph has float32\[None, 5, 7\]"):
+        open_session(copy, "openvino")
+
+
+def test_a_graph_that_lies_about_its_output(copy: Path) -> None:
+    graph = onnx.load(copy / "onnx/head.onnx")
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "z"
+    onnx.save(graph, copy / "onnx/head.onnx")
+    tiny_bundles.rehash(copy, "onnx/head.onnx")
+
+    def widen(m: dict[str, Any]) -> None:
+        next(c for c in m["components"] if c["name"] == "head")["outputs"][0]["shape"][2] = 3
+        m["pipeline"]["outputs"][0]["shape"][2] = 3
+
+    tiny_bundles.change(copy, widen)
+    with pytest.raises(BundleError), open_session(copy, "openvino") as session:
+        session.run(tiny_bundles.feeds())
