@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -13,21 +13,37 @@ import onnx_ir as ir
 from perceiver_exporters import count, tolerance
 from perceiver_exporters.card import write_card
 from perceiver_exporters.component import Blueprint, Component, Cut
+from perceiver_exporters.kernels import prove_kernels
 from perceiver_exporters.precision import Feeds, Precision, Request
+from perceiver_exporters.precision.audit import audit
+from perceiver_exporters.precision.finding import Finding, refuse
+from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.layers import kept_nodes
+from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.pareto import save_pareto
+from perceiver_exporters.precision.placement import Pareto, search
+from perceiver_exporters.precision.plan import Plan
+from perceiver_exporters.precision.planning import make_plan, replay_plan
+from perceiver_exporters.precision.report import ComponentPrecision, save_report
 from perceiver_exporters.proof import prove
 from perceiver_exporters.reference import Reference
+from perceiver_exporters.rules import RULES, Context, Rule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_exporters.trace import trace
+from perceiver_runtime import Session, open_session
 from perceiver_runtime.bundle import file_entry, write_manifest
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 from perceiver_runtime.staging import check_destination, staged
 from perceiver_runtime.tensors import Profile
 
 Progress = Callable[[str], None]
 Tracer = Callable[[Component, Profile, int], ir.Model]
+Graphs = dict[str, ir.Model]
+DEFAULTS = QuantizationOptions()
 
 TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
@@ -41,45 +57,66 @@ def export_bundle(
     overwrite: bool = False,
     progress: Progress = lambda _: None,
     tracer: Tracer = trace,
+    rules: Sequence[Rule] = RULES,
+    quantization: QuantizationOptions = DEFAULTS,
 ) -> Manifest:
     """Write the bundle of a model at one precision for one target, whole or not at all, and return its manifest.
 
-    Exports of one blueprint at several precisions may share a `SharedTraces` as their `tracer`.
+    Exports of one blueprint at several precisions may share a `SharedTraces` as their `tracer`. `rules` rewrite each
+    traced graph before its precision does; none leaves it as traced. `quantization` says how int8 is calibrated, and
+    what accuracy it may cost.
 
     Two exports of the same blueprint give the same bytes. Raises UsageError (unknown or unsuited precision or target,
-    existing destination, int8 without calibration data), CheckError (a component can't be traced, or its graph is
-    not in the asked precision), OSError (the disk).
+    existing destination, int8 without calibration data), CheckError (a component can't be traced, its graph is not in
+    the asked precision or leaves its range, or its accuracy budget can't be held), OSError (the disk).
     """
     place, chosen = require(TARGETS, target, precision)
-    if chosen.calibrated and not blueprint.calibration:
-        raise UsageError(
-            f"{precision} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "
-            "export fp32 or fp16, or give the model a data set"
-        )
+    _require_data(blueprint, chosen, quantization)
     check_destination(destination, overwrite=overwrite)
-    graphs, entries = _graphs(blueprint, chosen, place, progress, tracer)
-    progress("reference: golden samples in FP64, noise and tolerances")
+    traced = _trace(blueprint.cut, blueprint.cut.components, chosen, place, progress, tracer, rules)
+    progress("reference: golden samples in FP64")
     golden = make_samples(blueprint.cut, blueprint.golden)
-    scope = chosen.emulate(blueprint.cut, blueprint.calibration, place.quantization)
+    findings = _audit(blueprint.cut, traced, chosen, progress)
+    draft = _draft(blueprint, traced, chosen, place)
+    plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.calibrated else ({}, None)
+    graphs = _rewrite(blueprint, traced, findings, plan, chosen, place, progress)
+    progress("reference: noise and tolerances")
+    scope = chosen.emulate(blueprint.cut, blueprint.calibration, place.quantization, plan or None)
     progress(f"write {destination}")
     with staged(destination, overwrite=overwrite) as directory:
+        save_report(_prove(blueprint.cut, graphs, findings, plan, chosen, place), directory)
         save_graphs(graphs, directory)
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            source=blueprint.source,
-            precision=precision,
-            target=target,
-            opset=place.opset,
-            components=entries,
-            pipeline=blueprint.cut.pipeline,
-            profiles=(blueprint.cut.profile,),
+        if pareto is not None:
+            save_pareto(pareto, directory)
+        manifest = dataclasses.replace(
+            draft,
             tolerances=tolerance.derive(blueprint.cut, golden, chosen, scope),
             golden=save_samples(golden, directory),
-            tools=tool_versions(),
-            files={},
-            labels=blueprint.labels,
         )
         return seal(manifest, directory)
+
+
+def component_graphs(
+    blueprint: Blueprint,
+    precision: Precision,
+    target: Target,
+    *,
+    tracer: Tracer = trace,
+    rules: Sequence[Rule] = RULES,
+    names: Collection[str] | None = None,
+    report: Sequence[ComponentPrecision] = (),
+    cache: Path | None = None,
+) -> tuple[Graphs, Plan]:
+    """The graphs of the named components (None: all) as an export writes them, and how they were quantised.
+
+    Calibration, smoothing and kept layers are those of a bundle's `report`, and where it has none the defaults without
+    smoothing. Raises CheckError as `export_bundle` does.
+    """
+    chosen = tuple(c for c in blueprint.cut.components if names is None or c.name in names)
+    traced = _trace(blueprint.cut, chosen, precision, target, lambda _: None, tracer, rules)
+    findings = _audit(blueprint.cut, traced, precision, lambda _: None)
+    plan = replay_plan(blueprint.cut, traced, blueprint.calibration, report, cache) if precision.calibrated else {}
+    return _rewrite(blueprint, traced, findings, plan, precision, target, lambda _: None), plan
 
 
 class SharedTraces:
@@ -112,20 +149,146 @@ def tool_versions() -> dict[str, str]:
     return {name: installed[name] for name in TOOLS if name in installed}
 
 
-def _graphs(
-    blueprint: Blueprint, precision: Precision, target: Target, progress: Progress, tracer: Tracer
-) -> tuple[dict[str, ir.Model], tuple[ComponentEntry, ...]]:
-    graphs, entries = {}, []
-    for component in blueprint.cut.components:
+def _require_data(blueprint: Blueprint, precision: Precision, quantization: QuantizationOptions) -> None:
+    if precision.calibrated and not blueprint.calibration:
+        raise UsageError(
+            f"{precision.name} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "
+            "export fp32 or fp16, or give the model a data set"
+        )
+    if quantization != DEFAULTS and not precision.calibrated:
+        raise UsageError(f"{precision.name} is not calibrated: calibration and accuracy budget are options of int8")
+    quantization.check(tuple(component.name for component in blueprint.cut.components))
+
+
+def _trace(
+    cut: Cut,
+    components: Sequence[Component],
+    precision: Precision,
+    target: Target,
+    progress: Progress,
+    tracer: Tracer,
+    rules: Sequence[Rule],
+) -> Graphs:
+    """The FP32 graph of each of the components."""
+    graphs = {}
+    for component in components:
         progress(f"{component.name}: trace")
-        model = tracer(component, blueprint.cut.profile, target.opset)
-        entries.append(_entry(component, model, blueprint.cut, precision))
-        progress(f"{component.name}: {precision.name}")
-        stream = functools.partial(_calibration, blueprint, component.name)
-        model = precision.rewrite(model, Request(component.name, target.quantization, stream))
-        prove(model, component.inputs, blueprint.cut.profile, precision)
-        graphs[component.name] = model
-    return graphs, tuple(entries)
+        graphs[component.name] = tracer(component, cut.profile, target.opset)
+        rewrite(graphs[component.name], _context(cut, component, target, precision), rules)
+    return graphs
+
+
+def _audit(cut: Cut, graphs: Graphs, precision: Precision, progress: Progress) -> dict[str, tuple[Finding, ...]]:
+    """What in each graph leaves the precision's range. Raises CheckError if a finding refuses."""
+    if precision.format is None:
+        return dict.fromkeys(graphs, ())
+    found = {
+        c.name: audit(graphs[c.name], c.inputs, cut.profile, precision.format)
+        for c in cut.components
+        if c.name in graphs
+    }
+    for finding in (each for findings in found.values() for each in findings):
+        progress(str(finding))
+    refuse(each for findings in found.values() for each in findings)
+    return found
+
+
+def _plan(
+    blueprint: Blueprint,
+    traced: Graphs,
+    golden: tuple[GoldenSample, ...],
+    draft: Manifest,
+    options: QuantizationOptions,
+    progress: Progress,
+) -> tuple[Plan, Pareto | None]:
+    """How each component is quantised, and what a search for the layers to keep has found."""
+    target = TARGETS[draft.target]
+    scheme = SCHEMES[target.quantization]
+    cut = blueprint.cut
+    plan = make_plan(cut, traced, blueprint.calibration, golden, target.quantization, options, progress)
+    if options.budget is None:
+        return plan, None
+
+    def trial(tried: Plan, directory: Path) -> Session:
+        save_graphs({name: quantize(graph, tried[name], scheme) for name, graph in traced.items()}, directory)
+        write_manifest(directory, dataclasses.replace(draft, files=_files(directory)))
+        return open_session(directory, "onnxruntime" if target.engines is None else "onnxruntime-exact")
+
+    return search(cut, traced, plan, golden, target.quantization, options.budget, trial, progress)
+
+
+def _rewrite(
+    blueprint: Blueprint,
+    traced: Graphs,
+    findings: Mapping[str, tuple[Finding, ...]],
+    plan: Plan,
+    precision: Precision,
+    target: Target,
+    progress: Progress,
+) -> Graphs:
+    graphs = {}
+    for name, model in traced.items():
+        progress(f"{name}: {precision.name}")
+        stream = functools.partial(_calibration, blueprint, name)
+        request = Request(name, target.quantization, stream, findings[name], plan.get(name))
+        graphs[name] = precision.rewrite(model, request)
+    return graphs
+
+
+def _prove(
+    cut: Cut,
+    graphs: Graphs,
+    findings: Mapping[str, tuple[Finding, ...]],
+    plan: Plan,
+    precision: Precision,
+    target: Target,
+) -> tuple[ComponentPrecision, ...]:
+    """What each graph holds, and what ONNX Runtime makes of it. Raises CheckError where that is not what was asked."""
+    report = []
+    for component in cut.components:
+        graph, planned = graphs[component.name], plan.get(component.name)
+        protected = frozenset(finding.node for finding in findings[component.name])
+        kept = protected | (kept_nodes(graph.graph, planned.kept) if planned is not None else frozenset())
+        proof = prove(graph, component.inputs, cut.profile, precision, kept)
+        kernels = prove_kernels(graph, component.inputs, cut.profile, precision.name, target, kept)
+        report.append(
+            ComponentPrecision(
+                component.name,
+                proof.weighted,
+                proof.overall,
+                kernels,
+                planned.method if planned is not None else "",
+                bool(planned is not None and planned.divisors),
+                tuple(sorted(planned.kept)) if planned is not None else (),
+                findings[component.name],
+            )
+        )
+    return tuple(report)
+
+
+def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: Target) -> Manifest:
+    """All of the manifest that is known before anything is quantised."""
+    cut = blueprint.cut
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        source=blueprint.source,
+        precision=precision.name,
+        target=target.name,
+        opset=target.opset,
+        components=tuple(_entry(component, traced[component.name], cut, precision) for component in cut.components),
+        pipeline=cut.pipeline,
+        profiles=(cut.profile,),
+        tolerances=(),
+        golden=(),
+        tools=tool_versions(),
+        files={},
+        labels=blueprint.labels,
+    )
+
+
+def _context(cut: Cut, component: Component, target: Target, precision: Precision) -> Context:
+    step = cut.pipeline.step(component.name)
+    return Context(component.name, component.inputs, cut.profile, target, precision.name, step)
 
 
 def _entry(component: Component, model: ir.Model, cut: Cut, precision: Precision) -> ComponentEntry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,17 +18,30 @@ _INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 
 @dataclass(frozen=True)
 class PrecisionProof:
-    """Shares of FLOPs in the asked precision: of products with a constant weight, and of all products."""
+    """Shares of FLOPs in the asked precision: of products with a constant weight, and of all products.
+
+    `promised` is the share among the weighted products that were to be in that precision: all but the kept ones.
+    """
 
     component: str
     precision: str
     weighted: float
     overall: float
     products: int
+    promised: float
 
 
-def prove(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, precision: Precision) -> PrecisionProof:
-    """Measure the shares in a rewritten graph. Raises CheckError if too few weighted FLOPs are in that precision."""
+def prove(
+    model: ir.Model,
+    inputs: tuple[TensorSpec, ...],
+    profile: Profile,
+    precision: Precision,
+    kept: Set[str] = frozenset(),
+) -> PrecisionProof:
+    """Measure the shares in a rewritten graph, where the nodes `kept` were left in FP32 on purpose.
+
+    Raises CheckError if too few of the promised FLOPs are in that precision.
+    """
     nodes = list(products(at_opt(model, inputs, profile).graph))
     weighted = [node for node in nodes if has_constant_weight(node)]
     holds = _HOLDS[precision.name]
@@ -38,11 +51,12 @@ def prove(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, pre
         weighted=_share(weighted, holds),
         overall=_share(nodes, holds),
         products=len(nodes),
+        promised=_share([node for node in weighted if node.name not in kept], holds),
     )
-    if proof.weighted < precision.share:
+    if proof.promised < precision.share:
         raise CheckError(
             f"component {proof.component}: expected {precision.share:.0%} of the weighted matrix FLOPs in "
-            f"{precision.name}, found {proof.weighted:.1%}; the graph is not what its label says"
+            f"{precision.name}, found {proof.promised:.1%}; the graph is not what its label says"
         )
     return proof
 
@@ -71,5 +85,6 @@ def _is_dequantized(value: ir.Value | None) -> bool:
 _HOLDS: dict[str, Callable[[ir.Node], bool]] = {
     "fp32": _reads(ir.DataType.FLOAT),
     "fp16": _reads(ir.DataType.FLOAT16),
+    "bf16": _reads(ir.DataType.BFLOAT16),
     "int8": _reads_integers,
 }

@@ -50,7 +50,8 @@ class Target:
 
     `opset` is the highest ONNX operator set that the backend reads; `quantization` names the INT8 scheme that
     its kernels want (a key of `perceiver_exporters.precision.int8.SCHEMES`), or is empty. `engines` is absent where
-    the backend reads ONNX itself.
+    the backend reads ONNX itself. `lacks` says why a precision is not offered. `computed` is, where it is not all, the
+    least share of the weighted FLOPs that the backend must be seen to run in a precision's own kernels.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Target:
     quantization: str = ""
     engines: EngineTarget | None = None
     boards: tuple[Board, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, float] = field(default_factory=dict)
 
 
 def _order(capability: str) -> tuple[int, int]:
@@ -99,20 +102,24 @@ _ALL = (
         opset=20,
         precisions=("fp32", "fp16", "int8"),
         quantization="cpu",
+        lacks={"bf16": "ONNX Runtime has no BF16 matrix products for processors"},
+        # FP16 is how the weights are stored: ONNX Runtime widens them where a processor has no FP16 arithmetic.
+        computed={"fp16": 0.0, "int8": 0.99},
     ),
     Target(
         name="cuda",
         summary="NVIDIA GPUs through ONNX Runtime's CUDA provider, which has no INT8 matrix products",
         backend="onnxruntime",
         opset=20,
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "bf16"),
+        lacks={"int8": "ONNX Runtime's CUDA provider has no INT8 matrix products"},
     ),
     Target(
         name="jetson-orin",
         summary="Jetson Orin with JetPack 6 (TensorRT 10.3): decomposed attention, no FP8",
         backend="tensorrt",
         opset=20,
-        precisions=("fp32", "fp16", "int8"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("8.7",)),
         boards=_ORIN,
@@ -122,7 +129,7 @@ _ALL = (
         summary="Jetson Thor with JetPack 7 (TensorRT 10.13 and newer)",
         backend="tensorrt",
         opset=20,
-        precisions=("fp32", "fp16", "int8", "fp8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 13), ("11.0",)),
         boards=_THOR,
@@ -132,14 +139,14 @@ _ALL = (
         summary="GeForce and RTX cards from Turing to Blackwell, engines built ahead of time on any machine",
         backend="tensorrt-rtx",
         opset=20,
-        precisions=("fp32", "fp16", "int8"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         quantization="tensorrt",
         engines=EngineTarget(
             "tensorrt_rtx",
             (1, 0),
             ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
             ahead=True,
-            least={"fp32": "8.0", "int8": "8.0"},  # Turing: "FP32 GEMM is not supported"
+            least={"fp32": "8.0", "bf16": "8.0", "int8": "8.0"},  # Turing: "FP32 GEMM is not supported"
         ),
         boards=_RTX,
     ),
@@ -148,7 +155,7 @@ _ALL = (
         summary="H100 and H200 with TensorRT, which builds on the machine itself",
         backend="tensorrt",
         opset=20,
-        precisions=("fp32", "fp16", "int8", "fp8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("9.0",)),
         boards=_HOPPER,
@@ -165,8 +172,9 @@ def require(targets: Mapping[str, Target], target: str, precision: str) -> tuple
         raise UsageError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     chosen = targets[target]
     if precision not in chosen.precisions:
+        reason = f" ({chosen.lacks[precision]})" if precision in chosen.lacks else ""
         raise UsageError(
-            f"target {target} does not compute in {precision}; it offers {', '.join(chosen.precisions)}: "
+            f"target {target} does not compute in {precision}{reason}; it offers {', '.join(chosen.precisions)}: "
             "choose one of these, or another target"
         )
     return chosen, PRECISIONS[precision]

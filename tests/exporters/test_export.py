@@ -14,7 +14,6 @@ from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_exporters import storage
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer, export_bundle
-from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, require
 from perceiver_exporters.weights import weights_sha256
@@ -39,7 +38,7 @@ def test_two_exports_of_the_same_model_are_byte_identical(tracer: Tracer, tmp_pa
     assert [name for name in a if a[name] != b[name]] == []
 
 
-@pytest.mark.parametrize("precision", list(PRECISIONS))
+@pytest.mark.parametrize("precision", TARGETS["cpu"].precisions)
 def test_a_bundle_loads_and_answers_as_the_model(
     precision: str, bundle: Bundle, blueprint: Blueprint, model: ImageClassifier
 ) -> None:
@@ -95,9 +94,10 @@ def test_a_golden_tensor_is_stored_once(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("precision", "target", "message"),
     [
-        ("int4", "cpu", "unknown precision 'int4'; expected one of fp32, fp16, int8"),
+        ("int4", "cpu", "unknown precision 'int4'; expected one of fp32, fp16, bf16, int8"),
         ("fp32", "abacus", "unknown target 'abacus'; expected one of cpu"),
-        ("int8", "cuda", "target cuda does not compute in int8; it offers fp32, fp16"),
+        ("int8", "cuda", r"target cuda does not compute in int8 \(.*no INT8 matrix products\); it offers fp32, fp16"),
+        ("bf16", "cpu", r"target cpu does not compute in bf16 \(ONNX Runtime has no BF16 .*\); it offers fp32, fp16"),
     ],
 )
 def test_what_a_target_cannot_do_is_refused(precision: str, target: str, message: str) -> None:

@@ -83,7 +83,7 @@ def test_a_killed_export_leaves_no_half_bundle(blueprint: Blueprint, tracer: exp
 def test_the_destination_appears_only_after_the_manifest_is_written(
     tmp_path: Path, blueprint: Blueprint, tracer: export.Tracer
 ) -> None:
-    """At exact points: after the card and after the manifest, the last file, the destination still does not exist."""
+    """At exact points: after every text, the last of them the manifest, the destination still does not exist."""
     seen: list[bool] = []
     destination = tmp_path / "bundle"
     write = Path.write_text
@@ -96,7 +96,7 @@ def test_the_destination_appears_only_after_the_manifest_is_written(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_text", spy)
         export.export_bundle(blueprint, destination, tracer=tracer)
-    assert seen == [False, False]  # the card, then the manifest
+    assert seen == [False, False, False]  # the precision report, the card, then the manifest
     assert is_valid(destination)
 
 

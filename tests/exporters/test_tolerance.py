@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples
+from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import measure, relative_l2
-from perceiver_runtime import verify
-from perceiver_runtime.manifest import Source
+from perceiver_exporters.weights import samples_sha256
+from perceiver_runtime import load_bundle, schema, verify
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.manifest import Manifest, Source
 from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle, randomise
 
+HERE = TARGETS["cpu"].precisions
 IN = TensorSpec("x", "float32", ("batch", 12, 48))
 OUT = TensorSpec("y", "float32", ("batch", 12, 48))
 
@@ -44,7 +49,7 @@ def single_layer(seed: int) -> Blueprint:
 def test_a_healthy_bundle_passes(seed: int, tmp_path: Path) -> None:
     blueprint = single_layer(seed)
     traces = export.SharedTraces()
-    for precision in PRECISIONS:
+    for precision in HERE:
         export.export_bundle(blueprint, tmp_path / precision, precision, tracer=traces)
         for report in verify(tmp_path / precision).reports:
             assert report.passed, (precision, report)
@@ -60,7 +65,7 @@ def swap_query_and_key(graph: ir.Model) -> ir.Model:
     return graph
 
 
-@pytest.mark.parametrize("precision", list(PRECISIONS))
+@pytest.mark.parametrize("precision", HERE)
 def test_swapped_weights_fail_on_the_component_that_has_them(
     precision: str,
     bundle: Bundle,
@@ -89,6 +94,29 @@ def test_every_golden_tensor_has_a_tolerance_that_says_where_it_comes_from(bundl
         assert entry.rel_l2 == max(fp16.margin * entry.noise, fp16.floor)
         assert "2 golden samples (sha256 " in entry.provenance
         assert "times 3," in entry.provenance
+        assert entry.derivation is not None
+        assert (entry.derivation.samples, entry.derivation.margin) == (2, fp16.margin)
+        assert "emulated in fp16 to FP64" in entry.derivation.method
+
+
+def test_a_derivation_names_the_inputs_by_their_hash(bundle: Bundle) -> None:
+    path, manifest = bundle("fp32")
+    golden = load_golden(load_bundle(path))
+    for entry in load_bundle(path).manifest.tolerances:
+        inputs = [s.feeds if entry.component == "pipeline" else s.components[entry.component].inputs for s in golden]
+        assert entry.derivation is not None
+        assert entry.derivation.inputs_sha256 == samples_sha256(inputs)
+    hashes = {t.derivation.inputs_sha256 for t in manifest.tolerances if t.derivation}
+    assert len(hashes) == 3  # the encoder reads the feeds themselves
+
+
+def test_a_bundle_of_before_derivations_still_opens(bundle: Bundle) -> None:
+    _path, manifest = bundle("fp32")
+    without = tuple(replace(entry, derivation=None) for entry in manifest.tolerances)
+    content = schema.encode(replace(manifest, tolerances=without))
+    for entry in content["tolerances"]:
+        del entry["derivation"]
+    assert schema.decode(Manifest, content).tolerances == without
 
 
 def test_noise_grows_as_precision_falls(blueprint: Blueprint) -> None:
@@ -97,7 +125,7 @@ def test_noise_grows_as_precision_falls(blueprint: Blueprint) -> None:
         measure(blueprint.cut, golden, p.emulate(blueprint.cut, blueprint.calibration, "cpu"))["pipeline", "logits"]
         for p in PRECISIONS.values()
     ]
-    assert noise[0] < 1e-6 < 1e-4 < noise[1] < 3e-3 < noise[2] < 0.1
+    assert noise[0] < 1e-6 < 1e-4 < noise[1] < 3e-3 < noise[2] < noise[3] < 0.1
 
 
 def test_emulation_leaves_the_reference_as_it_was(blueprint: Blueprint) -> None:

@@ -6,10 +6,8 @@ measured without it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _python_dispatch
 
 from perceiver_exporters.component import Cut
+from perceiver_exporters.precision.calibration.methods import Bounds
+from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
+from perceiver_exporters.precision.formats import BF16, FP16, Format
 from perceiver_exporters.precision.int8 import SCHEMES, WEIGHT_RANGE, Scheme
+from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.reference import Reference, Scope
 
@@ -27,10 +29,10 @@ _aten = torch.ops.aten
 _CONVOLUTION = _aten.convolution.default
 _OPERANDS = {_aten.mm.default: (0, 1), _aten.addmm.default: (1, 2), _CONVOLUTION: (0, 1)}
 """Where a product's activation and its weight are among its arguments."""
-_HALF = {*_OPERANDS, _aten.bmm.default, _aten.baddbmm.default, _aten.gelu.default, _aten.relu.default}
+_ROUNDED = {*_OPERANDS, _aten.bmm.default, _aten.baddbmm.default, _aten.gelu.default, _aten.relu.default}
 
 
-def single(_: Cut, __: tuple[Feeds, ...], ___: str) -> Scope:
+def single(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
     """FP32 is what the reference computes in; attention as two products and a softmax, as in the graph.
 
     PyTorch's fused attention sums keys in blocks: over 50,176 of them it loses a seventh of what the products lose.
@@ -38,23 +40,47 @@ def single(_: Cut, __: tuple[Feeds, ...], ___: str) -> Scope:
     return lambda _: sdpa_kernel(SDPBackend.MATH)
 
 
-def half(_: Cut, __: tuple[Feeds, ...], ___: str) -> Scope:
+def half(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
     """Operands and results of every matrix product rounded to FP16; attention as two products and a softmax."""
-    return lambda _: _mode(_Half())
+    return lambda _: _mode(_Rounded(FP16))
 
 
-def quantized(cut: Cut, calibration: tuple[Feeds, ...], scheme: str) -> Scope:
-    """Activations and weights of every product with a parameter rounded to the scheme's integers.
+def brain(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
+    """The same in BF16."""
+    return lambda _: _mode(_Rounded(BF16))
 
-    Ranges come from running the reference itself over the calibration samples.
-    """
-    parameters = {p.untyped_storage().data_ptr() for c in cut.components for p in c.module.parameters()}
-    ranges: dict[_Site, _Range] = defaultdict(_Range)
-    observed = Reference(cut, scope=lambda component: _mode(_Observe(component, parameters, ranges)))
+
+def quantized(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
+    """Activations and weights of every product with a parameter rounded to the scheme's integers."""
+    layers, decided = _layers(cut), plan if plan is not None else _unplanned(cut, calibration)
+    return lambda component: _mode(_Quantize(layers[component], decided[component], SCHEMES[scheme]))
+
+
+def observing(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
+    """Runs the reference as it is, and adds what each product reads to the `sites` of the components given."""
+    layers = _layers(cut)
+    return lambda component: (
+        _mode(_Observe(layers[component], statistics[component]))
+        if component in statistics
+        else single(cut, (), "")("")
+    )
+
+
+def _unplanned(cut: Cut, calibration: Sequence[Feeds]) -> Plan:
+    statistics = {component.name: Statistics() for component in cut.components}
+    reference = Reference(cut, scope=observing(cut, statistics))
     for feeds in calibration:
-        for _ in observed.applications(feeds):
+        for _ in reference.applications(feeds):
             pass
-    return lambda component: _mode(_Quantize(component, parameters, ranges, SCHEMES[scheme]))
+    return {name: ComponentPlan(each) for name, each in statistics.items()}
+
+
+def _layers(cut: Cut) -> dict[str, dict[int, str]]:
+    """By component: the path of the module that holds a parameter, by where its data lie."""
+    return {
+        c.name: {p.untyped_storage().data_ptr(): name.rpartition(".")[0] for name, p in c.module.named_parameters()}
+        for c in cut.components
+    }
 
 
 @contextmanager
@@ -63,94 +89,87 @@ def _mode(mode: AbstractContextManager[object]) -> Iterator[None]:
         yield
 
 
-class _Half(_Mode):  # type: ignore[misc]
+class _Rounded(_Mode):  # type: ignore[misc]
+    def __init__(self, form: Format) -> None:
+        super().__init__()
+        self._dtype = form.torch
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _HALF:
+        if func not in _ROUNDED:
             return func(*args, **(kwargs or {}))
-        return _round_half(func(*(_round_half(a) for a in args), **(kwargs or {})))
+        return self._round(func(*(self._round(a) for a in args), **(kwargs or {})))
 
-
-def _round_half(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.to(torch.float16).to(value.dtype)
-    return value
-
-
-@dataclass(frozen=True)
-class _Site:
-    """The n-th product with a parameter in a run of a component: its input, or what a convolution returns."""
-
-    component: str
-    index: int
-    output: bool = False
-
-
-@dataclass
-class _Range:
-    """Extremes seen so far; 0 is always within, because padding must be exact."""
-
-    low: float = 0.0
-    high: float = 0.0
-
-    def see(self, tensor: Tensor) -> None:
-        low, high = tensor.aminmax()
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+    def _round(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.to(self._dtype).to(value.dtype)
+        return value
 
 
 class _Products(_Mode):  # type: ignore[misc]
     """Hands each product with a parameter to `product`, in order of execution."""
 
-    def __init__(self, component: str, parameters: set[int], ranges: dict[_Site, _Range]) -> None:
+    def __init__(self, layers: Mapping[int, str]) -> None:
         super().__init__()
-        self._component = component
-        self._parameters = parameters
-        self._ranges = ranges
+        self._layers = layers
         self._index = -1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         weight = _OPERANDS.get(func, (0, 0))[1]
-        if not weight or args[weight].untyped_storage().data_ptr() not in self._parameters:
+        layer = self._layers.get(args[weight].untyped_storage().data_ptr()) if weight else None
+        if layer is None:
             return func(*args, **(kwargs or {}))
         self._index += 1
-        return self.product(func, list(args), *_OPERANDS[func])
+        return self.product(func, list(args), *_OPERANDS[func], layer)
 
-    def product(self, func: Any, args: list[Any], x: int, w: int) -> Tensor:
+    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
         raise NotImplementedError
-
-    def range(self, *, output: bool = False) -> _Range:
-        return self._ranges[_Site(self._component, self._index, output)]
 
 
 class _Observe(_Products):
-    def product(self, func: Any, args: list[Any], x: int, w: int) -> Tensor:
-        self.range().see(args[x])
+    def __init__(self, layers: Mapping[int, str], statistics: Statistics) -> None:
+        super().__init__(layers)
+        self._sites = statistics.sites
+
+    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+        self._sites[f"{self._index}"].see(args[x].numpy(), layer)
         result: Tensor = func(*args)
         if func is _CONVOLUTION:
-            self.range(output=True).see(result)
+            self._sites[f"{self._index}/output"].see(result.numpy(), layer)
         return result
 
 
 class _Quantize(_Products):
-    def __init__(self, component: str, parameters: set[int], ranges: dict[_Site, _Range], scheme: Scheme) -> None:
-        super().__init__(component, parameters, ranges)
+    def __init__(self, layers: Mapping[int, str], plan: ComponentPlan, scheme: Scheme) -> None:
+        super().__init__(layers)
+        self._plan = plan
         self._scheme = scheme
 
-    def product(self, func: Any, args: list[Any], x: int, w: int) -> Tensor:
-        args[x] = round_activation(args[x], self.range(), self._scheme)
+    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+        if layer in self._plan.kept:
+            kept: Tensor = func(*args)
+            return kept
+        if (divisor := self._plan.divisors.get(layer)) is not None:  # powers of two: exact
+            factor = torch.from_numpy(divisor)
+            args[x], args[w] = args[x] / factor, args[w] * factor[:, None]
+        args[x] = round_activation(args[x], self._bounds(f"{self._index}", divisor), self._scheme)
         args[w] = round_weight(args[w], 0 if func is _CONVOLUTION else 1, self._scheme)
         result: Tensor = func(*args)
         if func is _CONVOLUTION and self._scheme.conv_output:
-            return round_activation(result, self.range(output=True), self._scheme)
+            return round_activation(result, self._bounds(f"{self._index}/output"), self._scheme)
         return result
 
+    def _bounds(self, site: str, divisor: Extremes | None = None) -> Bounds:
+        return self._plan.statistics.sites[site].bounds(self._plan.method, divisor)
 
-def round_activation(x: Tensor, seen: _Range, scheme: Scheme) -> Tensor:
-    """Fake-quantise per tensor: to 255 symmetric or 256 asymmetric levels over the range seen."""
+
+def round_activation(x: Tensor, bounds: Bounds, scheme: Scheme) -> Tensor:
+    """Fake-quantise per tensor: to 255 symmetric or 256 asymmetric levels over the range."""
+    low, high = bounds
     if scheme.symmetric:
-        scale = max(-seen.low, seen.high) / 127 or 1.0
+        scale = max(-low, high) / 127 or 1.0
         return (x / scale).round().clamp(-127, 127) * scale
-    scale = (seen.high - seen.low) / 255 or 1.0
-    zero = round(-seen.low / scale)
+    scale = (high - low) / 255 or 1.0
+    zero = round(-low / scale)
     return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
 
 

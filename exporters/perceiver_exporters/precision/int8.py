@@ -3,20 +3,22 @@
 Only products with a constant weight are quantised, each by name: ONNX Runtime's quantiser would otherwise take
 products of two activations (scores, weighted values) too, whatever its options say. Normalisation, softmax and the
 residual stream stay in floating point. A tensor that feeds several products has one quantiser.
+
+Ranges are ours (`calibration`): ONNX Runtime's own collection keeps every activation of the whole set in memory.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import onnx
+import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.graph import has_constant_weight, products
-from perceiver_exporters.precision.precision import Feeds, Request
+from perceiver_exporters.precision.calibration.observe import observe
+from perceiver_exporters.precision.layers import layer_of, weighted
+from perceiver_exporters.precision.plan import ComponentPlan
+from perceiver_exporters.precision.precision import Request
+from perceiver_exporters.precision.smooth import smooth
 from perceiver_exporters.quiet import quiet
 from perceiver_runtime.errors import CheckError, UnavailableError
 
@@ -49,22 +51,31 @@ WEIGHT_RANGE = {"uint8": (-128, 127), "int8": (-127, 127)}
 
 
 def rewrite(model: ir.Model, request: Request) -> ir.Model:
-    """Quantise an FP32 graph; returns a new one.
+    """Quantise an FP32 graph as the request's plan says; returns a new one. Without a plan: extremes, no smoothing.
 
     Raises UnavailableError without onnxruntime, CheckError if any product was left in floating point.
     """
-    scheme = SCHEMES[request.scheme]
-    chosen = [node for node in products(model.graph) if has_constant_weight(node)]
-    if not chosen:
+    if not weighted(model.graph):
         return model
-    quantized = _quantize(model, [str(node.name) for node in chosen], request, scheme)
+    plan = request.plan or ComponentPlan(observe(model, request.calibration()))
+    return quantize(model, plan, SCHEMES[request.scheme])
+
+
+def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
+    """The graph with all layers but the plan's `kept` quantised. Raises what `rewrite` raises."""
+    smoothed = smooth(model.clone(), plan.divisors) if plan.divisors else model
+    chosen = [node for node in weighted(smoothed.graph) if layer_of(node) not in plan.kept]
+    if not chosen:
+        return smoothed
+    ranges = _ranges(chosen, plan)
+    quantized = _quantize(smoothed, [str(node.name) for node in chosen], ranges, scheme)
     expected = {str(n.inputs[0].name) for n in chosen if n.inputs[0] is not None}
     if scheme.conv_output:
         expected |= {str(n.outputs[0].name) for n in chosen if n.op_type == "Conv"}
     found = sorted(str(value.name) for value in quantizers(quantized.graph))
     if found != sorted(expected):
         raise CheckError(
-            f"component {request.component}: expected one activation quantiser on each of {sorted(expected)}, "
+            f"component {model.graph.name}: expected one activation quantiser on each of {sorted(expected)}, "
             f"found {found}: the rest would compute in floating point unseen"
         )
     return quantized
@@ -76,24 +87,38 @@ def quantizers(graph: ir.Graph) -> list[ir.Value]:
     return [v for node in nodes if (v := node.inputs[0]) is not None and not v.is_initializer()]
 
 
-def _quantize(model: ir.Model, nodes: list[str], request: Request, scheme: Scheme) -> ir.Model:
+def _ranges(chosen: list[ir.Node], plan: ComponentPlan) -> dict[str, tuple[float, float]]:
+    """By tensor: what a product reads, and what a convolution returns."""
+    ranges = {}
+    for node in chosen:
+        name = str(node.inputs[0].name) if node.inputs[0] is not None else ""
+        ranges[name] = plan.statistics.tensors[name].bounds(plan.method, plan.divisors.get(layer_of(node)))
+        if node.op_type == "Conv":
+            name = str(node.outputs[0].name)
+            ranges[name] = plan.statistics.tensors[name].bounds(plan.method)
+    return ranges
+
+
+def _quantize(model: ir.Model, nodes: list[str], ranges: dict[str, tuple[float, float]], scheme: Scheme) -> ir.Model:
     try:
         from onnxruntime import quantization as ort
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     except ImportError as error:
-        raise UnavailableError(f"int8 needs onnxruntime to calibrate: {error}; pip install onnxruntime") from error
+        raise UnavailableError(f"int8 needs onnxruntime's quantiser: {error}; pip install onnxruntime") from error
     types = {"uint8": ort.QuantType.QUInt8, "int8": ort.QuantType.QInt8}
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder, "quantized.onnx")
-        ort.quantize_static(
+    bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    with quiet():
+        quantizer = QDQQuantizer(
             ir.to_proto(model),
-            path,
-            _Reader(request.calibration()),
-            quant_format=ort.QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-            nodes_to_quantize=nodes,
             per_channel=True,
-            activation_type=types[scheme.activation],
-            weight_type=types[scheme.weight],
+            reduce_range=False,
+            weight_qType=types[scheme.weight],
+            activation_qType=types[scheme.activation],
+            tensors_range=TensorsData(CalibrationMethod.MinMax, bounds),
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             extra_options={
                 "ActivationSymmetric": scheme.symmetric,
                 "WeightSymmetric": True,
@@ -101,17 +126,8 @@ def _quantize(model: ir.Model, nodes: list[str], request: Request, scheme: Schem
                 "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm", *([] if scheme.conv_output else ["Conv"])],
             },
         )
-        quantized = ir.from_proto(onnx.load(path))
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        quantized: ir.Model = ir.from_proto(quantizer.model.model)
     quantized.metadata_props.update(model.metadata_props)
     return quantized
-
-
-class _Reader:
-    """Streams calibration inputs to ONNX Runtime."""
-
-    def __init__(self, feeds: Iterator[Feeds]) -> None:
-        self._feeds = feeds
-
-    def get_next(self) -> dict[str, object] | None:
-        feeds = next(self._feeds, None)
-        return None if feeds is None else dict(feeds)

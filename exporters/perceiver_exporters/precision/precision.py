@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
+from perceiver_exporters.precision.finding import Finding
+from perceiver_exporters.precision.formats import Format
+from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.reference import Scope
 from perceiver_runtime.tensors import Array
 
@@ -19,12 +23,25 @@ class Request:
     """What a rewrite may need beside the graph.
 
     `scheme` names the target's INT8 scheme; `calibration` starts a stream of the component's own reference
-    inputs over the whole calibration set, all repetitions and pieces included.
+    inputs over the whole calibration set, all repetitions and pieces included: it is read only where there is no
+    `plan`. Nodes that `findings` name stay in FP32.
     """
 
     component: str
     scheme: str
     calibration: Callable[[], Iterator[Feeds]]
+    findings: tuple[Finding, ...] = ()
+    plan: ComponentPlan | None = None
+
+
+class Emulation(Protocol):
+    """The context in which PyTorch makes a precision's roundings.
+
+    Ranges come from the plan, or, where there is none, from running the reference over the calibration samples.
+    """
+
+    def __call__(self, cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
+        """For one cut and INT8 scheme."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +49,17 @@ class Precision:
     """A table entry.
 
     `rewrite` turns an FP32 graph into this precision; `emulate` gives the context in which PyTorch makes the same
-    roundings, from (cut, calibration samples, INT8 scheme). A bundle's tolerance is the error of the emulated
-    reference times `margin`, and at least `floor`. `share` is the least part of the constant-weight products'
-    FLOPs that must be found in this precision in the rewritten graph.
+    roundings. A bundle's tolerance is the error of the emulated reference times `margin`, and at least `floor`.
+    `share` is the least part of the constant-weight products' FLOPs that must be found in this precision in the
+    rewritten graph. `format` is the type narrower than FP32 whose range the graph is audited for, if there is one.
     """
 
     name: str
     summary: str
     rewrite: Callable[[ir.Model, Request], ir.Model]
-    emulate: Callable[[Cut, tuple[Feeds, ...], str], Scope]
+    emulate: Emulation
     margin: float
     floor: float
     share: float
     calibrated: bool = False
+    format: Format | None = None

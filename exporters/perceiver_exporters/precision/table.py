@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from perceiver_exporters.precision.emulation import half, quantized, single
-from perceiver_exporters.precision.fp16 import rewrite as to_fp16
+import functools
+
+from perceiver_exporters.precision.emulation import brain, half, quantized, single
+from perceiver_exporters.precision.formats import BF16, FP16
 from perceiver_exporters.precision.fp32 import rewrite as to_fp32
 from perceiver_exporters.precision.int8 import rewrite as to_int8
+from perceiver_exporters.precision.low import rewrite as to_low
 from perceiver_exporters.precision.precision import Precision
 
 _ALL = (
@@ -21,11 +24,22 @@ _ALL = (
     Precision(
         name="fp16",
         summary="half-precision weights and matrix products; normalisation and softmax in single precision",
-        rewrite=to_fp16,
+        rewrite=functools.partial(to_low, form=FP16),
         emulate=half,
         margin=3.0,
         floor=2.0**-12,
         share=1.0,
+        format=FP16,
+    ),
+    Precision(
+        name="bf16",
+        summary="weights and matrix products in BF16, which has FP32's range and 8 bits of precision",
+        rewrite=functools.partial(to_low, form=BF16),
+        emulate=brain,
+        margin=3.0,
+        floor=2.0**-9,
+        share=1.0,
+        format=BF16,
     ),
     Precision(
         name="int8",

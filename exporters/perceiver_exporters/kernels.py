@@ -1,0 +1,163 @@
+"""Proof of precision on processors: which kernels ONNX Runtime really chose for each weighted product.
+
+ONNX Runtime may compute an INT8 graph in floating point (a product that became a Gemm with a floating point bias, a
+convolution without an output scale), and it widens FP16 where it has no FP16 kernel. What it will run is in the graph
+that it optimised, so that is what is read, at the level of optimisation at which sessions run. The graph keeps its
+open dimensions: with fixed ones other fusions apply.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from perceiver_exporters.count import at_opt, node_flops
+from perceiver_exporters.graph import constant_of, has_constant_weight, products
+from perceiver_exporters.targets import Target
+from perceiver_runtime.errors import CheckError, UnavailableError
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+INTEGER_KERNELS = frozenset(
+    {"MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger", "QAttention"}
+    | {"DynamicQuantizeMatMul"}
+)
+FLOAT_KERNELS = frozenset({"MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv", "NhwcFusedConv"})
+HERE = frozenset({"cpu"})
+"""Targets whose optimised graph this machine can see."""
+
+BLOCKED_LAYOUT = "com.microsoft.nchwc"
+"""Convolutions there are FP32 always; their weights were reordered, and lost their names."""
+
+BLOCKWISE_KERNELS = {"MatMulNBits": "int4"}
+_TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "fp32",
+    onnx.TensorProto.FLOAT16: "fp16",
+    onnx.TensorProto.BFLOAT16: "bf16",
+    onnx.TensorProto.DOUBLE: "fp64",
+}
+
+
+def prove_kernels(
+    model: ir.Model,
+    inputs: tuple[TensorSpec, ...],
+    profile: Profile,
+    precision: str,
+    target: Target,
+    kept: Set[str],
+) -> dict[str, float]:
+    """`kernel_shares` for targets that run on ONNX Runtime's processor kernels, and nothing for others.
+
+    Raises CheckError if the share in the asked precision is below the target's threshold.
+    """
+    if target.name not in HERE:
+        return {}
+    shares = kernel_shares(model, inputs, profile, kept)
+    least = target.computed.get(precision, 1.0)
+    if shares and (found := shares.get(precision, 0.0)) < least:
+        raise CheckError(
+            f"component {model.graph.name}: expected ONNX Runtime to run {least:.0%} of the weighted matrix FLOPs in "
+            f"{precision} kernels, found {found:.1%} ({', '.join(f'{k} {v:.1%}' for k, v in shares.items())})"
+        )
+    return shares
+
+
+def kernel_shares(
+    model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, kept: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Share of the weighted FLOPs by the type of kernel that runs them; nodes named in `kept` are not counted.
+
+    Products that depend on no input are computed once, when the graph is loaded, and not counted either. Raises
+    CheckError if a product's weight is found at no kernel, UnavailableError without onnxruntime.
+    """
+    flops = _flops_by_weight(model, inputs, profile, kept)
+    optimised = _optimised(model)
+    found: Counter[str] = Counter()
+    for kind, weight in _kernels(optimised):
+        if weight in flops:
+            found[kind] += flops.pop(weight)
+    if flops and len(flops) <= sum(node.domain == BLOCKED_LAYOUT for node in optimised.graph.node):
+        found["fp32"] += sum(flops.values())
+        flops = {}
+    if flops:
+        raise CheckError(
+            f"component {model.graph.name}: ONNX Runtime's optimised graph runs no known kernel on "
+            f"{', '.join(sorted(flops))}: the precision of these products can't be proven"
+        )
+    total = sum(found.values())
+    return {kind: count / total for kind, count in sorted(found.items())} if total else {}
+
+
+def _flops_by_weight(
+    model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, kept: Set[str]
+) -> dict[str, int]:
+    """FLOPs at the profile's `opt`, by the name of the stored weight; products that share one add up."""
+    live = _live(model.graph)
+    flops: Counter[str] = Counter()
+    for node in products(at_opt(model, inputs, profile).graph):
+        if has_constant_weight(node) and node.name not in kept and node.name in live:
+            flops[_stored(node)] += node_flops(node)
+    return dict(flops)
+
+
+def _live(graph: ir.Graph) -> set[str]:
+    """Nodes that depend on an input of the graph."""
+    live: set[ir.Value] = set(graph.inputs)
+    names = set()
+    for node in graph:
+        if any(value in live for value in node.inputs if value is not None):
+            live.update(node.outputs)
+            names.add(str(node.name))
+    return names
+
+
+def _stored(node: ir.Node) -> str:
+    value = node.inputs[1]
+    while constant_of(value) is None:
+        producer = value.producer() if value is not None else None
+        assert producer is not None  # a constant weight ends at an initializer
+        value = producer.inputs[0]
+    assert value is not None
+    return str(value.name)
+
+
+def _optimised(model: ir.Model) -> onnx.ModelProto:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise UnavailableError(f"the proof of precision needs onnxruntime: {error}; pip install onnxruntime") from error
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimised.onnx")
+        options.optimized_model_filepath = str(path)
+        content = ir.to_proto(model).SerializeToString()
+        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnx.load(path)
+
+
+def _kernels(optimised: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    """For every product with a stored operand: the type that its kernel computes in, and the weight's first name."""
+    stored = {tensor.name: tensor for tensor in optimised.graph.initializer}
+    dequantized = {node.output[0]: node.input[0] for node in optimised.graph.node if node.op_type == "DequantizeLinear"}
+    for node in optimised.graph.node:
+        if node.op_type in INTEGER_KERNELS | FLOAT_KERNELS | set(BLOCKWISE_KERNELS):
+            for name in (dequantized.get(name, name) for name in node.input):
+                if name in stored and len(stored[name].dims) > 1:
+                    yield _type(node, stored[name]), _first_name(name)
+
+
+def _type(node: onnx.NodeProto, weight: onnx.TensorProto) -> str:
+    if node.op_type in INTEGER_KERNELS:
+        return "int8"
+    return BLOCKWISE_KERNELS.get(node.op_type) or _TYPES.get(weight.data_type, "fp32")
+
+
+def _first_name(name: str) -> str:
+    """The name before ONNX Runtime moved a cast into a constant."""
+    return name.removeprefix("FusedBack_")

@@ -1,0 +1,86 @@
+"""One pass of the reference over the calibration set fills the statistics of all components."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from perceiver_exporters.component import Cut
+from perceiver_exporters.precision.calibration.observe import ObservedGraph
+from perceiver_exporters.precision.calibration.statistics import Statistics
+from perceiver_exporters.precision.calibration.store import Store
+from perceiver_exporters.precision.emulation import observing
+from perceiver_exporters.precision.layers import weighted
+from perceiver_exporters.precision.precision import Feeds
+from perceiver_exporters.reference import Reference
+from perceiver_exporters.weights import samples_sha256, weights_sha256
+
+SAVE_SECONDS = 10.0
+"""What an interruption may cost."""
+
+
+def calibrate(
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    samples: Sequence[Feeds],
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Statistics]:
+    """Statistics of every component, from its own inputs as the FP32 reference makes them.
+
+    Samples are taken one by one, and nothing is kept of them but counts: memory does not grow with their number. With
+    a `cache` directory, statistics of the same graphs, weights and samples are taken from there, and those of an
+    interrupted run are continued from the sample it had come to. Raises CheckError for NaN or infinite activations,
+    UnavailableError without onnxruntime.
+    """
+    stores = _stores(cut, graphs, samples, cache) if cache is not None else {}
+    statistics = {name: stores[name].load() if name in stores else Statistics() for name in graphs}
+    done = min((each.samples for each in statistics.values()), default=len(samples))
+    if done < len(samples):
+        progress(f"calibration: samples {done + 1} to {len(samples)}")
+        _run(cut, graphs, samples, statistics, stores)
+    elif cache is not None:
+        progress("calibration: statistics of the same graphs, weights and samples were cached")
+    return statistics
+
+
+def _run(
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    samples: Sequence[Feeds],
+    statistics: dict[str, Statistics],
+    stores: Mapping[str, Store],
+) -> None:
+    observed = {name: ObservedGraph(graph) for name, graph in graphs.items() if weighted(graph.graph)}
+    saved = time.monotonic()
+    for index, sample in enumerate(samples):
+        behind = {name: each for name, each in statistics.items() if each.samples <= index}
+        if not behind:
+            continue
+        for application in Reference(cut, scope=observing(cut, behind)).applications(sample):
+            if application.component in observed and application.component in behind:
+                observed[application.component].see(application.inputs, behind[application.component])
+        for each in behind.values():
+            each.samples = index + 1
+        last = index + 1 == len(samples)
+        if last or time.monotonic() - saved > SAVE_SECONDS:
+            for name, store in stores.items():
+                store.save(statistics[name])
+            saved = time.monotonic()
+
+
+def _stores(cut: Cut, graphs: Mapping[str, ir.Model], samples: Sequence[Feeds], cache: Path) -> dict[str, Store]:
+    """A component's activations depend on its graph, on all modules before it, and on the samples."""
+    weights = [weights_sha256(component.module) for component in cut.components]
+    data = samples_sha256(samples)
+    return {
+        name: Store(cache, name, _sha256(graph), data, repr(cut.pipeline), *weights) for name, graph in graphs.items()
+    }
+
+
+def _sha256(graph: ir.Model) -> str:
+    return hashlib.sha256(ir.to_proto(graph).SerializeToString(deterministic=True)).hexdigest()

@@ -1,0 +1,62 @@
+"""A graph that shows its activations: ONNX Runtime runs it, and every tensor to be quantised is an output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from perceiver_exporters.precision.calibration.statistics import Statistics
+from perceiver_exporters.precision.layers import weighted
+from perceiver_exporters.precision.precision import Feeds
+from perceiver_runtime.errors import UnavailableError
+
+
+def quantized_tensors(graph: ir.Graph) -> tuple[str, ...]:
+    """What a quantiser may sit on: inputs of the weighted products, and what convolutions return."""
+    nodes = weighted(graph)
+    inputs = [node.inputs[0] for node in nodes]
+    outputs = [node.outputs[0] for node in nodes if node.op_type == "Conv"]
+    return tuple(dict.fromkeys(str(v.name) for v in (*inputs, *outputs) if v is not None))
+
+
+def observe(model: ir.Model, feeds: Iterable[Feeds]) -> Statistics:
+    """Statistics of a component's tensors over all feeds, which are taken one by one and not kept."""
+    statistics, graph = Statistics(), ObservedGraph(model)
+    for feed in feeds:
+        graph.see(feed, statistics)
+        statistics.samples += 1
+    return statistics
+
+
+class ObservedGraph:
+    """An FP32 component as an ONNX Runtime session. Raises UnavailableError without onnxruntime."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.tensors = quantized_tensors(model.graph)
+        self._inputs = [str(value.name) for value in model.graph.inputs]
+        self._computed = [name for name in self.tensors if name not in self._inputs]
+        self._session = _session(model, self._computed)
+
+    def see(self, feed: Feeds, statistics: Statistics) -> None:
+        """Run once and add every tensor to the statistics."""
+        given = {name: feed[name] for name in self._inputs}
+        computed = self._session.run(self._computed, given) if self._computed else []
+        for name, values in (*zip(self._computed, computed, strict=True), *given.items()):
+            if name in self.tensors:
+                statistics.tensors[name].see(values, name)
+
+
+def _session(model: ir.Model, outputs: Sequence[str]) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise UnavailableError(f"int8 needs onnxruntime to calibrate: {error}; pip install onnxruntime") from error
+    proto: onnx.ModelProto = ir.to_proto(model)
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs or [str(model.graph.inputs[0].name)])
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

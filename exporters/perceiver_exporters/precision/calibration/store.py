@@ -1,0 +1,76 @@
+"""Statistics on disk, by the hash of what they came from: an interrupted calibration goes on, a finished one is reused.
+
+One file holds one component's statistics and how many samples they cover. They serve every method alike, because a
+method only reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from perceiver_exporters.precision.calibration.histogram import Histogram
+from perceiver_exporters.precision.calibration.statistics import Observed, Statistics
+from perceiver_runtime.tensors import Array
+
+SCHEMA = "1"
+DIRECTORY, DISABLED = "PERCEIVER_CACHE_DIR", "PERCEIVER_NO_CACHE"
+
+
+def cache_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """`$PERCEIVER_CACHE_DIR`, or `perceiver-deploy` in the user's cache (XDG); None if `$PERCEIVER_NO_CACHE` is set."""
+    if environment.get(DISABLED):
+        return None
+    if named := environment.get(DIRECTORY):
+        return Path(named)
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".cache"
+    return Path(base) / "perceiver-deploy"
+
+
+class Store:
+    """The statistics of one component in a cache directory, under a key over all that they depend on."""
+
+    def __init__(self, directory: Path, *parts: str) -> None:
+        key = hashlib.sha256("\0".join((SCHEMA, *parts)).encode()).hexdigest()
+        self.path = directory / "calibration" / f"{key}.safetensors"
+
+    def load(self) -> Statistics:
+        """What is there; empty statistics if nothing is, or if the file is damaged: it will be written again."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                header = json.loads(file.metadata()["statistics"])
+                made = Statistics(samples=header["samples"])
+                for kind, name, *numbers in header["observed"]:
+                    getattr(made, kind)[name] = _read(file, f"{kind}/{name}", *numbers)
+                return made
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return Statistics()
+
+    def save(self, statistics: Statistics) -> None:
+        """Write whole or not at all."""
+        arrays: dict[str, Array] = {}
+        observed: list[tuple[str, str, float, float, float]] = []
+        for kind in ("tensors", "sites"):
+            for name, each in getattr(statistics, kind).items():
+                h = each.histogram
+                observed.append((kind, name, h.limit, h.low, h.high))
+                arrays |= {f"{kind}/{name}/{part}": getattr(each, part) for part in ("low", "high")}
+                arrays[f"{kind}/{name}/counts"] = h.counts
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        header = json.dumps({"samples": statistics.samples, "observed": observed})
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, {"statistics": header})
+        temporary.replace(self.path)
+
+
+def _read(file: Any, name: str, limit: float, low: float, high: float) -> Observed:
+    histogram = Histogram(limit, low, high, file.get_tensor(f"{name}/counts"))
+    return Observed(histogram, file.get_tensor(f"{name}/low"), file.get_tensor(f"{name}/high"))

@@ -1,0 +1,32 @@
+"""What the range audit says of one node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from perceiver_runtime.errors import CheckError
+
+Action = Literal["protected", "refused"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`protected`: the node is kept in FP32, by rule. `refused`: the model can't be had in this precision."""
+
+    rule: str
+    component: str
+    node: str
+    action: Action
+    why: str
+
+    def __str__(self) -> str:
+        done = "kept in FP32" if self.action == "protected" else "refused"
+        return f"{self.rule} {self.component}: {self.node} {done}: {self.why}"
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raise CheckError if any finding refuses."""
+    if refused := [finding for finding in findings if finding.action == "refused"]:
+        raise CheckError("; ".join(map(str, refused)) + ": export this model in fp32")

@@ -1,0 +1,151 @@
+"""FP16 or BF16 weights and matrix products, with the casts written into the graph (no backend has to guess types).
+
+| Nodes | Type | Why |
+|---|---|---|
+| MatMul, Gemm, Conv | low | where the FLOPs and the weights are; kernels accumulate in FP32 |
+| Add and Mul with a constant (bias, scale) | low | fused into the product before them |
+| Gelu, Relu, ... (the format's `functions`) | low | bounded by their input, and fused between two products |
+| Reshape, Transpose, Gather, ... | that of their input | they only move numbers |
+| LayerNormalization, Softmax, Reduce*, Exp, ... | single | sums of squares or of many exponentials leave the range |
+| residual Add and everything else | single | the residual stream adds up over all layers |
+| what the range audit protects | single | see `audit` |
+
+Large constants are stored in the low type wherever they are read, so that the file halves. The graph's inputs and
+outputs keep their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.graph import constant_of
+from perceiver_exporters.precision.formats import Format
+from perceiver_exporters.precision.precision import Request
+from perceiver_runtime.errors import CheckError
+
+SINGLE = ir.DataType.FLOAT
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
+WITH_CONSTANT = frozenset({"Add", "Mul"})
+MOVES = frozenset(
+    {
+        "Reshape",
+        "Transpose",
+        "Gather",
+        "Slice",
+        "Expand",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Split",
+        "Tile",
+    }
+)
+STORED_LOW = 1024
+"""Elements from which a constant table (positions, embeddings) is stored in the low type whoever reads it."""
+
+
+def rewrite(model: ir.Model, request: Request, form: Format) -> ir.Model:
+    """Change an FP32 graph in place to the types of the table above, and return it.
+
+    Raises CheckError if a constant that has to be stored in the low type leaves its range.
+    """
+    _Rewrite(model.graph, form, frozenset(f.node for f in request.findings)).run()
+    return model
+
+
+def is_table(value: ir.Value | None) -> bool:
+    """Whether a constant is large enough to be stored in the low type whoever reads it."""
+    tensor = constant_of(value)
+    return tensor is not None and tensor.dtype == SINGLE and len(tensor.shape) > 1 and tensor.size >= STORED_LOW
+
+
+class _Rewrite:
+    """One pass over a graph in topological order; casts and converted constants are made once and shared."""
+
+    def __init__(self, graph: ir.Graph, form: Format, protected: Set[str]) -> None:
+        self._graph = graph
+        self._form = form
+        self._protected = protected
+        self._cast: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+
+    def run(self) -> None:
+        low, types = self._form.dtype, (self._form.dtype, SINGLE)
+        for node in list(self._graph):
+            becomes = low if self._is_low(node) else SINGLE
+            for i, value in enumerate(node.inputs):
+                if value is not None and value.dtype in types:
+                    node.replace_input_with(i, self._as(value, becomes, node))
+            for output in node.outputs:
+                if becomes == low and output.dtype == SINGLE:
+                    self._lower(output, node)
+        self._drop_unread()
+
+    def _is_low(self, node: ir.Node) -> bool:
+        """Whether a node computes in the low type, given that its input may already have it."""
+        if node.name in self._protected:
+            return False
+        if node.op_type in PRODUCTS:
+            return True
+        first = node.inputs[0] if node.inputs else None
+        if first is None or first.dtype != self._form.dtype:
+            if node.op_type in WITH_CONSTANT and len(node.inputs) == 2 and node.inputs[1] is not None:
+                return node.inputs[1].dtype == self._form.dtype and constant_of(first) is not None
+            return node.op_type in MOVES and is_table(first)
+        if node.op_type in WITH_CONSTANT:
+            return constant_of(node.inputs[1]) is not None
+        return node.op_type in self._form.functions or node.op_type in MOVES
+
+    def _as(self, value: ir.Value, dtype: ir.DataType, reader: ir.Node) -> ir.Value:
+        """The value in that type: itself, a converted constant, or behind a cast."""
+        if dtype == SINGLE and is_table(value) and reader.name not in self._protected:
+            value = self._as(value, self._form.dtype, reader)
+        if value.dtype == dtype:
+            return value
+        if (value, dtype) not in self._cast:
+            tensor = constant_of(value)
+            convert = self._cast_node if tensor is None or dtype == SINGLE else self._constant
+            self._cast[value, dtype] = convert(value, dtype, reader)
+        return self._cast[value, dtype]
+
+    def _constant(self, value: ir.Value, dtype: ir.DataType, _: ir.Node) -> ir.Value:
+        tensor = constant_of(value)
+        assert tensor is not None
+        with np.errstate(over="ignore"):
+            array = tensor.numpy().astype(self._form.numpy)
+        if not np.isfinite(array).all():
+            raise CheckError(
+                f"constant {value.name} leaves {self._form.name.upper()}'s range of {self._form.largest:,g}: "
+                "export this model in fp32"
+            )
+        low = ir.tensor(array, name=f"{value.name}.{self._form.name}")
+        made = ir.Value(name=low.name, shape=value.shape, type=ir.TensorType(dtype), const_value=low)
+        self._graph.register_initializer(made)
+        return made
+
+    def _cast_node(self, value: ir.Value, dtype: ir.DataType, reader: ir.Node) -> ir.Value:
+        name = f"{value.name}/{'fp32' if dtype == SINGLE else self._form.name}"
+        output = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
+        cast = ir.node("Cast", [value], {"to": dtype}, outputs=[output], name=name)
+        self._graph.insert_before(reader, cast)
+        return output
+
+    def _lower(self, output: ir.Value, node: ir.Node) -> None:
+        """Give an output the low type; a graph output passes its name and its place on to a cast behind it."""
+        output.type = ir.TensorType(self._form.dtype)
+        if not output.is_graph_output():
+            return
+        name, index = str(output.name), self._graph.outputs.index(output)
+        output.name = f"{name}/{self._form.name}"
+        single = ir.Value(name=name, shape=output.shape, type=ir.TensorType(SINGLE))
+        cast = ir.node("Cast", [output], {"to": SINGLE}, outputs=[single], name=f"{name}/fp32")
+        self._graph.insert_after(node, cast)
+        self._graph.outputs[index] = single
+
+    def _drop_unread(self) -> None:
+        for name, value in list(self._graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                self._graph.initializers.pop(name)

@@ -1,0 +1,43 @@
+"""The Pareto table of a placement search: kept in the bundle as JSON, and drawn where matplotlib is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from perceiver_exporters.precision.placement import Pareto
+from perceiver_runtime import schema
+
+TABLE, CHART = "precision/pareto.json", "precision/pareto.svg"
+
+
+def save_pareto(pareto: Pareto, directory: Path) -> tuple[str, ...]:
+    """Write the table, and the chart if it can be drawn; return their paths inside the bundle."""
+    (directory / TABLE).parent.mkdir(exist_ok=True)
+    (directory / TABLE).write_text(json.dumps(schema.encode(pareto), indent=1) + "\n", encoding="utf-8")
+    return (TABLE, CHART) if draw(pareto, directory / CHART) else (TABLE,)
+
+
+def draw(pareto: Pareto, path: Path) -> bool:
+    """Error, points lost, size and time over the layers kept, as SVG; False without matplotlib, an optional package."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    kept = [point.kept for point in pareto.points]
+    curves = {
+        "error on golden samples (relative L2)": [p.error for p in pareto.points],
+        f"points lost (budget {pareto.budget:g})": [max(p.lost.values()) for p in pareto.points],
+        "graphs, MB": [p.bytes / 1e6 for p in pareto.points],
+        "one row, ms": [p.milliseconds for p in pareto.points],
+    }
+    with rc_context({"svg.hashsalt": "pareto"}):
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        for axes, (title, values) in zip(figure.subplots(2, 2).flat, curves.items(), strict=True):
+            axes.plot(kept, values, marker="o")
+            axes.axvline(pareto.chosen, linestyle=":", color="grey")
+            axes.set_title(title)
+            axes.set_xlabel("layers kept in FP32")
+        figure.savefig(path, format="svg", metadata={"Date": None})
+    return True

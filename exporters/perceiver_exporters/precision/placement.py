@@ -1,0 +1,186 @@
+"""Placement: which layers stay in FP32 so that a quantised model keeps within its accuracy budget.
+
+Each layer's sensitivity is the error of the pipeline's outputs on the golden samples when that layer alone is
+quantised, as the emulation computes it. Layers are then kept in that order, the most sensitive first, and bundles
+with 0, 1, 2, 4, ... of them kept are built, run and scored; between the last that breaks the budget and the first
+that holds it the number is bisected. All that was measured on the way is the Pareto table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from perceiver_exporters.component import Cut
+from perceiver_exporters.precision.emulation import quantized
+from perceiver_exporters.precision.layers import layer_of, weighted
+from perceiver_exporters.precision.options import Budget
+from perceiver_exporters.precision.plan import Plan
+from perceiver_exporters.reference import Reference
+from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime import Session
+from perceiver_runtime.errors import CheckError
+from perceiver_runtime.golden import GoldenSample
+
+Layer = tuple[str, str]
+"""Component, layer."""
+
+Trial = Callable[[Plan, Path], Session]
+"""Writes a bundle of a plan to an empty directory, and opens it."""
+
+ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Error of the pipeline's outputs (largest relative L2) when this layer alone is quantised."""
+
+    component: str
+    layer: str
+    error: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One placement, measured: `error` and `milliseconds` on golden samples, `lost` points by score, `bytes` of graphs.
+
+    `kept` counts the first layers of the sensitivity order; time is a median of runs of one row.
+    """
+
+    kept: int
+    error: float
+    lost: Mapping[str, float]
+    bytes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """All placements that were tried, by layers kept, and which of them was `chosen`."""
+
+    budget: float
+    chosen: int
+    order: tuple[Sensitivity, ...]
+    points: tuple[Point, ...]
+
+
+def search(
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    plan: Plan,
+    golden: Sequence[GoldenSample],
+    scheme: str,
+    budget: Budget,
+    trial: Trial,
+    progress: Callable[[str], None],
+) -> tuple[Plan, Pareto]:
+    """The plan that keeps the fewest layers (in order of sensitivity) within the budget, and all that was tried.
+
+    Raises CheckError if not even all layers in FP32 hold it.
+    """
+    order = sensitivities(cut, graphs, plan, golden, scheme)
+    reference = Reference(cut)
+    names = cut.pipeline.shown
+    expected = budget.score(lambda feeds, outputs: {o: reference.run(feeds).values[names[o]] for o in outputs})
+    tried: dict[int, Point] = {}
+
+    def holds(kept: int) -> bool:
+        if kept not in tried:
+            tried[kept] = _measure(keep(plan, order[:kept]), kept, golden, budget, expected, trial)
+            lost = ", ".join(f"{name} {points:+.2f}" for name, points in tried[kept].lost.items())
+            progress(f"placement: {kept} of {len(order)} layers in FP32: points lost: {lost}")
+        return max(tried[kept].lost.values()) <= budget.points + 1e-9
+
+    chosen = _fewest(len(order), holds)
+    if chosen is None:
+        raise CheckError(
+            f"accuracy budget of {budget.points:g} points: even with all {len(order)} layers in FP32 "
+            f"{max(tried[len(order)].lost.values()):.2f} are lost; allow more, or export fp32"
+        )
+    points = tuple(tried[kept] for kept in sorted(tried))
+    return keep(plan, order[:chosen]), Pareto(budget.points, chosen, order, points)
+
+
+def sensitivities(
+    cut: Cut, graphs: Mapping[str, ir.Model], plan: Plan, golden: Sequence[GoldenSample], scheme: str
+) -> tuple[Sensitivity, ...]:
+    """All quantised layers, the most sensitive first."""
+    layers = [(name, layer) for name, graph in graphs.items() for layer in _layers(graph)]
+    found = []
+    for component, layer in layers:
+        others = [Sensitivity(c, other, 0.0) for c, other in layers if (c, other) != (component, layer)]
+        scope = quantized(cut, (), scheme, keep(plan, others))
+        found.append(Sensitivity(component, layer, _emulated_error(Reference(cut, scope=scope), cut, golden)))
+    return tuple(sorted(found, key=lambda s: -s.error))
+
+
+def keep(plan: Plan, layers: Sequence[Sensitivity]) -> Plan:
+    """The plan with these layers, and no others, in FP32."""
+    return {
+        name: dataclasses.replace(each, kept=frozenset(s.layer for s in layers if s.component == name))
+        for name, each in plan.items()
+    }
+
+
+def _layers(graph: ir.Model) -> list[str]:
+    return list(dict.fromkeys(layer_of(node) for node in weighted(graph.graph)))
+
+
+def _emulated_error(reference: Reference, cut: Cut, golden: Sequence[GoldenSample]) -> float:
+    worst = 0.0
+    for sample in golden:
+        values = reference.run(sample.feeds).values
+        outputs = {spec.name for spec in cut.pipeline.outputs}
+        worst = max(
+            worst, *(relative_l2(sample.values[n], values[v]) for n, v in cut.pipeline.shown.items() if n in outputs)
+        )
+    return worst
+
+
+def _fewest(total: int, holds: Callable[[int], bool]) -> int | None:
+    """The least number that holds, if holding is a matter of more; None if not even all do."""
+    failed, kept = -1, 0
+    while not holds(kept):
+        if kept == total:
+            return None
+        failed, kept = kept, min(max(1, 2 * kept), total)
+    while kept - failed > 1:
+        middle = (failed + kept) // 2
+        failed, kept = (failed, middle) if holds(middle) else (middle, kept)
+    return kept
+
+
+def _measure(
+    plan: Plan, kept: int, golden: Sequence[GoldenSample], budget: Budget, expected: Mapping[str, float], trial: Trial
+) -> Point:
+    with tempfile.TemporaryDirectory() as folder, trial(plan, Path(folder)) as session:
+        scores = budget.score(session.run)
+        return Point(
+            kept=kept,
+            error=max(_session_error(session, sample) for sample in golden),
+            lost={name: 100 * (expected[name] - scores[name]) for name in expected},
+            bytes=sum(path.stat().st_size for path in Path(folder, "onnx").iterdir()),
+            milliseconds=_milliseconds(session, golden[0]),
+        )
+
+
+def _session_error(session: Session, sample: GoldenSample) -> float:
+    got = session.run(sample.feeds)
+    return max(relative_l2(sample.values[name], array) for name, array in got.items())
+
+
+def _milliseconds(session: Session, sample: GoldenSample) -> float:
+    row = {name: array[:1] for name, array in sample.feeds.items()}
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        session.run(row)
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)

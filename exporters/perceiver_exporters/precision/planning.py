@@ -1,0 +1,89 @@
+"""Decides how each component will be quantised: its ranges, and smoothing where that is measured to help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from perceiver_exporters.component import Cut
+from perceiver_exporters.precision.calibration.calibrate import calibrate
+from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.precision import Feeds
+from perceiver_exporters.precision.report import ComponentPrecision
+from perceiver_exporters.precision.smooth import divisors
+from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.golden import Application, GoldenSample
+
+Progress = Callable[[str], None]
+
+
+def make_plan(
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    samples: Sequence[Feeds],
+    golden: Sequence[GoldenSample],
+    scheme: str,
+    options: QuantizationOptions,
+    progress: Progress,
+) -> Plan:
+    """A plan of every component from its FP32 graph. Raises what `calibrate` and `quantize` raise."""
+    statistics = calibrate(cut, graphs, samples, options.cache, progress)
+    plan = {}
+    for name, graph in graphs.items():
+        plain = ComponentPlan(statistics[name], options.method(name))
+        applications = [sample.components[name] for sample in golden]
+        plan[name] = _smoothed(graph, plain, applications, scheme, progress) if options.smooth else plain
+    return plan
+
+
+def replay_plan(
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    samples: Sequence[Feeds],
+    report: Sequence[ComponentPrecision],
+    cache: Path | None,
+) -> Plan:
+    """The plan by which a bundle was quantised, from its report; components without an entry are plain."""
+    statistics, said = calibrate(cut, graphs, samples, cache), {entry.component: entry for entry in report}
+    plan = {}
+    for name, graph in graphs.items():
+        plan[name] = ComponentPlan(statistics[name])
+        if (entry := said.get(name)) is not None:
+            scales = divisors(graph, statistics[name]) if entry.smoothed else {}
+            plan[name] = ComponentPlan(statistics[name], entry.calibration, scales, frozenset(entry.kept))
+    return plan
+
+
+def _smoothed(
+    graph: ir.Model, plain: ComponentPlan, applications: Sequence[Application], scheme: str, progress: Progress
+) -> ComponentPlan:
+    """The plan with scale migration if that is nearer to the golden outputs, or as it is."""
+    scales = divisors(graph, plain.statistics)
+    if not scales:
+        return plain
+    candidate = dataclasses.replace(plain, divisors=scales)
+    before, after = (graph_error(quantize(graph, p, SCHEMES[scheme]), applications) for p in (plain, candidate))
+    verdict = "smoothed" if after < before else "not smoothed"
+    progress(f"{graph.graph.name}: {verdict}: error {after:.2e} with scale migration, {before:.2e} without")
+    return candidate if after < before else plain
+
+
+def graph_error(graph: ir.Model, applications: Sequence[Application]) -> float:
+    """Largest relative L2 distance of a graph's outputs from golden ones, its integers computed as the graph says."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [str(value.name) for value in graph.graph.outputs]
+    return max(
+        relative_l2(application.outputs[name], got)
+        for application in applications
+        for name, got in zip(names, session.run(names, dict(application.inputs)), strict=True)
+    )

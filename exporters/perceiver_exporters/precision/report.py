@@ -1,0 +1,50 @@
+"""What a bundle says of its precision: `precision/report.json`, one entry per component."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_exporters.precision.finding import Finding
+from perceiver_runtime import schema
+from perceiver_runtime.errors import BundleError
+
+PATH = "precision/report.json"
+
+
+@dataclass(frozen=True)
+class ComponentPrecision:
+    """Shares are of FLOPs at the profile's `opt`.
+
+    `weighted` and `overall` are those of products with a weight, and of all products, that the graph has in the asked
+    precision; `kernels` says what ONNX Runtime runs the weighted ones in on this kind of processor (empty where the
+    target has engines of its own). `calibration` and `smoothed` are those of a calibrated precision; `kept` are the
+    layers left in FP32 to hold the accuracy budget; `findings` the nodes left there by the range audit, and why.
+    """
+
+    component: str
+    weighted: float
+    overall: float
+    kernels: Mapping[str, float]
+    calibration: str = ""
+    smoothed: bool = False
+    kept: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def save_report(report: Sequence[ComponentPrecision], directory: Path) -> None:
+    """Write it into a bundle that is being made."""
+    path = directory / PATH
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(schema.encode(tuple(report)), indent=1) + "\n", encoding="utf-8")
+
+
+def load_report(path: Path) -> tuple[ComponentPrecision, ...]:
+    """Read a report file. Raises BundleError if it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: expected a precision report: {error}; export again") from error
+    return tuple(schema.decode(ComponentPrecision, entry, str(path)) for entry in content)
