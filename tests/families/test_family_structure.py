@@ -132,7 +132,8 @@ def test_shared_layers_are_stored_once(tmp_path: Path):
     config = FourierClassifierConfig(3, 32, 32, 8, (32, 32), 512, 100, perceiver)
     family = FAMILIES["image-classifier-fourier"]
     module = family.build(config).eval()
-    manifest = export_bundle(blueprint(Model("shared", family, config, module, False)), tmp_path / "bundle")
+    model = Model("shared", family, config, module, False)
+    manifest = export_bundle(blueprint(model), tmp_path / "bundle", rules=())
     stored = sum(entry.size for path, entry in manifest.files.items() if path.startswith("onnx/"))
     parameters = sum(p.nbytes for p in module.parameters())
     assert parameters > 15e6

@@ -28,7 +28,7 @@ def test_equals_transformers_at_released_size(case, tmp_path):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{case.name}: relative L2 {distance:.1e}, {stored / parameters:.3f} of the parameters, peak {peak:.1f} GB")
     assert distance < TOLERANCE
-    assert stored == pytest.approx(parameters, rel=0.02)
+    assert stored < 1.02 * parameters  # rules fold some weights away
 
 
 def test_multimodal_points_equal_transformers_at_released_size(tmp_path):

@@ -76,13 +76,13 @@ class Subject:
         context = Context(self.name, component.inputs, self.cut.profile, TARGETS[target], precision, step)
         return graph, rewrite(graph, context, rules)
 
-    def distance(self, graph: ir.Model) -> float:
-        """Largest relative L2 between what the two graphs make of the reference inputs."""
+    def distance(self, graph: ir.Model, feeds: list[dict[str, Array]] | None = None) -> float:
+        """Largest relative L2 between what the two graphs make of the reference inputs, or of others."""
         before, after = session(self.graph), session(graph)
         return max(
             float(np.linalg.norm(b.astype(np.float64) - a) / max(np.linalg.norm(a.astype(np.float64)), 1e-12))
-            for feeds in self.feeds
-            for a, b in zip(before.run(None, feeds), after.run(None, feeds), strict=True)
+            for each in feeds or self.feeds
+            for a, b in zip(before.run(None, each), after.run(None, each), strict=True)
         )
 
 

@@ -56,7 +56,7 @@ def _absorb(graph: ir.Graph, site: Site) -> None:
 
     after = Draft(graph, site.name, site.weighted)
     mean = after("MatMul", site.weights, inputs, name="attended_inputs")
-    values = after("MatMul", mean, per_head(site.value.by_head(heads)), name="value")
+    values = after("MatMul", mean, per_head(site.value.by_head(heads)), name=f"{site.name}.value/absorbed")
     if heads > 1:
         exempt(values, "a projection per head has no integer kernel")
     replace(site.weighted.outputs[0], with_value_bias(after, site, values, site.value.bias_by_head(heads)))

@@ -8,12 +8,9 @@ they do not see a token's mean,
 and of x A^T, the positions' part is R[query, row] + C[query, column]: tables of N x (rows + width) in the place of a
 product of N x M x channels, M = rows * width. The sums over tokens go the same way back: those over each row and each
 column of the grid meet the two position tables afterwards. Only the content's channels are multiplied token by token.
-Mean and variance of a token are those of its content, row and column, added up.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -28,22 +25,10 @@ from perceiver_exporters.rules.absorption import (
     with_value_bias,
 )
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints, replace
-from perceiver_exporters.rules.positions import Grid, find_grid
+from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, find_tokens, statistics
+from perceiver_exporters.rules.positions import Grid
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Site, array_of, operand, producer, sites
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens [content | positions] (B, M, channels) and their normalisation; `scale` and `bias` in FP64."""
-
-    content: ir.Value
-    channels: int
-    live: int
-    grid: Grid
-    scale: Exact
-    bias: Exact
-    epsilon: float
+from perceiver_exporters.rules.sites import Site, sites
 
 
 def apply(model: ir.Model, context: Context) -> Verdict:
@@ -63,55 +48,15 @@ def apply(model: ir.Model, context: Context) -> Verdict:
 
 
 def _tokens(model: ir.Model, site: Site, context: Context) -> Tokens | None:
-    """What the site attends to, if it is of this form and nobody else reads the normalised tokens."""
-    norm = producer(site.x, "LayerNormalization")
-    joined = producer(norm.inputs[0], "Concat") if norm else None
-    if norm is None or joined is None or len(joined.inputs) != 2:
-        return None
-    if {node for node, _ in site.x.uses()} != {site.key.product, site.value.product}:
-        return None
-    content, positions = operand(joined, 0), operand(joined, 1)
-    scale, bias = array_of(norm.inputs[1]), array_of(norm.inputs[2])
-    grid = find_grid(model, positions, context)
-    if grid is None or scale is None or bias is None or content.shape is None:
-        return None
-    live = len(scale) - len(grid.row_channels) - len(grid.column_channels)
-    epsilon = norm.attributes.get_float("epsilon", 1e-5)
-    return Tokens(content, len(scale), live, grid, scale.astype(np.float64), bias.astype(np.float64), epsilon)
+    return find_tokens(model, site.x, {site.key.product, site.value.product}, context)
 
 
 def _rewrite(graph: ir.Graph, site: Site, tokens: Tokens) -> None:
     before = Draft(graph, site.name, site.scores)
-    mean, rstd = _statistics(before, tokens)
+    mean, rstd = statistics(before, tokens)
     replace(site.scores.outputs[0], _scores(before, site, tokens, rstd))
     after = Draft(graph, site.name, site.weighted)
     replace(site.weighted.outputs[0], _attended(after, site, tokens, mean, rstd))
-
-
-def _statistics(write: Draft, tokens: Tokens) -> tuple[ir.Value, ir.Value]:
-    """Mean (B, M, 1) of the tokens, and one over their standard deviation (B, 1, rows, width)."""
-    content, grid, share = tokens.content, tokens.grid, np.array(1 / tokens.channels)
-    square = write("Mul", content, content, name="content_squared")
-    mean = _token_mean(write, tokens, content, grid.rows.sum(1), grid.columns.sum(1), share)
-    squares = _token_mean(write, tokens, square, (grid.rows**2).sum(1), (grid.columns**2).sum(1), share)
-    variance = write("Sub", squares, write("Mul", mean, mean, name="mean_squared"), name="variance")
-    deviation = write("Sqrt", write("Add", variance, np.array(tokens.epsilon), name="stable"), name="deviation")
-    flat = write("Reshape", mean, ints(0, -1, 1), name="token_mean")
-    return flat, write("Unsqueeze", write("Reciprocal", deviation, name="rstd"), ints(1), name="rstd")
-
-
-def _token_mean(write: Draft, tokens: Tokens, content: ir.Value, rows: Exact, columns: Exact, share: Exact) -> ir.Value:
-    """Mean over all channels of a token, (B, rows, width), from sums over its content, row and column."""
-    own = write("ReduceSum", content, ints(-1), keepdims=0, name="content_sum")
-    grid = write("Reshape", own, ints(0, -1, tokens.grid.width), name="content_sum")
-    by_row = write("Add", grid, _asked_rows(write, tokens.grid, rows[:, None], 0), name="with_row")
-    whole = write("Add", by_row, columns, name="with_column")
-    return write("Mul", whole, share, name="mean")
-
-
-def _asked_rows(write: Draft, grid: Grid, table: Exact, axis: int) -> Operand:
-    """The rows that the graph asks for, of a table that has them all along `axis`."""
-    return table if grid.index is None else write("Gather", table, grid.index, axis=axis, name="rows")
 
 
 def _scores(write: Draft, site: Site, tokens: Tokens, rstd: ir.Value) -> ir.Value:
@@ -189,7 +134,7 @@ def _attended(write: Draft, site: Site, tokens: Tokens, mean: ir.Value, rstd: ir
 
 def _row_values(write: Draft, grid: Grid, sums: ir.Value, matrix: Exact) -> ir.Value:
     """Sums over each row (B, heads, N, rows) times (heads, rows, F)."""
-    table = _asked_rows(write, grid, per_head(matrix), -2)
+    table = asked_rows(write, grid, per_head(matrix), -2)
     return exempt(write("MatMul", sums, table, name="row_values"))
 
 

@@ -43,6 +43,14 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Query:
+    """Queries as projected, before `scale`."""
+
+    projection: Projection
+    scale: float
+
+
+@dataclass(frozen=True)
 class Site:
     """One attention: queries (B or 1, heads, N, E), keys and values projected from `x` (B, M, C).
 
@@ -68,16 +76,29 @@ class Site:
         """Name of the module that attends."""
         return str(self.scores.name).rsplit("/", 1)[0]
 
+    def asked_by(self) -> Query | None:
+        """What the queries are projected from, if they are projected here."""
+        scaled = producer(self.query, "Mul")
+        scale = array_of(scaled.inputs[1]) if scaled else None
+        spread = producer(scaled.inputs[0], "Expand") if scaled else None  # queries of one row, over the batch
+        whole = spread or scaled
+        transposed = producer(whole.inputs[0], "Transpose") if whole else None
+        reshaped = producer(transposed.inputs[0], "Reshape") if transposed else None
+        found = projection(reshaped.inputs[0]) if reshaped else None
+        if found is None or scale is None or scale.size != 1 or transposed is None:
+            return None
+        return Query(found, float(scale)) if tuple(transposed.attributes["perm"].as_ints()) == VALUES else None
+
 
 def sites(graph: ir.Graph) -> Iterator[Site]:
     """Every attention whose keys and values come from the same input."""
     keys = {p.x: (node, p) for node in graph if (p := _projected(node, KEYS)) is not None}
     for node in list(graph):
-        value = _projected(node, VALUES)
+        value = projected_values(node)
         if value is None or value.x not in keys:
             continue
         scores, key = keys[value.x]
-        heads = _heads(node)
+        heads = heads_of(node)
         if heads is not None and _weights_of(scores, operand(node, 0)):
             softmax = producer(operand(node, 0), "Softmax") is not None
             yield Site(value.x, heads, operand(scores, 0), key, value, scores, node, softmax)
@@ -124,7 +145,13 @@ def _projected(node: ir.Node, perm: tuple[int, ...]) -> Projection | None:
     return projection(reshaped.inputs[0]) if reshaped else None
 
 
-def _heads(weighted: ir.Node) -> int | None:
+def projected_values(weighted: ir.Node) -> Projection | None:
+    """What the second operand of a product is projected from, if it is values."""
+    return _projected(weighted, VALUES)
+
+
+def heads_of(weighted: ir.Node) -> int | None:
+    """Heads of the values that a product weights."""
     shape = operand(weighted, 1).shape
     return shape[1] if shape is not None and len(shape) == 4 and isinstance(shape[1], int) else None
 

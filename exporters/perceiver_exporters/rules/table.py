@@ -14,14 +14,32 @@ from onnx_ir.passes import common
 from perceiver_exporters.count import Cost, cost
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
+from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
+from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
 from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.separable_queries import SEPARABLE_QUERIES
+from perceiver_exporters.rules.token_tables import TOKEN_TABLES
+from perceiver_exporters.rules.unmasked_attention import UNMASKED_ATTENTION
 
 METADATA = "perceiver.rules"
 """Metadata key of a rewritten graph: its outcomes, as JSON."""
 
-RULES: tuple[Rule, ...] = (CONSTANT_QUERY, SEPARABLE_POSITIONS, ABSORBED_ATTENTION)
+RULES: tuple[Rule, ...] = (
+    UNMASKED_ATTENTION,
+    CONSTANT_QUERY,
+    GATHERED_QUERY,
+    TOKEN_TABLES,
+    SEPARABLE_POSITIONS,
+    SEPARABLE_QUERIES,
+    ABSORBED_ATTENTION,
+    FOLDED_OUTPUT,
+    PACKED_PROJECTIONS,
+    CHUNKED_ATTENTION,
+)
 
 
 def rewrite(model: ir.Model, context: Context, rules: Sequence[Rule] = RULES) -> tuple[Outcome, ...]:

@@ -1,0 +1,90 @@
+"""One head whose output is narrower than its values: the output projection is folded into that of the values.
+
+    (A (x Wv + bv)) Wo = A (x (Wv Wo) + bv Wo)
+
+The sum over keys then has the output's width, and the output projection is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
+from perceiver_exporters.rules.draft import Draft, ints, replace
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import Projection, heads_of, operand, producer, projected_values, projection
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Values (B, 1, M, v_dim) weighted by a softmax, and the projection (v_dim, D) that follows at once."""
+
+    weighted: ir.Node
+    value: Projection
+    output: Projection
+
+    @property
+    def name(self) -> str:
+        """Name of the module that attends."""
+        return str(self.weighted.name).rsplit("/", 1)[0]
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Fold every output projection where that counts fewer FLOPs."""
+    found = [ending for node in model.graph if (ending := _ending(node)) is not None]
+    if not found:
+        return Declined("no attention of one head is followed by its output projection")
+    shapes = sizes(model, context)
+    costs = [_flops(ending, shapes) for ending in found]
+    chosen = [ending for ending, (as_it_is, folded) in zip(found, costs, strict=True) if folded < as_it_is]
+    if not chosen:
+        return Declined("; ".join(f"folded {gigaflop(folded)}, as it is {gigaflop(now)}" for now, folded in costs))
+    for ending in chosen:
+        _fold(model.graph, ending)
+    return Applied(", ".join(ending.name for ending in chosen))
+
+
+def _ending(node: ir.Node) -> Ending | None:
+    """Heads merged by Transpose and Reshape, then a linear layer."""
+    value = projected_values(node)
+    if value is None or heads_of(node) != 1 or producer(node.inputs[0], "Softmax") is None:
+        return None
+    reached = node.outputs[0]
+    for op in ("Transpose", "Reshape", "MatMul"):
+        readers = list(reached.uses())
+        if len(readers) != 1 or readers[0][0].op_type != op:
+            return None
+        reached = readers[0][0].outputs[0]
+    output = projection(reached)
+    return None if output is None else Ending(node, value, output)
+
+
+def _flops(ending: Ending, shapes: Sizes) -> tuple[int, int]:
+    batch, _, queries, keys = shapes[str(operand(ending.weighted, 0).name)]
+    channels, v = ending.value.weight.shape
+    width = ending.output.weight.shape[1]
+    as_it_is = keys * channels * v + queries * keys * v + queries * v * width
+    return 2 * batch * as_it_is, 2 * batch * (keys * channels * width + queries * keys * width)
+
+
+def _fold(graph: ir.Graph, ending: Ending) -> None:
+    value, matrix = ending.value, ending.output.weight.astype(np.float64)
+    write = Draft(graph, ending.name, ending.weighted)
+    product = write(
+        "MatMul", value.x, value.weight.astype(np.float64) @ matrix, name=f"{ending.name}.value/with_output"
+    )
+    values = write("Add", product, value.bias.astype(np.float64) @ matrix, name="value_output_bias")
+    weights = operand(ending.weighted, 0)
+    attended = write("MatMul", weights, write("Unsqueeze", values, ints(1), name="values"), name="attended")
+    replace(ending.output.product.outputs[0], write("Squeeze", attended, ints(1), name="merged"))
+
+
+FOLDED_OUTPUT = Rule(
+    "folded-output",
+    "output projections of one head folded into the values' projections",
+    apply,
+    backends=("onnxruntime",),
+)

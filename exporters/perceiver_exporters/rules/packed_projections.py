@@ -1,0 +1,50 @@
+"""Queries, keys and values of one input from one product, whose result is split."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.rules.draft import Draft, replace
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import Projection, Site, sites
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Pack the projections of every self-attention."""
+    if context.precision == "int8":
+        return Declined("int8 keeps or quantises each projection by its own name")
+    found = [(site, packed) for site in sites(model.graph) if (packed := _projections(site)) is not None]
+    for site, packed in found:
+        _pack(model.graph, site, packed)
+    if not found:
+        return Declined("no attention projects queries, keys and values from one input")
+    return Applied(f"{len(found)} x 3 products into one")
+
+
+def _projections(site: Site) -> tuple[Projection, Projection, Projection] | None:
+    query = site.asked_by()
+    if query is None or query.projection.x is not site.x:
+        return None
+    return query.projection, site.key, site.value
+
+
+def _pack(graph: ir.Graph, site: Site, packed: tuple[Projection, ...]) -> None:
+    first = min((p.product for p in packed), key=list(graph).index)
+    write = Draft(graph, site.name, first)
+    weight = np.concatenate([p.weight for p in packed], axis=1)
+    bias = np.concatenate([p.bias for p in packed])
+    product = write("MatMul", site.x, weight, name="packed")
+    whole = write("Add", product, bias, name="packed_bias")
+    start = 0
+    for projection in packed:
+        stop = start + projection.weight.shape[1]
+        bounds = [np.array([n], np.int64) for n in (start, stop, 2)]
+        part = write("Slice", whole, *bounds, name="part")
+        made = projection.product.outputs[0]
+        biased = [node for node, _ in made.uses() if node.op_type == "Add"]
+        replace(biased[0].outputs[0] if biased else made, part)
+        start = stop
+
+
+PACKED_PROJECTIONS = Rule("packed-projections", "queries, keys and values from one product", apply)

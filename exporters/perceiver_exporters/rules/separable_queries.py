@@ -1,0 +1,97 @@
+"""Queries that are [content, grid positions] under LayerNorm, one per point of a grid: the mirror of
+`separable_positions`.
+
+The query projection is taken over to the keys, which are few: scores = rstd * (x G) + c with G = centre(g Wq) K^T. The
+positions' part of x G is R[row, key] + C[column, key]. No softmax takes off c: it differs from key to key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.rules.absorption import exempt, per_head, sizes
+from perceiver_exporters.rules.draft import Draft, ints, replace
+from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, find_tokens, statistics
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import Projection, Site, operand, sites
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A site whose queries are projected from grid tokens, and scaled."""
+
+    site: Site
+    query: Projection
+    scale: float
+    tokens: Tokens
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Rewrite every attention that is asked by the points of a grid."""
+    found = [asking for site in sites(model.graph) if (asking := _asking(model, site, context)) is not None]
+    if not found:
+        return Declined("no queries made of content beside positions of a grid under LayerNorm")
+    shapes = sizes(model, context)
+    for asking in found:
+        _, heads, queries, keys = shapes[str(asking.site.scores.outputs[0].name)]
+        channels, qk = asking.query.weight.shape
+        grid, live = asking.tokens.grid, asking.tokens.live
+        points = live + queries // grid.width + grid.width
+        if points * qk * keys + queries * heads * live * keys >= queries * qk * (channels + keys):
+            return Declined(f"{heads} heads over {live} channels cost more than one product of {qk}")
+    for asking in found:
+        _rewrite(model.graph, asking)
+    return Applied(", ".join(f"{a.site.name}: {a.tokens.live} of {a.tokens.channels} channels live" for a in found))
+
+
+def _asking(model: ir.Model, site: Site, context: Context) -> Asking | None:
+    query = site.asked_by()
+    if query is None:
+        return None
+    tokens = find_tokens(model, query.projection.x, {query.projection.product}, context)
+    return None if tokens is None else Asking(site, query.projection, query.scale, tokens)
+
+
+def _rewrite(graph: ir.Graph, asking: Asking) -> None:
+    site, tokens, grid, heads = asking.site, asking.tokens, asking.tokens.grid, asking.site.heads
+    write, keys = Draft(graph, site.name, site.scores), operand(site.scores, 1)
+    _, rstd = statistics(write, tokens)
+    weight = asking.query.by_head(heads) * asking.scale  # (heads, C, E)
+    asked = weight * tokens.scale[:, None]
+    asked -= asked.mean(1, keepdims=True)
+
+    content = write("Unsqueeze", tokens.content, ints(1), name="content")
+    by_key = exempt(write("MatMul", per_head(asked[:, : tokens.live]), keys, name="asked"))
+    flat = write("MatMul", content, by_key, name="content_scores")
+    scores = write("Reshape", flat, ints(0, heads, -1, grid.width, _keys(site)), name="content_scores")
+    rows = asked_rows(write, grid, per_head(grid.rows @ asked[:, tokens.live + grid.row_channels]), -2)
+    by_row = exempt(write("MatMul", rows, keys, name="row_scores"))
+    columns = per_head(grid.columns @ asked[:, tokens.live + grid.column_channels])
+    by_column = exempt(write("MatMul", columns, keys, name="column_scores"))
+    scores = write("Add", scores, write("Unsqueeze", by_row, ints(3), name="table"), name="with_row")
+    scores = write("Add", scores, write("Unsqueeze", by_column, ints(2), name="table"), name="with_column")
+    scores = write("Mul", scores, write("Unsqueeze", rstd, ints(-1), name="rstd"), name="scaled_scores")
+
+    bias = asking.query.bias_by_head(heads) * asking.scale + np.einsum("c,hce->he", tokens.bias, weight)
+    offset = exempt(write("MatMul", per_head(bias[:, None]), keys, name="query_bias"))  # (B, heads, 1, K)
+    scores = write("Add", scores, write("Unsqueeze", offset, ints(2), name="table"), name="biased")
+    replace(site.scores.outputs[0], write("Reshape", scores, ints(0, heads, -1, _keys(site)), name="scores"))
+
+
+def _keys(site: Site) -> int:
+    """Number of keys, which are latents and therefore fixed."""
+    shape = site.scores.outputs[0].shape
+    assert shape is not None
+    assert isinstance(shape[3], int)
+    return shape[3]
+
+
+SEPARABLE_QUERIES = Rule(
+    "separable-queries",
+    "the positions' share of the queries of a grid from one table per axis, met by the keys",
+    apply,
+    backends=("onnxruntime",),
+)

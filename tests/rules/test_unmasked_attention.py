@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from perceiver_exporters.rules.draft import Draft, replace
+from perceiver_exporters.rules.unmasked_attention import UNMASKED_ATTENTION
+
+
+def with_constant_mask(given, everything):
+    """The same component, in which a constant stands where its mask decides."""
+    graph = given.graph.clone()
+    chosen = next(node for node in graph.graph if node.op_type == "Where")
+    draft = Draft(graph.graph, "mask", chosen)
+    mask = np.ones((1, 20), bool)
+    mask[0, -1] = everything
+    constant = draft.constant(mask, "mask")
+    replace(chosen.inputs[0], draft("Identity", constant))
+    chosen.replace_input_with(0, constant)
+    return dataclasses.replace(given, graph=graph)
+
+
+def adds(graph):
+    return sum(node.op_type == "Add" and "attention/Add" in str(node.name) for node in graph.graph)
+
+
+def test_a_mask_of_ones_is_dropped(subject):
+    given = with_constant_mask(subject("language", "encoder"), everything=True)
+    graph, (outcome,) = given.rewritten(UNMASKED_ATTENTION)
+    assert outcome.applied
+    assert adds(graph) == adds(given.graph) - 1
+    assert given.distance(graph) == 0
+
+
+def test_declines_a_mask_that_excludes_and_one_that_is_an_input(subject):
+    for given in (with_constant_mask(subject("language", "encoder"), everything=False), subject("texts", "encoder")):
+        graph, (outcome,) = given.rewritten(UNMASKED_ATTENTION)
+        assert not outcome.applied
+        assert adds(graph) == adds(given.graph)
+    _, (outcome,) = subject("fourier", "encoder").rewritten(UNMASKED_ATTENTION)
+    assert outcome.detail == "no attention is masked"
