@@ -1,7 +1,10 @@
 """Name what is in an image (by default a cat that comes with scikit-image).
 
-perceiver-export export deepmind/vision-perceiver-learned -o vision
-python examples/classify_image.py vision photo.jpg          # needs pillow and, without a photo, scikit-image
+python examples/classify_image.py                                  # a small model of random weights
+python examples/classify_image.py --checkpoint deepmind/vision-perceiver-conv photo.jpg
+python examples/classify_image.py --bundle vision photo.jpg        # what `perceiver-export export` made of it
+
+Needs pillow and, without a photo, scikit-image.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
+from bundles import add_arguments, opened
 from PIL import Image
 
-from perceiver_runtime import open_session
 from perceiver_runtime.processing.image import classify
 from perceiver_runtime.processing.resample import Pixels
 
@@ -29,13 +32,11 @@ def load(path: str | None) -> Pixels:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the likeliest classes with their probabilities."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle")
+    add_arguments(parser)
     parser.add_argument("image", nargs="?")
     parser.add_argument("-k", type=int, default=5)
     given = parser.parse_args(arguments)
-    with open_session(given.bundle) as session:
-        if not session.manifest.source.pretrained:
-            print("RANDOM WEIGHTS: this bundle was exported without a checkpoint; the answer means nothing")
+    with opened(given, "vision-perceiver-conv") as session:
         predictions = classify(session, [load(given.image)], k=given.k)[0]
     for prediction in predictions:
         print(f"{prediction.probability:7.2%}  {prediction.label}")

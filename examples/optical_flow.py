@@ -1,20 +1,23 @@
 """Flow between two frames, drawn with the colour wheel (by default the stereo pair that comes with scikit-image).
 
-perceiver-export export deepmind/optical-flow-perceiver -o flow
-python examples/optical_flow.py flow -o flow.png            # needs pillow and, without frames, scikit-image
+python examples/optical_flow.py -o flow.png                        # a small model of random weights
+python examples/optical_flow.py --checkpoint deepmind/optical-flow-perceiver --frames first.png second.png
+python examples/optical_flow.py --bundle flow                      # what `perceiver-export export` made of it
 
-From a left to a right view everything moves leftwards, by its disparity: the pair comes with the true flow.
+From a left to a right view everything moves leftwards, by its disparity: the pair comes with the true flow, which is
+drawn beside the model's (in `flow-truth.png`). Needs pillow and, without frames, scikit-image.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from bundles import add_arguments, opened
 from PIL import Image
 
-from perceiver_runtime import open_session
 from perceiver_runtime.processing.colour_wheel import flow_picture
 from perceiver_runtime.processing.flow import FlowOptions, Frame, predict_flow
 from perceiver_runtime.processing.flow_error import end_point_error
@@ -35,15 +38,13 @@ def load(paths: Sequence[str]) -> tuple[Frame, Frame, Floats | None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the picture; print the range of the flow and its error where the truth is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle")
+    add_arguments(parser)
     parser.add_argument("--frames", nargs=2, default=(), metavar=("FIRST", "SECOND"))
     parser.add_argument("--overlap", type=int, default=FlowOptions().overlap, help="pixels that tiles share")
-    parser.add_argument("-o", "--out", default="flow.png")
+    parser.add_argument("-o", "--out", type=Path, default=Path("flow.png"))
     given = parser.parse_args(arguments)
     first, second, truth = load(given.frames)
-    with open_session(given.bundle) as session:
-        if not session.manifest.source.pretrained:
-            print("RANDOM WEIGHTS: this bundle was exported without a checkpoint; the picture means nothing")
+    with opened(given, "optical-flow-perceiver") as session:
         flow = predict_flow(session, first, second, FlowOptions(overlap=given.overlap))
     Image.fromarray(flow_picture(flow)).save(given.out)
     speed = np.hypot(flow[..., 0], flow[..., 1])
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{given.out}: {flow.shape[1]} x {flow.shape[0]}, mean speed {speed.mean():.2f} px, largest {speed.max():.2f}"
     )
     if truth is not None:
+        known = np.where(np.isfinite(truth), truth, 0)
+        Image.fromarray(flow_picture(known)).save(given.out.with_stem(f"{given.out.stem}-truth"))
         print(f"end-point error {end_point_error(flow, truth):.2f} px")
 
 

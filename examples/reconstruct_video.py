@@ -1,9 +1,10 @@
 """Send a clip with sound through the multimodal autoencoder and write what comes back.
 
-perceiver-export export deepmind/multimodal-perceiver -o multimodal
-python examples/reconstruct_video.py multimodal -o out      # needs pillow
+python examples/reconstruct_video.py -o out                        # a small model of random weights
+python examples/reconstruct_video.py --checkpoint deepmind/multimodal-perceiver -o out
+python examples/reconstruct_video.py --bundle multimodal -o out    # what `perceiver-export export` made of it
 
-The clip is made up: a bright disc crosses the picture while a tone rises.
+The clip is made up: a bright disc crosses the picture while a tone rises. Needs pillow.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from bundles import add_arguments, opened
 from PIL import Image
 
-from perceiver_runtime import open_session
 from perceiver_runtime.processing.labels import top_k
 from perceiver_runtime.processing.multimodal import Audio, ClipShape, Video, clip_shape, reconstruct, to_pcm
 
@@ -49,12 +50,10 @@ def save(directory: Path, name: str, video: Video, samples: Audio) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the clip and its reconstruction; print how near they are, and the likeliest classes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle")
+    add_arguments(parser)
     parser.add_argument("-o", "--out", type=Path, default=Path("reconstruction"))
     given = parser.parse_args(arguments)
-    with open_session(given.bundle) as session:
-        if not session.manifest.source.pretrained:
-            print("RANDOM WEIGHTS: this bundle was exported without a checkpoint; the reconstruction means nothing")
+    with opened(given, "multimodal-perceiver") as session:
         video, audio = make_clip(clip_shape(session))
         result = reconstruct(session, video, audio)
         labels = session.manifest.labels

@@ -1,0 +1,47 @@
+"""Small models like the released ones, of random weights: they show how an example runs, and answer nonsense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
+from perceiver_deploy.models.released import RELEASED
+from perceiver_deploy.source import Model, blueprint
+from perceiver_exporters.export import export_bundle
+
+_CROSS = CrossAttentionConfig(heads=1, qk_dim=32, v_dim=32)
+_PERCEIVER = PerceiverConfig(16, 64, _CROSS, ProcessorConfig(blocks=1, layers=2, heads=4), _CROSS)
+_DENSE = replace(_PERCEIVER, decoder=replace(_CROSS, query_residual=False))
+
+SMALL: dict[str, dict[str, Any]] = {
+    "language-perceiver": {"max_length": 256, "token_dim": 32, "query_dim": 32, "perceiver": _DENSE},
+    "vision-perceiver-conv": {"height": 64, "width": 64, "bands": 8, "query_dim": 64, "perceiver": _PERCEIVER},
+    "optical-flow-perceiver": {"height": 96, "width": 128, "token_dim": 16, "bands": 8, "perceiver": _DENSE},
+    "multimodal-perceiver": {
+        "frames": 4,
+        "height": 32,
+        "width": 32,
+        "samples": 7680,
+        "video_bands": 4,
+        "video_resolution": (4, 8, 8),
+        "audio_bands": 8,
+        "label_dim": 32,
+        "decoded_dim": 32,
+        "perceiver": _DENSE,
+    },
+}
+"""What is smaller than in the released model of that name."""
+
+
+def export_small(released: str, bundle: Path) -> None:
+    """Export a small model like the released one of that name."""
+    torch.manual_seed(0)
+    (family,) = (family for family in FAMILIES.values() if released in family.presets)
+    config = replace(RELEASED[released], **SMALL[released])
+    model = Model(f"small {released}", family, config, family.build(config).eval(), pretrained=False)
+    export_bundle(blueprint(model), bundle)
