@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from perceiver_runtime import schema
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest
+from perceiver_runtime.manifest import MANIFEST_NAME, PIECE_BYTES, SCHEMA_VERSION, FileEntry, Manifest
 from perceiver_runtime.wiring import check_wiring
 
 BLOCK_BYTES = 1 << 20
@@ -46,7 +49,8 @@ def read_bundle(path: str | Path) -> Bundle:
     manifest = _read_manifest(directory)
     _check_listed(manifest)
     for relative, entry in manifest.files.items():
-        _check_file(directory, relative, entry)
+        _check_size(directory, relative, entry)
+    _check_hashes(directory, manifest.files)
     _check_unlisted(directory, manifest)
     return Bundle(directory, manifest)
 
@@ -59,13 +63,22 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
 
 
 def file_entry(path: Path) -> FileEntry:
-    """SHA-256 and size of a file as it is now."""
-    digest, size = hashlib.sha256(), 0
+    """Size and SHA-256 of a file as it is now, and of its pieces if there are several."""
+    size = path.stat().st_size
+    starts = range(0, size, PIECE_BYTES) if size > PIECE_BYTES else ()
+    return FileEntry(_sha256(path), size, tuple(_sha256(path, start, PIECE_BYTES) for start in starts))
+
+
+def _sha256(path: Path, start: int = 0, length: int | None = None) -> str:
+    """Of `length` bytes (None: all) from `start`, or of as many as there are."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+        file.seek(start)
+        left = sys.maxsize if length is None else length
+        while block := file.read(min(BLOCK_BYTES, left)):
             digest.update(block)
-            size += len(block)
-    return FileEntry(digest.hexdigest(), size)
+            left -= len(block)
+    return digest.hexdigest()
 
 
 def _read_manifest(directory: Path) -> Manifest:
@@ -109,14 +122,32 @@ def _inside(directory: Path, relative: str) -> Path:
     return path
 
 
-def _check_file(directory: Path, relative: str, entry: FileEntry) -> None:
+def _check_size(directory: Path, relative: str, entry: FileEntry) -> None:
     path = _inside(directory, relative)
     if not path.is_file():
         raise BundleError(f"{path}: listed in the manifest but missing; copy the bundle whole or export again")
     if (size := path.stat().st_size) != entry.size:
         raise BundleError(f"{path}: expected {entry.size} bytes, got {size}; copy the bundle again")
-    if (digest := file_entry(path).sha256) != entry.sha256:
-        raise BundleError(f"{path}: expected sha256 {entry.sha256}, got {digest}; the file was changed or damaged")
+    if entry.pieces and len(entry.pieces) != -(-entry.size // PIECE_BYTES):
+        raise BundleError(f"{path}: expected a hash for every {PIECE_BYTES} of {entry.size} bytes; export again")
+
+
+def _check_hashes(directory: Path, files: Mapping[str, FileEntry]) -> None:
+    """On all cores: hashing gives Python's lock free."""
+    parts: list[tuple[Path, str, int, int | None]] = []
+    for relative, entry in files.items():
+        path = _inside(directory, relative)
+        parts += [(path, d, i * PIECE_BYTES, PIECE_BYTES) for i, d in enumerate(entry.pieces)] or [
+            (path, entry.sha256, 0, None)
+        ]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        digests = pool.map(lambda part: _sha256(part[0], part[2], part[3]), parts)
+        for (path, expected, start, _), digest in zip(parts, digests, strict=True):
+            if digest != expected:
+                where = f" from byte {start}" if start else ""
+                raise BundleError(
+                    f"{path}{where}: expected sha256 {expected}, got {digest}; the file was changed or damaged"
+                )
 
 
 def _check_unlisted(directory: Path, manifest: Manifest) -> None:

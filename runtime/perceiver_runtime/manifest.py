@@ -11,6 +11,7 @@ from perceiver_runtime.tensors import Profile, TensorSpec
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+PIECE_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,14 @@ class ComponentEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size in bytes and SHA-256 of one file, checked before any parser sees it."""
+    """Size in bytes and SHA-256 of one file, checked before any parser sees it.
+
+    A large file also has the SHA-256 of each `PIECE_BYTES` of it, so that all cores can check it at once.
+    """
 
     sha256: str
     size: int
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

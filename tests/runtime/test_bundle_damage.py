@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_bundles import change, rehash
 
 from perceiver_runtime import BundleError, load_bundle, open_session, verify
+from perceiver_runtime.bundle import file_entry
 from perceiver_runtime.cli import main
+from perceiver_runtime.schema import encode
 
 ENCODER = "onnx/encoder.onnx"
 SAMPLE = "golden/sample-0.safetensors"
@@ -182,3 +185,27 @@ def test_external_weights_outside_the_bundle(copy: Path, location: str) -> None:
     _move_weights_out(copy, location)
     with pytest.raises(BundleError, match="can't load"):
         open_session(copy)
+
+
+@pytest.mark.parametrize("place", [0, 64, -1])
+def test_a_large_file_is_checked_piece_by_piece(copy: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """Also its last, shorter piece; `sha256` stays what other tools compute."""
+    monkeypatch.setattr("perceiver_runtime.bundle.PIECE_BYTES", 64)
+    entry = file_entry(copy / ENCODER)
+    assert len(entry.pieces) == -(-entry.size // 64) > 2
+    change(copy, lambda m: m["files"].update({ENCODER: encode(entry)}))
+    load_bundle(copy)
+    data = bytearray((copy / ENCODER).read_bytes())
+    assert entry.sha256 == hashlib.sha256(data).hexdigest()
+    data[place] ^= 1
+    (copy / ENCODER).write_bytes(data)
+    with pytest.raises(BundleError, match="was changed or damaged"):
+        load_bundle(copy)
+
+
+def test_a_piece_without_hash(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceiver_runtime.bundle.PIECE_BYTES", 64)
+    entry = encode(file_entry(copy / ENCODER))
+    change(copy, lambda m: m["files"].update({ENCODER: {**entry, "pieces": entry["pieces"][:-1]}}))
+    with pytest.raises(BundleError, match="expected a hash for every 64"):
+        load_bundle(copy)

@@ -10,6 +10,7 @@ from perceiver_runtime.errors import UsageError
 BACKENDS = {
     "onnxruntime": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-exact": "perceiver_runtime.backends.onnxruntime",
+    "onnxruntime-quick": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-cuda": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-tensorrt": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-rtx": "perceiver_runtime.backends.onnxruntime",

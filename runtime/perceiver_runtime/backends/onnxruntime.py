@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from perceiver_runtime.backends.backend import Backend
@@ -20,7 +21,9 @@ except ImportError as error:
         f"backend onnxruntime: the package is not installed ({error}); pip install 'perceiver-runtime[ort]'"
     ) from error
 
+QUICK = "onnxruntime-quick"
 PROVIDERS = {
+    QUICK: ("CPUExecutionProvider",),
     "onnxruntime": ("CPUExecutionProvider",),
     "onnxruntime-exact": ("CPUExecutionProvider",),
     "onnxruntime-cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -30,6 +33,7 @@ PROVIDERS = {
 REMEDY = {
     "onnxruntime": "reinstall onnxruntime",
     "onnxruntime-exact": "reinstall onnxruntime",
+    QUICK: "reinstall onnxruntime",
     "onnxruntime-cuda": "on a machine with an NVIDIA GPU, install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime",
     "onnxruntime-tensorrt": "install onnxruntime-gpu and tensorrt, on a machine with an NVIDIA GPU",
     "onnxruntime-rtx": "install onnxruntime-ep-nv-tensorrt-rtx and its onnxruntime, on a machine with an RTX GPU",
@@ -38,6 +42,9 @@ ENTRIES = {
     # Quantised products as the graph defines them, in floating point: what a GPU computes. Without VNNI, a processor's
     # own kernels for signed integers saturate in 16 bits, which can double a TensorRT bundle's error.
     "onnxruntime-exact": {"session.disable_quant_qdq": "1"},
+    # Reordering the weights for the processor's kernels is nearly all of a large model's start: answer without, from
+    # weights that are mapped and not copied, until it is done in the background.
+    QUICK: {"session.disable_prepacking": "1"},
 }
 DTYPES = {
     "tensor(bool)": "bool",
@@ -74,12 +81,19 @@ class OnnxRuntime:
         self.concurrency = overlapping_runs(threads)
         self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
         self._threads = threads
+        self._packing = ThreadPoolExecutor(1) if name == QUICK else None
 
     def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
         """Create the session of one component and hold the graph against the manifest."""
         path = bundle.file(component.onnx)
+        session = self._open(path, ENTRIES.get(self.name, {}))
+        check_specs(component.inputs, _specs(session.get_inputs()), f"{path}: graph input")
+        check_specs(component.outputs, _specs(session.get_outputs()), f"{path}: graph output")
+        return Graph(component, session, self._packing.submit(self._open, path, {}) if self._packing else None)
+
+    def _open(self, path: Path, entries: Mapping[str, str]) -> Any:
         try:
-            session = ort.InferenceSession(str(path), self._options(), providers=list(PROVIDERS[self.name]))
+            session = ort.InferenceSession(str(path), self._options(entries), providers=list(PROVIDERS[self.name]))
         except Exception as error:  # onnxruntime's errors share no base class below Exception
             raise BundleError(f"{path}: onnxruntime {ort.__version__} can't load it: {error}") from error
         if session.get_providers()[0] != PROVIDERS[self.name][0]:
@@ -87,11 +101,9 @@ class OnnxRuntime:
                 f"backend {self.name}: {PROVIDERS[self.name][0]} did not start, got {session.get_providers()[0]}; "
                 f"{REMEDY[self.name]}"
             )
-        check_specs(component.inputs, _specs(session.get_inputs()), f"{path}: graph input")
-        check_specs(component.outputs, _specs(session.get_outputs()), f"{path}: graph output")
-        return Graph(component, session)
+        return session
 
-    def _options(self) -> Any:
+    def _options(self, entries: Mapping[str, str]) -> Any:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
@@ -100,34 +112,58 @@ class OnnxRuntime:
         # Each component has its own threads. Those that spin while they wait take the cores from the next component,
         # and from whatever else the device runs: on busy cores a run takes many times longer.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        for key, value in ENTRIES.get(self.name, {}).items():
+        for key, value in entries.items():
             options.add_session_config_entry(key, value)
         return options
 
 
 class Graph:
-    """One component as an ONNX Runtime session."""
+    """One component as an ONNX Runtime session, which `later`, once it is loaded, takes the place of."""
 
-    def __init__(self, component: ComponentEntry, session: Any) -> None:
+    def __init__(self, component: ComponentEntry, session: Any, later: Future[Any] | None = None) -> None:
         self.inputs = component.inputs
         self.outputs = component.outputs
-        self._name = component.name
+        self.name = component.name
         self._session = session
+        self._later = later
+
+    def session(self) -> Any:
+        """The session to run now."""
+        later = self._later
+        if later is not None and later.done():
+            self._session = later.result()
+            self._later = None
+        return self._session
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
         """Bind arrays; they must live as long as the result, which holds them."""
-        binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-        for name, array in outputs.items():
-            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
-        return partial(self._run, binding, (tuple(inputs.values()), tuple(outputs.values())))
+        return Bound(self, inputs, outputs).run
 
-    def _run(self, binding: Any, _arrays: tuple[tuple[Array, ...], ...]) -> None:
+
+class Bound:
+    """A graph's session on arrays, bound again when the session is another."""
+
+    def __init__(self, graph: Graph, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        self._graph, self._inputs, self._outputs = graph, inputs, outputs
+        self._bind(graph.session())
+
+    def run(self) -> None:
+        """Run the graph once."""
+        session = self._graph.session()
+        if session is not self._session:
+            self._bind(session)
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime's errors share no base class below Exception
-            raise BundleError(f"component {self._name}: onnxruntime failed: {error}") from error
+            raise BundleError(f"component {self._graph.name}: onnxruntime failed: {error}") from error
+
+    def _bind(self, session: Any) -> None:
+        binding = session.io_binding()
+        for name, array in self._inputs.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, array in self._outputs.items():
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+        self._session, self._binding = session, binding
 
 
 def _specs(nodes: list[Any]) -> dict[str, tuple[str, list[int | str | None]]]:
