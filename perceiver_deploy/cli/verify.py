@@ -7,50 +7,72 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_json, print_table
+from perceiver_deploy.cli.output import json_option, print_table
 
 if TYPE_CHECKING:
-    from perceiver_runtime.verify import VerifyReport
+    from perceiver_deploy.verification import Verification
+    from perceiver_runtime.compare import ParityReport
 
 COLUMNS = ("component:<", "tensor:<", "fed by:<", "max abs", "rel L2", "cosine", "tolerance", "verdict:<")
+FAILURES = Path("perceiver-failures")
+"""Where the inputs of what failed are written, below the current directory, unless another place is named."""
 
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--backend", help="Backend to run the bundle on (default: the one that computes as its target does).")
+@click.option("--failures", type=click.Path(path_type=Path), help=f"Where inputs go that fail [{FAILURES}/BUNDLE].")
 @json_option
-def command(bundle: Path, backend: str | None, as_json: bool) -> int:
-    """Compare BUNDLE with its golden samples: each component on reference inputs, then the whole pipeline."""
-    from perceiver_runtime import load_bundle, verify
-
-    return show(bundle, verify(bundle, backend or backend_for(load_bundle(bundle).manifest.target)), as_json)
-
-
-def backend_for(target: str) -> str:
-    """Integers meant for a GPU are verified as a GPU computes them, not as this processor's kernels would."""
-    from perceiver_exporters.targets import TARGETS
-
-    known = TARGETS.get(target)
-    return "onnxruntime-exact" if known is not None and known.engines is not None else "auto"
+def command(bundle: Path, backend: str | None, failures: Path | None, as_json: bool) -> int:
+    """Compare BUNDLE with its golden samples, each component on reference inputs and then the whole pipeline, and its
+    graphs with what their labels claim. What fails is written out, with the command that replays it.
+    """
+    return check(bundle, backend, failures, as_json)
 
 
-def show(bundle: Path, report: VerifyReport, as_json: bool) -> int:
-    """Print a report; answer the exit code."""
+def check(bundle: Path, backend: str | None, failures: Path | None, as_json: bool) -> int:
+    """Verify, print, and write out what failed; answer the exit code."""
+    from perceiver_deploy.verification import verify_bundle, write_failures
+    from perceiver_runtime.report import to_json
+
+    verification = verify_bundle(bundle, backend)
     if as_json:
-        print_json(report.reports)
+        click.echo(to_json([*verification.parity.reports, *verification.breaches]))
     else:
-        rows = [
-            (
-                r.component,
-                r.tensor,
-                r.mode,
-                f"{r.max_abs:.2e}",
-                f"{r.rel_l2:.2e}",
-                f"{r.cosine:.6f}",
-                f"{r.tolerance:.2e}",
-                "held" if r.passed else "FAILED",
-            )
-            for r in report.reports
-        ]
-        print_table(f"Parity of {bundle}", COLUMNS, rows)
-    return 0 if report.passed else 1
+        _print(bundle, verification)
+    if verification.passed:
+        return 0
+    directory = failures or default_directory(bundle)
+    for failure in write_failures(bundle, verification, directory):
+        click.echo(f"{failure.component}: inputs written; replay them: {failure.command}", err=True)
+    click.echo(f"find the node: perceiver-export bisect {bundle}", err=True)
+    return 1
+
+
+def default_directory(bundle: Path) -> Path:
+    """A place below the current directory that bears the bundle's name."""
+    return FAILURES / bundle.resolve().name
+
+
+def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
+    """One row for each tensor and mode."""
+    rows = [
+        (
+            r.component,
+            r.tensor,
+            r.mode,
+            f"{r.max_abs:.2e}",
+            f"{r.rel_l2:.2e}",
+            f"{r.cosine:.6f}",
+            f"{r.tolerance:.2e}",
+            "held" if r.passed else "FAILED",
+        )
+        for r in reports
+    ]
+    print_table(title, COLUMNS, rows)
+
+
+def _print(bundle: Path, verification: Verification) -> None:
+    print_parity(f"Parity of {bundle}", verification.parity.reports)
+    for breach in verification.breaches:
+        click.echo(f"FAILED: {breach}")

@@ -42,10 +42,11 @@ def verify(session: Session | str | Path, backend: str = "auto", threads: int | 
             session if isinstance(session, Session) else stack.enter_context(open_session(session, backend, threads))
         )
         samples = load_golden(opened.bundle)
-        return VerifyReport(_worst(r for sample in samples for r in _reports(opened, sample)), len(samples))
+        return VerifyReport(_worst(r for sample in samples for r in verify_sample(opened, sample)), len(samples))
 
 
-def _reports(session: Session, sample: GoldenSample) -> Iterator[ParityReport]:
+def verify_sample(session: Session, sample: GoldenSample) -> Iterator[ParityReport]:
+    """The reports of one golden sample, component by component, then those of the pipeline."""
     manifest = session.manifest
     for name, application in sample.components.items():
         got = session.run_component(name, application.inputs)

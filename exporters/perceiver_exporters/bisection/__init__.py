@@ -1,0 +1,7 @@
+"""Where a bundle departs from its reference: the component, then the node, with a replay of it."""
+
+from perceiver_exporters.bisection.blame import Bisection, Blame
+from perceiver_exporters.bisection.claims import Breach, check_claims
+from perceiver_exporters.bisection.search import bisect
+
+__all__ = ["Bisection", "Blame", "Breach", "bisect", "check_claims"]

@@ -1,0 +1,119 @@
+"""The source exported again, to what the bundle should hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from perceiver_exporters.bisection.record import precision_record
+from perceiver_exporters.component import Blueprint, Component, Cut
+from perceiver_exporters.export import Tracer
+from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
+from perceiver_exporters.precision.audit import audit
+from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.plan import Plan
+from perceiver_exporters.precision.planning import make_plan
+from perceiver_exporters.rules import RULES, Context, rewrite
+from perceiver_exporters.rules.table import stored_outcomes
+from perceiver_exporters.targets import TARGETS, Target
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.pipeline import Chunk, Pipeline, Step
+
+Graphs = dict[str, ir.Model]
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """One component as exported now: before its precision's rewrite, and after."""
+
+    fp32: onnx.ModelProto
+    rewritten: onnx.ModelProto
+
+
+def as_bundled(cut: Cut, manifest: Manifest) -> Cut:
+    """The cut at the sizes for which the bundle was exported: its profile, and its chunks where it has the same."""
+    steps = {step.component: step for step in manifest.pipeline.steps}
+    pipeline = dataclasses.replace(
+        cut.pipeline, steps=tuple(_chunked(step, steps.get(step.component)) for step in cut.pipeline.steps)
+    )
+    return dataclasses.replace(cut, pipeline=pipeline, profile=manifest.profiles[0])
+
+
+def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], tracer: Tracer) -> Mapping[str, Fresh]:
+    """The named components of a blueprint cut `as_bundled`, by the rules and the plan that the bundle names."""
+    precision, target = PRECISIONS[bundle.manifest.precision], TARGETS[bundle.manifest.target]
+    components = [component for component in blueprint.cut.components if component.name in names]
+    traced = {c.name: _traced(blueprint.cut, c, bundle, precision, target, tracer) for c in components}
+    fp32 = {name: ir.to_proto(graph) for name, graph in traced.items()}
+    plan = _plan(blueprint, bundle, traced, target) if precision.calibrated else {}
+    fresh = {}
+    for component in components:
+        name, graph, form = component.name, traced[component.name], precision.format
+        findings = audit(graph, component.inputs, blueprint.cut.profile, form) if form is not None else ()
+        request = Request(name, target.quantization, _planned, findings, plan.get(name))
+        fresh[name] = Fresh(fp32[name], ir.to_proto(precision.rewrite(graph, request)))
+    return fresh
+
+
+def step_differences(expected: Pipeline, got: Pipeline) -> list[tuple[str, str]]:
+    """Where two pipelines run components otherwise: (component, what). Sizes of chunks are free."""
+    ours, theirs = ([step.component for step in pipeline.steps] for pipeline in (expected, got))
+    if ours != theirs:
+        return [("pipeline", f"it runs {', '.join(theirs)}; its source runs {', '.join(ours)}")]
+    found = []
+    for a, b in zip(expected.steps, got.steps, strict=True):
+        found += [
+            (a.component, f"{field} is {getattr(b, field)}; its source has {getattr(a, field)}")
+            for field in ("repeat", "inputs", "outputs", "carry", "stage")
+            if getattr(a, field) != getattr(b, field)
+        ]
+        if _dimension(a.chunk) != _dimension(b.chunk):
+            found.append((a.component, f"chunked along {_dimension(b.chunk)}; its source along {_dimension(a.chunk)}"))
+    return found
+
+
+def _traced(
+    cut: Cut, component: Component, bundle: Bundle, precision: Precision, target: Target, tracer: Tracer
+) -> ir.Model:
+    """The FP32 graph after the rules that were applied to this component."""
+    outcomes = stored_outcomes(bundle.file(bundle.manifest.component(component.name).onnx))
+    applied = {outcome.rule for outcome in outcomes if outcome.applied}
+    model = tracer(component, cut.profile, target.opset)
+    step = cut.pipeline.step(component.name)
+    context = Context(component.name, component.inputs, cut.profile, target, precision.name, step)
+    rewrite(model, context, [rule for rule in RULES if rule.name in applied])
+    return model
+
+
+def _plan(blueprint: Blueprint, bundle: Bundle, traced: Graphs, target: Target) -> Plan:
+    """Calibrated as the bundle says it was, with the layers kept that it says were kept."""
+    record = precision_record(bundle)
+    methods = {name: entry.calibration for name, entry in record.items() if entry.calibration}
+    options = QuantizationOptions(overrides=methods, smooth=any(record[n].smoothed for n in traced if n in record))
+    golden = load_golden(bundle)
+    plan = make_plan(blueprint.cut, traced, blueprint.calibration, golden, target.quantization, options, lambda _: None)
+    return {
+        name: dataclasses.replace(part, kept=frozenset(record[name].kept)) if name in record else part
+        for name, part in plan.items()
+    }
+
+
+def _planned() -> Iterator[Feeds]:
+    """A plan has its statistics already."""
+    return iter(())
+
+
+def _chunked(step: Step, bundled: Step | None) -> Step:
+    if step.chunk is None or bundled is None or _dimension(bundled.chunk) != step.chunk.dimension:
+        return step
+    return dataclasses.replace(step, chunk=bundled.chunk)
+
+
+def _dimension(chunk: Chunk | None) -> str | None:
+    return None if chunk is None else chunk.dimension

@@ -1,0 +1,114 @@
+"""A failure on its own: a directory with inputs, what should come of them, and what to run on them.
+
+| File | Content |
+|---|---|
+| `replay.json` | a `Replay` |
+| `inputs.safetensors`, `expected.safetensors` | arrays by name |
+| `model.onnx` | the part of the graph between them; missing where the bundle itself is run |
+| `inputs.json`, `expected.json` | the same arrays for `polygraphy run`, beside a `model.onnx` only |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from safetensors.numpy import save_file
+
+from perceiver_exporters.bisection.values import OpenGraph
+from perceiver_exporters.quiet import quiet
+from perceiver_runtime import schema
+from perceiver_runtime.compare import ParityReport, compare
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.safetensors import load_tensors
+from perceiver_runtime.session import open_session
+from perceiver_runtime.tensors import Array
+from perceiver_runtime.verify import PIPELINE
+
+RECORD, MODEL, INPUTS, EXPECTED = "replay.json", "model.onnx", "inputs.safetensors", "expected.safetensors"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is replayed: a component of a bundle (or its pipeline), or the part of its graph that makes `node`.
+
+    `tolerances` bound the relative L2 distance of each expected array.
+    """
+
+    bundle: str
+    component: str
+    backend: str
+    tolerances: Mapping[str, float]
+    node: str = ""
+
+
+def write_replay(
+    directory: Path,
+    replay: Replay,
+    inputs: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    model: onnx.ModelProto | None = None,
+) -> str:
+    """Write the directory; answer the command that replays it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / RECORD).write_text(json.dumps(schema.encode(replay), indent=2) + "\n", encoding="utf-8")
+    for name, arrays in ((INPUTS, inputs), (EXPECTED, expected)):
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, directory / name)
+    if model is not None:
+        onnx.save(model, directory / MODEL)
+        _write_for_polygraphy(directory, inputs, expected)
+    return f"perceiver-export replay {directory}"
+
+
+def read_replay(directory: Path) -> Replay:
+    """Raises BundleError if the directory holds none."""
+    path = directory / RECORD
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{directory}: expected a replay written by bisect or verify: {error}") from error
+    return schema.decode(Replay, content, str(path))
+
+
+def run_replay(directory: Path) -> tuple[ParityReport, ...]:
+    """Run it again and compare. Raises BundleError for a damaged directory or bundle."""
+    replay = read_replay(directory)
+    inputs, expected = load_tensors(directory / INPUTS), load_tensors(directory / EXPECTED)
+    got = _run_part(directory, inputs, expected) if replay.node else _run_bundle(replay, inputs)
+    return tuple(
+        compare(
+            array,
+            got[name],
+            component=replay.component,
+            tensor=name,
+            mode="chained" if replay.component == PIPELINE else "teacher-forced",
+            tolerance=replay.tolerances[name],
+        )
+        for name, array in expected.items()
+    )
+
+
+def _run_part(directory: Path, inputs: Mapping[str, Array], expected: Mapping[str, Array]) -> dict[str, Array]:
+    return OpenGraph(onnx.load(directory / MODEL)).run(inputs, expected)
+
+
+def _run_bundle(replay: Replay, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    with open_session(replay.bundle, replay.backend) as session:
+        if replay.component == PIPELINE:
+            return {**session.encode(inputs), **session.run(inputs)}
+        return session.run_component(replay.component, inputs)
+
+
+def _write_for_polygraphy(directory: Path, inputs: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    with quiet():
+        from polygraphy.comparator import IterationResult, RunResults
+        from polygraphy.json import save_json
+
+        save_json([dict(inputs)], str(directory / "inputs.json"))
+        results = RunResults()
+        results.add([IterationResult(dict(expected), runner_name="reference")], runner_name="reference")
+        results.save(str(directory / "expected.json"))

@@ -1,0 +1,61 @@
+"""`perceiver-export bisect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perceiver_deploy.cli.output import json_option, print_table, progress, quiet_option
+from perceiver_deploy.cli.verify import default_directory
+
+if TYPE_CHECKING:
+    from perceiver_deploy.bisection import BundleBisection
+    from perceiver_exporters.bisection import Blame
+
+COLUMNS = ("component:<", "node:<", "operator:<", "run", "error", "noise", "bound")
+
+
+@click.command("bisect")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--reference", help="Model of the zoo or checkpoint that the bundle was made from, if not found by name.")
+@click.option("--backend", help="Backend to verify on (default: the one that computes as the bundle's target does).")
+@click.option("--out", type=click.Path(path_type=Path), help="Where replays go [perceiver-failures/BUNDLE/nodes].")
+@json_option
+@quiet_option
+def command(
+    bundle: Path, reference: str | None, backend: str | None, out: Path | None, as_json: bool, quiet: bool
+) -> int:
+    """Find the component of BUNDLE, then the node, that departs from the model it was made from; exit 1 if one does.
+
+    The golden samples blame the component. The model is exported again, and the graphs compared value by value and
+    node by node. For each departure a replay is written: the part of the graph, its inputs, and what should come out.
+    """
+    from perceiver_deploy.bisection import bisect_bundle
+    from perceiver_runtime.report import to_json
+
+    replays = out or default_directory(bundle) / "nodes"
+    found = bisect_bundle(bundle, reference=reference, backend=backend, replays=replays, progress=progress(quiet))
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        _print(found)
+    return 0 if found.passed else 1
+
+
+def _print(found: BundleBisection) -> None:
+    if found.passed:
+        click.echo(f"{found.bundle}: nothing departs ({found.compared} values compared; source: {found.source})")
+        return
+    print_table(f"{found.bundle} departs (source: {found.source})", COLUMNS, [_row(blame) for blame in found.blames])
+    for blame in found.blames:
+        click.echo(f"{blame.component}: {blame.why}")
+        if blame.replay:
+            click.echo(f"  replay it: perceiver-export replay {blame.replay}")
+
+
+def _row(blame: Blame) -> tuple[str, ...]:
+    numbers = (blame.error, blame.noise, blame.bound) if blame.bound else ()
+    shown = [f"{number:.2e}" for number in numbers] or ["", "", ""]
+    return blame.component, blame.node or f"({blame.kind})", blame.op_type, str(blame.application), *shown

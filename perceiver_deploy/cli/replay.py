@@ -1,0 +1,27 @@
+"""`perceiver-export replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from perceiver_deploy.cli.output import json_option
+
+
+@click.command("replay")
+@click.argument("directory", type=click.Path(path_type=Path))
+@json_option
+def command(directory: Path, as_json: bool) -> int:
+    """Run what `verify` or `bisect` wrote to DIRECTORY again, and compare; exit 1 while it departs."""
+    from perceiver_deploy.cli.verify import print_parity
+    from perceiver_exporters.bisection.replay import read_replay, run_replay
+    from perceiver_runtime.report import to_json
+
+    reports = run_replay(directory)
+    if as_json:
+        click.echo(to_json(reports))
+    else:
+        replay = read_replay(directory)
+        print_parity(f"{replay.node or 'component'} of {replay.bundle}, replayed", reports)
+    return 0 if all(report.passed for report in reports) else 1

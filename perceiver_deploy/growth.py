@@ -1,0 +1,91 @@
+"""How a bundle's error grows over its repeated blocks: measured on its golden samples, and drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_deploy.source import blueprint, reference_of
+from perceiver_deploy.verification import backend_for
+from perceiver_exporters.growth import ErrorGrowth, measure_growth
+from perceiver_runtime import load_bundle, open_session, schema
+from perceiver_runtime.errors import UnavailableError, UsageError
+from perceiver_runtime.golden import load_golden
+
+
+@dataclass(frozen=True)
+class GrowthReport:
+    """One entry for each value that a repeated component carries from one run to the next."""
+
+    bundle: str
+    precision: str
+    backend: str
+    samples: int
+    growth: tuple[ErrorGrowth, ...]
+
+
+def bundle_growth(path: str | Path, *, reference: str | None = None, backend: str | None = None) -> GrowthReport:
+    """Measure a bundle's error growth against its reference in FP64, on its golden samples.
+
+    Raises UsageError if nothing in its pipeline repeats, and what `reference_of` and `open_session` raise.
+    """
+    manifest = load_bundle(path).manifest
+    cut = blueprint(reference_of(manifest.source, reference)).cut
+    with open_session(path, backend or backend_for(manifest.target)) as session:
+        samples = load_golden(session.bundle)
+        growth = measure_growth(session, cut, (sample.feeds for sample in samples))
+        if not growth:
+            raise UsageError(f"{path}: no step repeats, so no error grows; `verify` compares each component")
+        return GrowthReport(str(path), manifest.precision, session.backend, len(samples), growth)
+
+
+def write_growth(report: GrowthReport, path: Path) -> None:
+    """Write the curves, as the suffix says: .json, or a picture as .svg or .png (with matplotlib).
+
+    Raises UsageError for another suffix, UnavailableError without matplotlib.
+    """
+    if path.suffix not in WRITERS:
+        raise UsageError(f"{path}: expected a file name that ends in {', '.join(WRITERS)}")
+    WRITERS[path.suffix](report, path)
+
+
+def _write_json(report: GrowthReport, path: Path) -> None:
+    path.write_text(json.dumps(schema.encode(report), indent=2) + "\n", encoding="utf-8")
+
+
+def _draw(report: GrowthReport, path: Path) -> None:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise UnavailableError(f"{path}: a picture needs matplotlib: {error}; pip install matplotlib") from error
+    with rc_context({"svg.hashsalt": "growth"}):
+        figure = Figure(figsize=(7, 4.2 * len(report.growth)), layout="constrained")
+        panels = figure.subplots(len(report.growth), 1, squeeze=False).flat
+        for axes, growth in zip(panels, report.growth, strict=True):
+            for label, style, points, first in _lines(growth):
+                axes.plot(range(first, first + len(points)), points, style, label=label)
+            axes.set_yscale("log")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xlabel(f"runs of {growth.component}")
+            axes.set_ylabel(f"relative L2 error of {growth.value}")
+            axes.set_title(f"{report.precision} on {report.backend}, against FP64, {report.samples} golden samples")
+            axes.grid(alpha=0.3)
+            axes.legend()
+        figure.savefig(path, dpi=150, metadata=_METADATA[path.suffix])
+
+
+def _lines(growth: ErrorGrowth) -> tuple[tuple[str, str, tuple[float, ...], int], ...]:
+    """Label, style, points, and the run at which they begin."""
+    return (
+        ("chained: the deployed pipeline", "o-", growth.chained, 0),
+        ("encoder's error, through the exact block", "s--", growth.amplified, 0),
+        ("one run on exact input", "^:", growth.teacher_forced, 1),
+    )
+
+
+_METADATA: Mapping[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {}}
+WRITERS: Mapping[str, Callable[[GrowthReport, Path], None]] = {".json": _write_json, ".svg": _draw, ".png": _draw}

@@ -1,0 +1,87 @@
+"""`verify` on the workstation: golden samples and the graphs' claims; what failed is written out, to be replayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_exporters.bisection import Breach, check_claims
+from perceiver_exporters.bisection.replay import Replay, write_replay
+from perceiver_exporters.targets import TARGETS
+from perceiver_runtime import load_bundle, open_session, verify
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.compare import ParityReport
+from perceiver_runtime.golden import GoldenSample, load_golden
+from perceiver_runtime.session import Session
+from perceiver_runtime.tensors import Array
+from perceiver_runtime.verify import PIPELINE, VerifyReport, verify_sample
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What numbers say (`parity`), and what the graphs say of themselves (`breaches`)."""
+
+    parity: VerifyReport
+    breaches: tuple[Breach, ...]
+    backend: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every tensor is within its tolerance, and every graph is what its label says."""
+        return self.parity.passed and not self.breaches
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A component, or the pipeline, that failed; `directory` is for `perceiver-export replay`."""
+
+    component: str
+    directory: str
+    command: str
+
+
+def backend_for(target: str) -> str:
+    """Integers meant for a GPU are verified as a GPU computes them, not as this processor's kernels would."""
+    known = TARGETS.get(target)
+    return "onnxruntime-exact" if known is not None and known.engines is not None else "auto"
+
+
+def verify_bundle(path: str | Path, backend: str | None = None) -> Verification:
+    """Hold a bundle against its golden samples and its claims. Raises what `perceiver_runtime.verify` raises.
+
+    `backend` None: the one that computes as the bundle's target does.
+    """
+    bundle = load_bundle(path)
+    chosen = backend or backend_for(bundle.manifest.target)
+    return Verification(verify(path, chosen), check_claims(bundle), chosen)
+
+
+def write_failures(path: str | Path, verification: Verification, directory: Path) -> tuple[Failure, ...]:
+    """For each component that failed, write the inputs of its first failing golden sample under `directory`."""
+    failed = dict.fromkeys(report.component for report in verification.parity.reports if not report.passed)
+    with open_session(path, verification.backend) as session:
+        return tuple(_write(session, name, verification.backend, directory / name) for name in failed)
+
+
+def _write(session: Session, component: str, backend: str, directory: Path) -> Failure:
+    bundle = session.bundle
+    sample = next(s for s in load_golden(bundle) if _fails(session, s, component))
+    inputs, expected = _arrays(sample, component)
+    replay = Replay(str(bundle.path.resolve()), component, backend, _tolerances(bundle, component))
+    return Failure(component, str(directory), write_replay(directory, replay, inputs, expected))
+
+
+def _fails(session: Session, sample: GoldenSample, component: str) -> bool:
+    reports: tuple[ParityReport, ...] = tuple(verify_sample(session, sample))
+    return any(report.component == component and not report.passed for report in reports)
+
+
+def _arrays(sample: GoldenSample, component: str) -> tuple[dict[str, Array], dict[str, Array]]:
+    if component == PIPELINE:
+        return dict(sample.feeds), dict(sample.values)
+    application = sample.components[component]
+    return dict(application.inputs), dict(application.outputs)
+
+
+def _tolerances(bundle: Bundle, component: str) -> dict[str, float]:
+    return {t.tensor: t.rel_l2 for t in bundle.manifest.tolerances if t.component == component}
