@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_deploy.budget import accuracy_budget
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
-from perceiver_deploy.source import blueprint, resolve
+from perceiver_deploy.source import Model, blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import export_bundle
+from perceiver_exporters.export import DEFAULTS, export_bundle
 from perceiver_exporters.memory import fit, forecast
+from perceiver_exporters.precision.options import Budget, QuantizationOptions
 from perceiver_exporters.targets import TARGETS, require
+from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import Manifest
 
 
@@ -52,22 +55,30 @@ def export(
     overwrite: bool = False,
     max_memory: int | None = None,
     options: LoadOptions = DEFAULT,
+    quantization: QuantizationOptions = DEFAULTS,
+    max_accuracy_drop: float | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Export `source` (a zoo name, a checkpoint directory or a hub id) as a bundle at `out`.
 
     `max_memory` bounds the bytes that a session is expected to need at the profile's `opt` sizes: it sets the sizes
     of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). `options` say
-    which revision of a hub id, where it is cached, and whether it may be downloaded. The bundle appears whole or not
-    at all. Raises UsageError (unknown names, existing destination, int8 without calibration data, no chunks that are
-    small enough), CheckpointError, UnavailableError (a hub id that can't be fetched), CheckError (the graph does not
-    hold the asked precision).
+    which revision of a hub id, where it is cached, and whether it may be downloaded. `quantization` says how int8 is
+    calibrated; `max_accuracy_drop`, in points, has the fewest layers left in FP32 that keep the accuracy on the model's
+    data within it. The bundle appears whole or not at all. Raises UsageError (unknown names, existing destination, int8
+    without calibration data, no chunks that are small enough), CheckpointError, UnavailableError (a hub id that can't
+    be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
     """
     require(TARGETS, target, precision)
     progress(f"load {source}")
-    made = _bounded(blueprint(resolve(source, options)), max_memory)
+    model = resolve(source, options)
+    made = _bounded(blueprint(model), max_memory)
     progress(f"memory: {forecast(made.cut)}")
-    return export_bundle(made, Path(out), precision, target, overwrite=overwrite, progress=progress)
+    if max_accuracy_drop is not None:
+        quantization = dataclasses.replace(quantization, budget=_budget(model, max_accuracy_drop))
+    return export_bundle(
+        made, Path(out), precision, target, overwrite=overwrite, progress=progress, quantization=quantization
+    )
 
 
 def plan(
@@ -110,3 +121,11 @@ def _bounded(blueprint: Blueprint, max_memory: int | None) -> Blueprint:
     if max_memory is None:
         return blueprint
     return dataclasses.replace(blueprint, cut=fit(blueprint.cut, max_memory))
+
+
+def _budget(model: Model, points: float) -> Budget:
+    if model.dataset is None:
+        raise UsageError(
+            f"accuracy budget: {model.name} has no data set to measure its accuracy on; give the model one"
+        )
+    return accuracy_budget(model.dataset, points)

@@ -11,6 +11,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table, pr
 
 if TYPE_CHECKING:
     from perceiver_deploy.exporting import ExportPlan
+    from perceiver_exporters.precision.options import QuantizationOptions
 
 
 class Bytes(click.ParamType[int]):
@@ -33,9 +34,23 @@ class Bytes(click.ParamType[int]):
 @click.command("export")
 @click.argument("source")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
 @click.option("--max-memory", type=Bytes(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
+@click.option(
+    "--calibration",
+    "calibrations",
+    multiple=True,
+    metavar="METHOD",
+    help="Ranges of int8: minmax (default), percentile or entropy; COMPONENT=METHOD for one component. Repeatable.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=float,
+    metavar="POINTS",
+    help="Leave the fewest layers of int8 in FP32 that keep the accuracy within so many points of the reference's.",
+)
+@click.option("--no-cache", is_flag=True, help="Calibrate anew; keep no statistics for the next export.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where hub ids are cached.")
 @click.option("--local-files-only", is_flag=True, help="Take a hub id from the cache; download nothing.")
@@ -50,6 +65,9 @@ def command(
     precision: str,
     target: str,
     max_memory: int | None,
+    calibrations: tuple[str, ...],
+    max_accuracy_drop: float | None,
+    no_cache: bool,
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
@@ -76,17 +94,29 @@ def command(
         overwrite=overwrite,
         max_memory=max_memory,
         options=options,
+        quantization=_quantization(calibrations, no_cache),
+        max_accuracy_drop=max_accuracy_drop,
         progress=report,
     )
     if no_verify:
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
         return 0
-    from perceiver_deploy.cli.verify import backend_for, show
-    from perceiver_runtime import verify
+    from perceiver_deploy.cli.verify import check
 
     report("verify against the golden samples")
-    return show(out, verify(out, backend_for(target)), as_json)
+    return check(out, None, None, as_json)
+
+
+def _quantization(calibrations: tuple[str, ...], no_cache: bool) -> QuantizationOptions:
+    """Methods of all components, and of those that are named."""
+    from perceiver_exporters.precision.calibration.store import cache_directory
+    from perceiver_exporters.precision.options import QuantizationOptions
+
+    general = [method for method in calibrations if "=" not in method]
+    named = dict(method.split("=", 1) for method in calibrations if "=" in method)
+    method = general[-1] if general else "minmax"
+    return QuantizationOptions(method, named, None if no_cache else cache_directory())
 
 
 def _show_plan(planned: ExportPlan, as_json: bool) -> int:

@@ -46,8 +46,12 @@ def percentile(seen: Histogram) -> Bounds:
 
 
 def entropy(seen: Histogram) -> Bounds:
-    """The symmetric threshold with the least Kullback-Leibler divergence, no wider than the extremes."""
+    """The symmetric threshold with the least Kullback-Leibler divergence, no wider than the extremes.
+
+    Zeros are left out, as many as there are more than their neighbours: integers hold zero exactly at any threshold.
+    """
     counts = seen.magnitudes.astype(np.float64)
+    counts[0] = min(counts[0], counts[1])
     used = int(np.max(np.nonzero(counts)[0], initial=0)) + 1
     tried = [*range(LEVELS, used, STEP), max(used, LEVELS)]
     best = min(tried, key=lambda n: _divergence(counts, n))
