@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perceiver_deploy.benchmarking import BenchmarkReport, benchmark
 from perceiver_deploy.evaluation import EvaluationReport, evaluate_bundle
+from perceiver_deploy.metrics import ClassificationMetrics
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import SharedTraces, export_bundle
@@ -60,7 +61,7 @@ class _Measured:
     manifest: Manifest
     parity: tuple[ParityReport, ...]
     parity_held: bool
-    evaluation: EvaluationReport
+    evaluation: EvaluationReport[ClassificationMetrics]
     latency: LatencyReport
     speed: BenchmarkReport
 

@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+from perceiver_deploy.cli.output import json_option, print_json, print_markdown, print_table, progress, quiet_option
+
+if TYPE_CHECKING:
+    from perceiver_deploy.evaluation import EvaluationReport
+
+Reports = Sequence["EvaluationReport[Any]"]
+"""One output's reports, in the order of the bundles."""
 
 
 @click.command("evaluate")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--reference", help="Model or checkpoint to compare with (default: the bundle's own source).")
-@click.option("--max-drop", type=float, help="Fail (exit 1) if accuracy falls by more than this many points.")
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--reference", help="Model or checkpoint to compare with (default: the bundles' own source).")
+@click.option("--max-drop", type=float, help="Fail (exit 1) if an accuracy falls by more than this many points.")
+@click.option("--per-class", is_flag=True, help="Precision, recall and F1 of each class too.")
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @json_option
 @quiet_option
-def command(bundle: Path, reference: str | None, max_drop: float | None, as_json: bool, quiet: bool) -> int:
-    """Measure BUNDLE's task metrics on held-out data beside the reference's."""
-    from perceiver_deploy.evaluation import evaluate_bundle
+def command(
+    bundles: tuple[Path, ...],
+    reference: str | None,
+    max_drop: float | None,
+    per_class: bool,
+    markdown: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Measure task metrics on held-out data: those of the reference beside those of BUNDLES, all of one model."""
+    from perceiver_deploy.evaluation import evaluate_bundles
 
-    progress(quiet)(f"evaluate {bundle} and its reference on held-out data")
-    report = evaluate_bundle(bundle, reference=reference)
+    progress(quiet)(f"evaluate {', '.join(map(str, bundles))} and their reference on held-out data")
+    evaluated = evaluate_bundles(bundles, reference=reference)
+    columns = ("output:<", "samples", "metric:<", "reference", *_titles(bundles, evaluated))
+    rows = [row for reports in zip(*evaluated, strict=True) for row in _rows(reports, per_class)]
     if as_json:
-        print_json(report)
+        print_json([report for reports in evaluated for report in reports])
+    elif markdown:
+        print_markdown(columns, rows)
     else:
-        print_table(
-            f"{bundle} on {report.samples:,} held-out samples of {report.dataset}",
-            ("metric:<", "reference", "deployed", "difference"),
-            [
-                (name, f"{getattr(report.reference, name):.4f}", f"{getattr(report.deployed, name):.4f}", f"{d:+.4f}")
-                for name, d in report.difference.items()
-            ],
-            caption=f"{report.agreement:.2%} of the predictions agree",
-        )
-    drop = 100 * (report.reference.accuracy - report.deployed.accuracy)
-    return 1 if max_drop is not None and drop > max_drop else 0
+        print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows)
+    drops = [-100 * r.difference["accuracy"] for reports in evaluated for r in reports if "accuracy" in r.difference]
+    return 1 if max_drop is not None and max(drops) > max_drop else 0
+
+
+def _titles(bundles: Sequence[Path], evaluated: Sequence[Reports]) -> list[str]:
+    """Their precisions, or their names where two have the same."""
+    precisions = [reports[0].precision for reports in evaluated]
+    return precisions if len(set(precisions)) == len(precisions) else [bundle.name for bundle in bundles]
+
+
+def _rows(reports: Reports, per_class: bool) -> Iterator[tuple[str, ...]]:
+    first = reports[0]
+    start = (first.output, f"{first.samples:,}")
+    for name in first.difference:
+        cells = [f"{getattr(r.deployed, name):.4f} ({r.difference[name]:+.4f})" for r in reports]
+        yield (*start, name, f"{getattr(first.reference, name):.4f}", *cells)
+    if first.agreement is None:
+        return
+    yield (*start, "same prediction", "", *(f"{r.agreement:.4f}" for r in reports))
+    if per_class:
+        yield from _class_rows(reports, start)
+
+
+def _class_rows(reports: Reports, start: tuple[str, str]) -> Iterator[tuple[str, ...]]:
+    for known, *deployed in zip(reports[0].reference.per_class, *(r.deployed.per_class for r in reports), strict=True):
+        for metric in ("precision", "recall", "f1"):
+            values = [getattr(scores, metric) for scores in deployed]
+            reference = getattr(known, metric)
+            cells = [f"{value:.4f} ({value - reference:+.4f})" for value in values]
+            yield (*start, f"{metric} of {known.label}", f"{reference:.4f}", *cells)

@@ -31,6 +31,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(encode(value), indent=2))
 
 
+def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """The same as a Markdown table on stdout."""
+    names = [column.partition(":") for column in columns]
+    rule = (":---" if align == "<" else "---:" for _, _, align in names)
+    for row in ([name for name, _, _ in names], rule, *rows):
+        click.echo(f"| {' | '.join(row)} |")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
     """A table on stdout: left-aligned first columns of names, right-aligned numbers."""
     table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", show_edge=False)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from hybrid_models import BOTH, PERCEIVER, TEXT, build, ids, pixels
 
+from perceiver_deploy.datasets import Dataset, Scored
+from perceiver_deploy.evaluation import compare, reference_outputs
 from perceiver_deploy.families.hybrid import cut
 from perceiver_deploy.models.hybrid import ClassifierConfig, Hybrid, HybridConfig, TextConfig
 from perceiver_deploy.models.hybrid.config import Cell
@@ -110,6 +112,25 @@ def test_generation_starts_with_what_run_gives(session: Session) -> None:
         session.generate(given, length=13)
     with pytest.raises(UsageError, match="can generate: name"):
         session.generate(given, "poem")
+
+
+def test_classifier_and_regressor_are_evaluated_on_samples_of_their_own(session: Session, model: Hybrid) -> None:
+    given, nameless = feeds(), {**feeds(), "input_ids": np.zeros((8, 24), np.int64)}
+    with torch.no_grad():
+        kind = model(*map(torch.from_numpy, nameless.values()))["kind"].numpy().argmax(axis=1)
+        score = model(*map(torch.from_numpy, given.values()))["score"].numpy()
+    zero = np.arange(8)[:, None] < [2, 0]
+    targets = np.where(zero, 0.0, score + 0.5)  # zero targets count for the absolute error alone
+    more = (Scored("score", "regression", given, targets),)
+    data = Dataset("made up", tuple("abcde"), {}, nameless, kind, "kind", more)
+    reports = list(compare(session, data, reference_outputs(cut(model), data, batch=5), batch=3))
+    assert [report.output for report in reports] == ["kind", "score"]
+    assert reports[0].reference.accuracy == reports[0].deployed.accuracy == reports[0].agreement == 1.0
+    assert reports[1].agreement is None
+    assert reports[1].reference.zero_targets == 2
+    expected = np.where(zero, np.abs(score), 0.5).mean()
+    assert reports[1].deployed.mae == pytest.approx(expected, rel=1e-4)
+    assert reports[1].difference == pytest.approx({"mae": 0.0, "mape": 0.0}, abs=1e-4)
 
 
 @pytest.mark.parametrize("missing", ["pixel_values", "input_ids"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from perceiver_deploy import evaluation
 from perceiver_deploy.checkpoints.native import load_checkpoint, read_config, save_checkpoint
+from perceiver_deploy.cli import evaluate as evaluate_command
 from perceiver_deploy.datasets import DATASETS
-from perceiver_deploy.evaluation import evaluate, evaluate_bundle
+from perceiver_deploy.evaluation import evaluate, evaluate_bundle, evaluate_bundles
 from perceiver_deploy.exporting import export
 from perceiver_deploy.families.image_classifier import cut
 from perceiver_deploy.source import resolve
@@ -96,6 +99,58 @@ def test_a_model_without_data_is_refused(bundle, tmp_path):
         evaluate_bundle(bundle, reference=str(tmp_path / "bare"))
 
 
-def test_compared_metrics_exist_in_every_report():
-    fields = {f.name for f in dataclasses.fields(evaluation.ClassificationMetrics)}
-    assert set(evaluation.COMPARED) <= fields
+@pytest.fixture(scope="module")
+def two(bundle, tmp_path_factory):
+    """The same bundle under two names."""
+    copy = tmp_path_factory.mktemp("copy") / "again"
+    shutil.copytree(bundle, copy)
+    return [bundle, copy]
+
+
+@pytest.fixture
+def evaluated(two, few, monkeypatch):
+    monkeypatch.setitem(DATASETS, "fashion-mnist", lambda: few)
+    return evaluate_bundles(two, threads=1)
+
+
+def test_each_bundle_is_reported_in_order(evaluated):
+    assert [[(r.output, r.precision, r.samples) for r in reports] for reports in evaluated] == [
+        [("logits", "fp32", 100)],
+        [("logits", "fp32", 100)],
+    ]
+    assert evaluated[0] == evaluated[1]
+
+
+def shown(two, monkeypatch, evaluated, *options: str) -> str:
+    monkeypatch.setattr(evaluation, "evaluate_bundles", lambda bundles, reference: evaluated)
+    return CliRunner().invoke(evaluate_command.command, [*map(str, two), "--quiet", *options]).output
+
+
+def test_side_by_side_as_table_markdown_and_json(two, evaluated, monkeypatch):
+    report = evaluated[0][0]
+    deployed = f"{report.deployed.f1:.4f} ({report.difference['f1']:+.4f})"
+    row = ["logits", "100", "f1", f"{report.reference.f1:.4f}", deployed, deployed]
+    lines = shown(two, monkeypatch, evaluated, "--markdown").splitlines()
+    assert lines[0] == "| output | samples | metric | reference | fp32 | again |"
+    assert f"| {' | '.join(row)} |" in lines
+    assert len({line.count("|") for line in lines}) == 1
+    table = shown(two, monkeypatch, evaluated)
+    assert any(all(cell in line for cell in row) for line in table.splitlines())
+    parsed = json.loads(shown(two, monkeypatch, evaluated, "--json"))
+    assert [r["deployed"]["f1"] for r in parsed] == [report.deployed.f1] * 2
+
+
+def test_per_class_scores_are_shown_on_demand(two, evaluated, monkeypatch):
+    lines = shown(two, monkeypatch, evaluated, "--markdown", "--per-class").splitlines()
+    recall = next(line for line in lines if "recall of Sandal" in line)
+    assert f"{evaluated[0][0].reference.per_class[5].recall:.4f}" in recall
+    assert sum("f1 of" in line for line in lines) == 10
+
+
+def test_bundles_of_two_models_are_refused(two):
+    path = two[1] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["source"]["weights_sha256"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="one model"):
+        evaluate_bundles(two)

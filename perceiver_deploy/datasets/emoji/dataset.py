@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceiver_deploy.datasets.dataset import Dataset
+from perceiver_deploy.datasets.dataset import Dataset, Scored
 from perceiver_deploy.datasets.emoji import PADDING, START, encode, scale
-from perceiver_deploy.datasets.emoji.sample import Table, read_sample
+from perceiver_deploy.datasets.emoji.kinds import KINDS
+from perceiver_deploy.datasets.emoji.sample import Splits, Table, read_sample
 from perceiver_runtime.tensors import Array
 
 NAME = "emoji"
@@ -20,12 +21,26 @@ def load() -> Dataset:
     rows = [len(feed["input_ids"]) for feed in held_out]
     return Dataset(
         name=NAME,
-        task="classification",
         labels=LABELS,
         calibration={**feeds(sample.training, sample.training.names.tolist()), "name_token": _spoken(sample.training)},
         held_out={name: np.concatenate([feed[name] for feed in held_out]) for name in held_out[0]},
         targets=np.concatenate([np.full(n, i % 2 == 0, np.int64) for i, n in enumerate(rows)]),
         output="match",
+        more=_more(sample),
+    )
+
+
+def _more(sample: Splits) -> tuple[Scored, ...]:
+    """The kind from the picture alone, and the version from the picture with its name, of all held-out emoji."""
+    tables = (sample.variants, sample.concepts)
+    named = [feeds(table, table.names.tolist()) for table in tables]
+    given = {name: np.concatenate([feed[name] for feed in named]) for name in named[0]}
+    nameless = {**given, "input_ids": np.full_like(given["input_ids"], PADDING)}
+    kinds = np.array([KINDS.index(kind) for table in tables for kind in table.kinds.tolist()])
+    versions = np.concatenate([table.versions for table in tables]).astype(np.float64)
+    return (
+        Scored("kind", "classification", nameless, kinds, KINDS),
+        Scored("version", "regression", given, versions),
     )
 
 

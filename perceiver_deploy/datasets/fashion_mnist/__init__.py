@@ -38,7 +38,6 @@ def load() -> Dataset:
     sample = read_sample()
     return Dataset(
         name=NAME,
-        task="classification",
         labels=LABELS,
         calibration={"pixel_values": normalise(sample.calibration.images)},
         held_out={"pixel_values": normalise(sample.held_out.images)},

@@ -16,7 +16,6 @@ def load() -> Dataset:
     calibration, held_out = read_sample()
     return Dataset(
         name=NAME,
-        task="classification",
         labels=LANGUAGES,
         calibration={"input_ids": encode(calibration.texts)},
         held_out={"input_ids": encode(held_out.texts)},
