@@ -1,20 +1,15 @@
-"""Latency of a bundle beside its PyTorch reference, in one interleaved run.
-
-Machines drift by several per cent within minutes, so the two are timed in turn and compared by the median of
-the ratios of neighbouring runs, never by two medians taken at different times.
-"""
+"""Latency of a bundle beside its PyTorch reference, in one interleaved run."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from perceiver_deploy.source import Model, reference_of
+from perceiver_deploy.timing import interleave, ratio
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
@@ -26,7 +21,7 @@ from perceiver_runtime.tensors import Array
 class BenchmarkReport:
     """Milliseconds per call of the bundle and of torch eager on the same inputs, and their ratio.
 
-    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` are its quartiles.
+    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` bound its 95% interval.
     """
 
     bundle: str
@@ -42,7 +37,13 @@ class BenchmarkReport:
 
 
 def benchmark(
-    bundle: str | Path, *, reference: str | None = None, batch: int = 1, rounds: int = 50, threads: int | None = None
+    bundle: str | Path,
+    *,
+    reference: str | None = None,
+    batch: int = 1,
+    rounds: int = 50,
+    threads: int | None = None,
+    backend: str = "auto",
 ) -> BenchmarkReport:
     """Time a bundle against torch eager, whose weights come from `reference` (default: the bundle's own source).
 
@@ -51,7 +52,7 @@ def benchmark(
     """
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    with open_session(bundle, threads=threads) as session:
+    with open_session(bundle, backend, threads) as session:
         model = reference_of(session.manifest.source, reference)
         feeds = _rows(load_golden(session.bundle)[0].feeds, batch)
         return compare(session, model, feeds, rounds, threads)
@@ -67,33 +68,20 @@ def compare(
         with torch.inference_mode():
             model.module(*tensors)
 
-    def deployed() -> None:
-        session.run(feeds)
-
-    for _ in range(warmup):
-        eager()
-        deployed()
-    pairs = [(_milliseconds(eager), _milliseconds(deployed)) for _ in range(rounds)]
-    ratios = [a / b for a, b in pairs]
-    low, _, high = statistics.quantiles(ratios, n=4)
+    times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, rounds, warmup)
+    speedup = ratio(times["eager"], times["session"])
     return BenchmarkReport(
         bundle=str(session.bundle.path),
         backend=session.backend,
         precision=session.manifest.precision,
         batch=len(tensors[0]),
         threads=threads,
-        session=Distribution.of([b for _, b in pairs]),
-        eager=Distribution.of([a for a, _ in pairs]),
-        speedup=statistics.median(ratios),
-        low=low,
-        high=high,
+        session=Distribution.of(times["session"]),
+        eager=Distribution.of(times["eager"]),
+        speedup=speedup.median,
+        low=speedup.low,
+        high=speedup.high,
     )
-
-
-def _milliseconds(call: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
 
 
 def _rows(feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
+from perceiver_runtime.machine import machine
 from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array, TensorSpec
 
@@ -86,22 +85,6 @@ def measure(
         machine=machine(),
         versions={"python": platform.python_version(), "numpy": np.__version__, **session.versions},
     )
-
-
-def machine() -> str:
-    """The computer as its operating system names it: processor or board, cores, system."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _processor() -> str:
-    board, cpuinfo = Path("/proc/device-tree/model"), Path("/proc/cpuinfo")
-    if board.is_file():
-        return board.read_text(encoding="utf-8").rstrip("\0")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown processor"
 
 
 def _resize(session: Session, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:

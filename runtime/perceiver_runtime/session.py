@@ -12,7 +12,7 @@ from types import TracebackType
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
-from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.errors import FeedError, UnavailableError, UsageError
 from perceiver_runtime.feeds import check_feeds, check_sizes
 from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, generate
 from perceiver_runtime.manifest import Manifest
@@ -26,6 +26,7 @@ from perceiver_runtime.program import (
     run_program,
 )
 from perceiver_runtime.tensors import Array, TensorSpec
+from perceiver_runtime.tuning import read_tuning
 
 PLANS_KEPT = 8
 
@@ -37,10 +38,25 @@ def open_session(path: str | Path, backend: str = "auto", threads: int | None = 
     """Load the bundle in a directory and make it ready to run.
 
     `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None:
-    all cores). Raises BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
+    all cores). `auto` is ONNX Runtime on the CPU, or what was measured as fastest for this bundle on this kind of
+    machine (see `perceiver_runtime.tuning`). Raises BundleError, UsageError (unknown backend), UnavailableError (not
+    on this machine).
     """
-    opened = open_backend(backend, threads)
+    tuned = _open_tuned(Path(path), threads) if backend == "auto" else None
+    opened, threads = tuned or (open_backend(backend, threads), threads)
     return Session(load_bundle(path), opened, threads)
+
+
+def _open_tuned(path: Path, threads: int | None) -> tuple[Backend, int] | None:
+    """The backend and threads that a tuning names, where it holds: as it was measured, and for as many threads."""
+    tuning = read_tuning(path) if path.is_dir() else None
+    if tuning is None or threads not in (None, tuning.winner.threads):
+        return None
+    try:
+        opened = open_backend(tuning.winner.backend, tuning.winner.threads)
+    except UnavailableError:  # its package is not installed here: `auto` is then what it is without a tuning
+        return None
+    return (opened, tuning.winner.threads) if opened.versions == tuning.winner.versions else None
 
 
 class Session:

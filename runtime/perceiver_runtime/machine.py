@@ -1,0 +1,23 @@
+"""The computer as its operating system names it: what a measured number is only true for."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def machine() -> str:
+    """Processor or board, cores, system."""
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def _processor() -> str:
+    board, cpuinfo = Path("/proc/device-tree/model"), Path("/proc/cpuinfo")
+    if board.is_file():
+        return board.read_text(encoding="utf-8").rstrip("\0")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"
