@@ -13,14 +13,16 @@ from perceiver_runtime.errors import UsageError
 class Board:
     """A device that one can buy: memory in bytes (`unified`: shared with the host) and the roofline's peaks.
 
-    `peak` gives dense FLOP/s (OP/s) of matrix products by precision, `bandwidth` bytes/s, both from NVIDIA's data
-    sheets at the highest power mode; FP16 with FP16 accumulation on RTX cards.
+    `peak` gives dense FLOP/s (OP/s) of matrix products by precision, `bandwidth` bytes/s, both from NVIDIA's
+    documents (`source`), which state sparse rates for Jetson: half of them here, without the DLA's share. FP16 is with
+    FP16 accumulation on RTX cards.
     """
 
     name: str
     memory: int
     bandwidth: float
     peak: Mapping[str, float]
+    source: str
     unified: bool = False
 
 
@@ -75,15 +77,63 @@ _GB = 10**9
 _T = 1e12
 
 _ORIN = (
-    Board("Orin Nano 8GB Super", 8 * _GB, 102e9, {"fp32": 2.1 * _T, "fp16": 16.7 * _T, "int8": 33.4 * _T}, True),
-    Board("Orin NX 16GB", 16 * _GB, 102.4e9, {"fp32": 1.9 * _T, "fp16": 15 * _T, "int8": 30 * _T}, True),
-    Board("AGX Orin 64GB", 64 * _GB, 204.8e9, {"fp32": 5.3 * _T, "fp16": 42.6 * _T, "int8": 85 * _T}, True),
+    Board(
+        "Orin Nano 8GB Super",
+        8 * _GB,
+        102e9,
+        {"fp32": 2.1 * _T, "fp16": 16.7 * _T, "int8": 33.4 * _T},
+        "Jetson Orin Nano Super data sheet: 1,024 cores at 1,020 MHz, 67 sparse INT8 TOPS",
+        unified=True,
+    ),
+    Board(
+        "Orin NX 16GB",
+        16 * _GB,
+        102.4e9,
+        {"fp32": 1.9 * _T, "fp16": 15 * _T, "int8": 30 * _T},
+        "Jetson Orin NX data sheet: 1,024 cores at 918 MHz (25 W; Super mode has 1,173), 60 of the 100 sparse TOPS",
+        unified=True,
+    ),
+    Board(
+        "AGX Orin 64GB",
+        64 * _GB,
+        204.8e9,
+        {"fp32": 5.3 * _T, "fp16": 42.6 * _T, "int8": 85 * _T},
+        "Jetson AGX Orin technical brief 1.2: 2,048 cores at 1.3 GHz, 5.3 FP32 TFLOPS, 170 of the 275 sparse TOPS",
+        unified=True,
+    ),
 )
-_THOR = (Board("AGX Thor 128GB", 128 * _GB, 273e9, {"fp16": 258 * _T, "int8": 517 * _T, "fp8": 517 * _T}, True),)
+_THOR = (
+    Board(
+        "AGX Thor 128GB",
+        128 * _GB,
+        273e9,
+        {"fp16": 258 * _T, "int8": 517 * _T, "fp8": 517 * _T},
+        "Jetson Thor data sheet: T5000, 20 SMs at 1,575 MHz, 2,070 sparse FP4 TFLOPS, 1,035 FP8; INT8 taken as FP8",
+        unified=True,
+    ),
+)
 _RTX = (
-    Board("RTX 3060 12GB", 12 * _GB, 360e9, {"fp32": 12.7 * _T, "fp16": 51 * _T, "int8": 102 * _T}),
-    Board("RTX 4090 24GB", 24 * _GB, 1008e9, {"fp32": 82.6 * _T, "fp16": 330 * _T, "int8": 661 * _T}),
-    Board("RTX 5090 32GB", 32 * _GB, 1792e9, {"fp32": 104.8 * _T, "fp16": 419 * _T, "int8": 838 * _T}),
+    Board(
+        "RTX 3060 12GB",
+        12 * _GB,
+        360e9,
+        {"fp32": 12.7 * _T, "fp16": 51 * _T, "int8": 102 * _T},
+        "NVIDIA Ampere GA102 white paper, rates per SM; RTX 3060: 28 SMs at 1,777 MHz",
+    ),
+    Board(
+        "RTX 4090 24GB",
+        24 * _GB,
+        1008e9,
+        {"fp32": 82.6 * _T, "fp16": 330 * _T, "int8": 661 * _T},
+        "NVIDIA Ada GPU architecture white paper, appendix A: 128 SMs at 2,520 MHz",
+    ),
+    Board(
+        "RTX 5090 32GB",
+        32 * _GB,
+        1792e9,
+        {"fp32": 104.8 * _T, "fp16": 419 * _T, "int8": 838 * _T},
+        "NVIDIA RTX Blackwell GPU architecture white paper, appendix A: 170 SMs at 2,407 MHz",
+    ),
 )
 _HOPPER = (
     Board(
@@ -91,6 +141,7 @@ _HOPPER = (
         80 * _GB,
         3350e9,
         {"fp32": 67 * _T, "fp16": 989 * _T, "int8": 1979 * _T, "fp8": 1979 * _T},
+        "NVIDIA H100 data sheet, halves of the sparse rates: 132 SMs, 1,830 MHz (FP32 1,980)",
     ),
 )
 
