@@ -22,13 +22,13 @@ ROUNDS = 15
 Setting = tuple[str, int]
 
 
-def tune(bundle: str | Path, *, rounds: int = ROUNDS, progress: Callable[[str], None] = lambda _: None) -> Tuning:
+def tune(bundle: str | Path, *, rounds: int | None = None, progress: Callable[[str], None] = lambda _: None) -> Tuning:
     """Time batch 1 of the golden sample on every installed CPU backend with 1, 2, 4, ... threads, all in turn.
 
     The tuning is written beside the bundle, where `open_session(backend="auto")` heeds it on machines of this kind.
     Every setting computes in the bundle's own precision. Raises BundleError.
     """
-    path = Path(bundle)
+    path, rounds = Path(bundle), rounds or ROUNDS
     with ExitStack() as stack:
         sessions = {
             (name, threads): stack.enter_context(session)

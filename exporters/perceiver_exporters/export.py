@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.pareto import save_pareto
 from perceiver_exporters.precision.placement import Pareto, search
 from perceiver_exporters.precision.plan import Plan
-from perceiver_exporters.precision.planning import make_plan, replay_plan
+from perceiver_exporters.precision.planning import make_plan
 from perceiver_exporters.precision.report import ComponentPrecision, save_report
 from perceiver_exporters.proof import prove
 from perceiver_exporters.reference import Reference
@@ -73,7 +73,7 @@ def export_bundle(
     place, chosen = require(TARGETS, target, precision)
     _require_data(blueprint, chosen, quantization)
     check_destination(destination, overwrite=overwrite)
-    traced = _trace(blueprint.cut, blueprint.cut.components, chosen, place, progress, tracer, rules)
+    traced = _trace(blueprint.cut, chosen, place, progress, tracer, rules)
     progress("reference: golden samples in FP64")
     golden = make_samples(blueprint.cut, blueprint.golden)
     findings = _audit(blueprint.cut, traced, chosen, progress)
@@ -103,20 +103,21 @@ def component_graphs(
     *,
     tracer: Tracer = trace,
     rules: Sequence[Rule] = RULES,
-    names: Collection[str] | None = None,
-    report: Sequence[ComponentPrecision] = (),
-    cache: Path | None = None,
 ) -> tuple[Graphs, Plan]:
-    """The graphs of the named components (None: all) as an export writes them, and how they were quantised.
-
-    Calibration, smoothing and kept layers are those of a bundle's `report`, and where it has none the defaults without
-    smoothing. Raises CheckError as `export_bundle` does.
+    """The graphs of an export, and how they were quantised: with the default options and, without golden samples to
+    measure it on, no scale migration. Raises what `export_bundle` raises.
     """
-    chosen = tuple(c for c in blueprint.cut.components if names is None or c.name in names)
-    traced = _trace(blueprint.cut, chosen, precision, target, lambda _: None, tracer, rules)
-    findings = _audit(blueprint.cut, traced, precision, lambda _: None)
-    plan = replay_plan(blueprint.cut, traced, blueprint.calibration, report, cache) if precision.calibrated else {}
-    return _rewrite(blueprint, traced, findings, plan, precision, target, lambda _: None), plan
+
+    def silent(_: str) -> None:
+        pass
+
+    traced = _trace(blueprint.cut, precision, target, silent, tracer, rules)
+    findings = _audit(blueprint.cut, traced, precision, silent)
+    plan: Plan = {}
+    if precision.calibrated:
+        samples, scheme = blueprint.calibration, target.quantization
+        plan = make_plan(blueprint.cut, traced, samples, (), scheme, DEFAULTS, silent)
+    return _rewrite(blueprint, traced, findings, plan, precision, target, silent), plan
 
 
 class SharedTraces:
@@ -155,23 +156,17 @@ def _require_data(blueprint: Blueprint, precision: Precision, quantization: Quan
             f"{precision.name} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "
             "export fp32 or fp16, or give the model a data set"
         )
-    if quantization != DEFAULTS and not precision.calibrated:
+    if dataclasses.replace(quantization, cache=None) != DEFAULTS and not precision.calibrated:
         raise UsageError(f"{precision.name} is not calibrated: calibration and accuracy budget are options of int8")
     quantization.check(tuple(component.name for component in blueprint.cut.components))
 
 
 def _trace(
-    cut: Cut,
-    components: Sequence[Component],
-    precision: Precision,
-    target: Target,
-    progress: Progress,
-    tracer: Tracer,
-    rules: Sequence[Rule],
+    cut: Cut, precision: Precision, target: Target, progress: Progress, tracer: Tracer, rules: Sequence[Rule]
 ) -> Graphs:
-    """The FP32 graph of each of the components."""
+    """The FP32 graph of each component."""
     graphs = {}
-    for component in components:
+    for component in cut.components:
         progress(f"{component.name}: trace")
         graphs[component.name] = tracer(component, cut.profile, target.opset)
         rewrite(graphs[component.name], _context(cut, component, target, precision), rules)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+from perceiver_deploy.cli.output import Progress, json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
     from perceiver_deploy.exporting import ExportPlan
@@ -50,6 +50,7 @@ class Bytes(click.ParamType[int]):
     metavar="POINTS",
     help="Leave the fewest layers of int8 in FP32 that keep the accuracy within so many points of the reference's.",
 )
+@click.option("--tune", "tuned", is_flag=True, help="Measure what runs the bundle fastest here; record it beside it.")
 @click.option("--no-cache", is_flag=True, help="Calibrate anew; keep no statistics for the next export.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where hub ids are cached.")
@@ -67,6 +68,7 @@ def command(
     max_memory: int | None,
     calibrations: tuple[str, ...],
     max_accuracy_drop: float | None,
+    tuned: bool,
     no_cache: bool,
     revision: str | None,
     cache_dir: Path | None,
@@ -81,6 +83,8 @@ def command(
     from perceiver_deploy.checkpoints import LoadOptions
     from perceiver_deploy.exporting import export, plan
 
+    if tuned and target != "cpu":
+        raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {target}")
     options = LoadOptions(revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     if dry_run:
         planned = plan(source, out, precision=precision, target=target, max_memory=max_memory, options=options)
@@ -98,6 +102,8 @@ def command(
         max_accuracy_drop=max_accuracy_drop,
         progress=report,
     )
+    if tuned:
+        _tune(out, report, as_json)
     if no_verify:
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
@@ -106,6 +112,22 @@ def command(
 
     report("verify against the golden samples")
     return check(out, None, None, as_json)
+
+
+def _tune(bundle: Path, report: Progress, as_json: bool) -> None:
+    from perceiver_deploy.tuning import tune
+    from perceiver_runtime.tuning import tuning_path
+
+    tuning = tune(bundle, progress=report)
+    report(f"tuning: {tuning_path(bundle)}")
+    if as_json:
+        return  # stdout is for one document; the tuning is one of its own
+    columns = ("setting:<", "ms", "time / fastest", "95% interval")
+    rows = [
+        (f"{m.backend}, threads {m.threads}", f"{m.milliseconds:.3f}", f"{m.ratio:.2f}", f"{m.low:.2f} to {m.high:.2f}")
+        for m in tuning.measured
+    ]
+    print_table(f"{bundle}, batch 1", columns, rows, tuning.machine)
 
 
 def _quantization(calibrations: tuple[str, ...], no_cache: bool) -> QuantizationOptions:

@@ -1,0 +1,34 @@
+"""`perceiver-export export --tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from perceiver_deploy.cli.export import command
+from perceiver_runtime import open_session
+from perceiver_runtime.tuning import read_tuning
+
+
+def test_export_and_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceiver_deploy.tuning.ROUNDS", 3)
+    done = CliRunner().invoke(
+        command, ["fashion-perceiver", "-o", str(tmp_path / "b"), "--tune", "--no-verify", "-q"], standalone_mode=False
+    )
+    assert done.exception is None
+    tuning = read_tuning(tmp_path / "b")
+    assert tuning is not None
+    assert f"{tuning.winner.backend}, threads {tuning.winner.threads} │" in done.stdout
+    with open_session(tmp_path / "b") as session:
+        assert (session.backend, session.threads) == (tuning.winner.backend, tuning.winner.threads)
+
+
+def test_tuning_is_for_the_cpu(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        command, ["fashion-perceiver", "-o", str(tmp_path / "b"), "--target", "jetson-orin", "--tune"]
+    )
+    assert done.exit_code == 2
+    assert "expected --target cpu" in done.output
+    assert not (tmp_path / "b").exists()
