@@ -1,10 +1,10 @@
 """Build every component of every family with TensorRT-RTX, without a GPU, and write the table of docs/tensorrt.md.
 
     python benchmarks/tensorrt_builds.py                 small models, at fp32, fp16 and int8
-    python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights, at fp32 and fp16
+    python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights, at --precision P
     python benchmarks/tensorrt_builds.py --repeat N      how many of N builds are byte-identical
 
-Each table goes between the page's markers of its name.
+Each table goes between the page's markers of its name; rows of released sizes join those that are there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +68,11 @@ def small_rows() -> Iterator[Row]:
         traced.cache_clear()
 
 
-def released_rows(names: Iterable[str]) -> Iterator[Row]:
+def released_rows(names: Sequence[str], precisions: Sequence[str]) -> Iterator[Row]:
     """Presets of the zoo, random weights, for all GPUs of the target `rtx`."""
     trt = load_tensorrt("tensorrt_rtx")
     for name in names:
-        for precision in ("fp32", "fp16"):
+        for precision in precisions:
             built: list[BuiltEngine] = []
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -114,6 +114,16 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def joined(page: Path, made: str) -> str:
+    """The page's table of released sizes, with the rows of `made` in it: each model and precision once, in order."""
+    known = page.read_text(encoding="utf-8").split("<!-- released -->\n")[1].split("<!-- end of released -->")[0]
+    tables = [[line for line in text.splitlines() if line.startswith("|")] for text in (known, made)]
+    rows = {tuple(line.split(" | ")[:2]): line for lines in tables for line in lines[2:]}
+    models = dict.fromkeys(model for model, _ in rows)
+    ordered = [row for model in models for (name, _), row in rows.items() if name == model]
+    return "\n".join([*tables[1][:2], *ordered])
+
+
 def replace_section(page: Path, name: str, text: str) -> None:
     """Put `text` between the page's markers of that name."""
     before, rest = page.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
@@ -133,6 +143,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--released", nargs="+", metavar="NAME")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "fp16"], metavar="P")
     parser.add_argument("--repeat", type=int, metavar="N")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,7 +151,7 @@ def main() -> None:
     if options.repeat:
         name, text = "repeat", repeat_table(options.repeat)
     elif options.released:
-        name, text = "released", table(released_rows(options.released))
+        name, text = "released", joined(PAGE, table(released_rows(options.released, options.precision)))
     else:
         name, text = "small", table(small_rows())
     version = load_tensorrt("tensorrt_rtx").__version__

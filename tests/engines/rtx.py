@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from small_models import SmallModel, small_model
@@ -56,16 +57,26 @@ def build(
 
 
 def released(trt: ModuleType, name: str, precision: str, folder: Path) -> Iterator[BuiltEngine]:
-    """The components of a released size, with random weights, for all GPUs of the target."""
+    """The components of a released size, with random weights, for all GPUs of the target.
+
+    INT8 is calibrated on one random sample: enough to build, not to be accurate.
+    """
     target, entry = TARGETS["rtx"], zoo()[name]
     assert target.engines is not None
     cut = entry.family.cut(entry.family.build(entry.config).eval())
+    feeds = entry.family.sample(entry.config, 1, np.random.default_rng(0)) if precision == "int8" else {}
     graphs = {c.name: trace(c, cut.profile, target.opset) for c in cut.components}
-    rewrite = PRECISIONS[precision].rewrite
-    graphs = {n: rewrite(graph, Request(n, target.quantization, lambda: iter(()))) for n, graph in graphs.items()}
+
+    def calibration(component: str) -> Iterator[Feeds]:
+        return (a.inputs for a in Reference(cut).applications(feeds) if a.component == component)
+
+    def request(name: str) -> Request:
+        return Request(name, target.quantization, functools.partial(calibration, name))
+
+    graphs = {name: PRECISIONS[precision].rewrite(graph, request(name)) for name, graph in graphs.items()}
     paths = save_graphs(graphs, folder)
     for component in cut.components:
-        request = BuildRequest(
+        wanted = BuildRequest(
             component=component.name,
             onnx=folder / paths[component.name],
             inputs=component.inputs,
@@ -74,4 +85,4 @@ def released(trt: ModuleType, name: str, precision: str, folder: Path) -> Iterat
             workspace=64 << 30,
             compute_capabilities=target.engines.capabilities(precision),
         )
-        yield build_engine(trt, request)
+        yield build_engine(trt, wanted)
