@@ -20,7 +20,7 @@ def test_export_and_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert done.exception is None
     tuning = read_tuning(tmp_path / "b")
     assert tuning is not None
-    assert f"{tuning.winner.backend}, threads {tuning.winner.threads} │" in done.stdout
+    assert f"{tuning.winner.backend}, threads {tuning.winner.threads} " in done.stdout
     with open_session(tmp_path / "b") as session:
         assert (session.backend, session.threads) == (tuning.winner.backend, tuning.winner.threads)
 
