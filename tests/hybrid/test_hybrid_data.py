@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from perceiver_deploy.datasets.languages.sample import read_sample as read_text_
 from perceiver_deploy.datasets.languages.source import LabelledText, clean, group_messages, read_texts, split
 from perceiver_deploy.metrics import evaluate_classification
 from perceiver_deploy.source import resolve
+from perceiver_deploy.train.edit_distance import similarity
 from perceiver_deploy.train.emoji_score import score
 from perceiver_deploy.train.languages import FEWEST, crop
 from perceiver_deploy.zoo import ZOO_DIRECTORY
@@ -103,6 +105,11 @@ def test_held_out_concepts_are_whole_and_variants_familiar() -> None:
     assert all(e.concept in seen and "skin tone" in e.name for e in varied)
 
 
+def test_edit_similarity_is_levenshteins() -> None:
+    first, second = ["kitten", "", "abc", "flaw", "a", ""], ["sitting", "", "abc", "lawn", "", "xy"]
+    np.testing.assert_allclose(similarity(first, second), [4 / 7, 1, 1, 1 / 2, 0, 0])
+
+
 def test_names_are_encoded_and_decoded() -> None:
     ids = emoji_data.encode(["caf\u00e9", "tiger"])
     assert ids.shape == (2, emoji_data.LENGTH)
@@ -135,8 +142,11 @@ def test_shipped_emoji_model_is_above_its_baselines() -> None:
     assert scores.kinds["concepts"] > 1.5 * scores.kinds_of_majority["concepts"]
     assert scores.matching["variants"] > 0.85
     assert scores.matching["concepts"] > 0.6
-    assert scores.names["variants"].concept > 0.8
-    assert scores.names["variants"].bits_per_byte < 0.3 < scores.names["variants"].bits_per_byte_of_other_picture
+    names = scores.names["variants"]
+    assert names.spelt.concept > 0.8 > 20 * names.constant.concept
+    assert names.spelt.similarity > names.constant.similarity + 0.15
+    assert names.spelt.exact > names.constant.exact == names.nearest.exact == 0.0
+    assert names.bits_per_byte < 0.3 < names.bits_per_byte_of_other_picture
     assert scores.versions["variants"].mae < 0.5 * scores.versions["variants"].mae_of_median
 
 
