@@ -19,6 +19,7 @@ from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
 from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
 from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
+from perceiver_exporters.rules.padded_channels import PADDED_CHANNELS
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
 from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
 from perceiver_exporters.rules.separable_queries import SEPARABLE_QUERIES
@@ -38,6 +39,7 @@ RULES: tuple[Rule, ...] = (
     ABSORBED_ATTENTION,
     FOLDED_OUTPUT,
     PACKED_PROJECTIONS,
+    PADDED_CHANNELS,
     CHUNKED_ATTENTION,
 )
 
