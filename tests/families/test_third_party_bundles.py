@@ -1,0 +1,68 @@
+"""Checkpoints of krasserm's and lucidrains' packages, exported: the FP32 bundle gives the package's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from models.oracle import randomise, relative, saved
+from models.test_third_party_parity import IMAGE, KRASSERM, LANGUAGE, lucidrains, text
+from torch import Tensor
+
+import perceiver_deploy
+
+TOLERANCE = 1e-4
+
+pytestmark = pytest.mark.xdist_group("families")
+
+
+def check(oracle: Callable[..., Tensor], checkpoint: Path, directory: Path, *draws: tuple[Tensor, ...]) -> None:
+    """The bundle of a checkpoint answers every draw as the package does, and the answers differ."""
+    perceiver_deploy.export(str(checkpoint), directory / "bundle")
+    assert perceiver_deploy.verify(directory / "bundle", threads=1).passed
+    answers = []
+    with perceiver_deploy.open_session(directory / "bundle", threads=1) as session:
+        for inputs in draws:
+            names = [spec.name for spec in session.inputs]
+            (got,) = session.run({n: t.numpy() for n, t in zip(names, inputs, strict=True)}).values()
+            answers.append(torch.from_numpy(got))
+            distance = relative(answers[-1], oracle(*inputs))
+            print(f"relative L2 {distance:.1e}")
+            assert distance < TOLERANCE
+    assert relative(answers[0], answers[1]) > 1e-2, "the input does not matter: parity would prove nothing"
+
+
+BRIEF = ("masked language model, tied", "image classifier", "optical flow")
+
+
+@pytest.mark.parametrize("name", [n if n in BRIEF else pytest.param(n, marks=pytest.mark.full) for n in KRASSERM])
+def test_a_bundle_equals_krasserm(name, tmp_path):
+    build, draw, theirs = KRASSERM[name]
+    oracle = randomise(build(), sharpness=1.5)
+    checkpoint = saved(oracle, tmp_path / "model")
+    check(lambda *inputs: oracle(*theirs(inputs)).logits, checkpoint, tmp_path, draw(), draw())
+
+
+@pytest.mark.parametrize(
+    "tied", [pytest.param(False, marks=pytest.mark.full, id="untied"), pytest.param(True, id="tied")]
+)
+def test_a_bundle_equals_lucidrains_perceiver(tied, tmp_path):
+    from perceiver_pytorch import Perceiver
+
+    arguments = {**IMAGE, "weight_tie_layers": tied}
+    oracle = randomise(Perceiver(**arguments), sharpness=1.5)
+    (tmp_path / "model").mkdir()
+    checkpoint = lucidrains("Perceiver", tmp_path / "model", oracle, arguments, sizes=[8, 12])
+    check(oracle, checkpoint, tmp_path, *((torch.randn(2, 8, 12, 2),) for _ in range(2)))
+
+
+def test_a_bundle_equals_lucidrains_language_model(tmp_path):
+    from perceiver_pytorch import PerceiverLM
+
+    arguments = {**LANGUAGE, "decoder_ff": True}
+    oracle = randomise(PerceiverLM(**arguments), sharpness=1.5)
+    (tmp_path / "model").mkdir()
+    checkpoint = lucidrains("PerceiverLM", tmp_path / "model", oracle, arguments)
+    check(lambda ids, mask: oracle(ids, mask=mask.bool()), checkpoint, tmp_path, text(), text())
