@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from perceiver_deploy.source import Model, reference_of
-from perceiver_deploy.timing import interleave, ratio
+from perceiver_deploy.timing import Call, interleave, ratio
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.latency import Distribution
 from perceiver_runtime.tensors import Array
+
+MODALITIES = {"pixel_values": "pixels", "input_ids": "ids"}
+"""Inputs, and what a module of several modalities, any of which may be absent, calls them."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,15 @@ def compare(
     session: Session, model: Model, feeds: Mapping[str, Array], rounds: int, threads: int, warmup: int = 5
 ) -> BenchmarkReport:
     """Time an open session and a module in turn on the same feeds."""
-    tensors = [torch.from_numpy(feeds[spec.name].copy()) for spec in session.inputs]
-
-    def eager() -> None:
-        with torch.inference_mode():
-            model.module(*tensors)
-
+    names = [spec.name for spec in session.inputs]
+    eager = eager_call(model, {name: feeds[name] for name in names})
     times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, rounds, warmup)
     speedup = ratio(times["eager"], times["session"])
     return BenchmarkReport(
         bundle=str(session.bundle.path),
         backend=session.backend,
         precision=session.manifest.precision,
-        batch=len(tensors[0]),
+        batch=len(feeds[names[0]]),
         threads=threads,
         session=Distribution.of(times["session"]),
         eager=Distribution.of(times["eager"]),
@@ -82,6 +83,19 @@ def compare(
         low=speedup.low,
         high=speedup.high,
     )
+
+
+def eager_call(model: Model, feeds: Mapping[str, Array]) -> Call:
+    """The reference module on feeds in the order of the session's inputs, in inference mode."""
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
+    parameters = inspect.signature(model.module.forward).parameters
+    named = {MODALITIES[name]: tensor for name, tensor in tensors.items() if MODALITIES.get(name) in parameters}
+
+    def call() -> None:
+        with torch.inference_mode():
+            model.module(**named) if named else model.module(*tensors.values())
+
+    return call
 
 
 def _rows(feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:

@@ -1,0 +1,81 @@
+"""The shipped small models: what a session adds to its graphs, and batch 1 beside torch eager.
+
+    python benchmarks/overhead.py DIRECTORY [--rounds 60]
+
+Overhead is the time of a run minus the sum of its components' times, both from ONNX Runtime's clock around the bound
+graphs: checks, copies, calls between components. Writes benchmarks/results/overhead.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from record import bundles, write
+
+from perceiver_deploy.benchmarking import compare
+from perceiver_deploy.source import resolve
+from perceiver_deploy.timing import Ratio
+from perceiver_runtime import measure, open_session
+from perceiver_runtime.golden import load_golden
+
+NAMES = ("fashion-perceiver", "language-identifier", "emoji-namer")
+PRECISIONS = ("fp32", "int8")
+RUNS = 300
+
+
+@dataclass(frozen=True)
+class Small:
+    """One shipped model at one precision. `overhead_us` is the median over runs; times are medians."""
+
+    model: str
+    precision: str
+    components: int
+    session_ms: float
+    eager_ms: float
+    speedup: Ratio
+    overhead_us: float
+
+
+def measured(name: str, precision: str, bundle: Path, rounds: int, threads: int) -> Small:
+    model = resolve(name)
+    with open_session(bundle, "onnxruntime", threads) as session:
+        sample = load_golden(session.bundle)[0].feeds
+        feeds = {spec.name: sample[spec.name][:1] for spec in session.inputs}
+        latency = measure(session, feeds, runs=RUNS)
+        speed = compare(session, model, feeds, rounds, threads)
+        return Small(
+            name,
+            precision,
+            len(session.manifest.components),
+            speed.session.p50,
+            speed.eager.p50,
+            Ratio(speed.speedup, speed.low, speed.high),
+            latency.overhead.p50 * 1e3,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = []
+    for name in NAMES:
+        for precision, bundle in bundles(resolve(name), given.directory, PRECISIONS).items():
+            rows.append(measured(name, precision, bundle, given.rounds, given.threads))
+            row = rows[-1]
+            print(
+                f"| {row.model} | {row.precision} | {row.session_ms:.3f} | {row.eager_ms:.3f} | {row.speedup} "
+                f"| {row.overhead_us:.0f} |",
+                flush=True,
+            )
+    write("overhead", {"rounds": given.rounds, "threads": given.threads, "batch": 1, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
