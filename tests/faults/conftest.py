@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import SharedTraces, export_bundle
+
+from . import subjects
+
+Healthy = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def sources() -> Mapping[str, Blueprint]:
+    """What is broken, by name."""
+    return {"perceiver": subjects.perceiver(), "loud": subjects.loud(), "long": subjects.long_attention()}
+
+
+@pytest.fixture(scope="session")
+def traces(sources: Mapping[str, Blueprint]) -> Mapping[str, SharedTraces]:
+    """One tracer for each subject."""
+    return {name: SharedTraces() for name in sources}
+
+
+@pytest.fixture(scope="session")
+def healthy(
+    sources: Mapping[str, Blueprint],
+    traces: Mapping[str, SharedTraces],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Healthy:
+    """A subject's healthy bundle at a precision, exported once: as traced, for faults name nodes of the trace."""
+    root = tmp_path_factory.mktemp("healthy")
+
+    def make(subject: str, precision: str) -> Path:
+        path = root / f"{subject}-{precision}"
+        if not path.exists():
+            export_bundle(sources[subject], path, precision, tracer=traces[subject], rules=())
+        return path
+
+    return make

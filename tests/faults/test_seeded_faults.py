@@ -1,0 +1,88 @@
+"""Every seeded fault is caught by verify on its component, and blamed by bisect on its node."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from perceiver_deploy.verification import verify_bundle
+from perceiver_exporters.bisection import bisect
+from perceiver_exporters.bisection.replay import run_replay
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import SharedTraces
+from perceiver_runtime import load_bundle
+
+from .conftest import Healthy
+from .seeded import BLOCK, FAULTS, Fault, reseal, seed, seed_manifest, truncate
+
+Sources = Mapping[str, Blueprint]
+Traces = Mapping[str, SharedTraces]
+
+
+@pytest.mark.parametrize("name", list(FAULTS))
+def test_a_seeded_fault_is_caught_and_blamed(
+    name: str, healthy: Healthy, sources: Sources, traces: Traces, tmp_path: Path
+) -> None:
+    fault = FAULTS[name]
+    broken = seed(healthy(fault.subject, fault.precision), tmp_path / "broken", fault.component, fault.edit)
+    _check_verify(broken, fault)
+    found = bisect(broken, sources[fault.subject], tracer=traces[fault.subject], replays=tmp_path / "replays")
+    assert [(blame.component, blame.kind) for blame in found.blames] == [(fault.component, "node")]
+    (blame,) = found.blames
+    assert blame.node in fault.nodes
+    assert blame.replay
+    assert not any(report.passed for report in run_replay(Path(blame.replay)))
+
+
+def _check_verify(broken: Path, fault: Fault) -> None:
+    """The right component and no other fails, by its numbers or by the rule that it breaks."""
+    verification = verify_bundle(broken)
+    assert not verification.passed
+    failed = {report.component for report in verification.parity.reports if not report.passed}
+    assert failed | {"pipeline"} == {fault.component, "pipeline"} or (fault.rule and not failed)
+    assert {(breach.component, breach.rule) for breach in verification.breaches} == (
+        {(fault.component, fault.rule)} if fault.rule else set()
+    )
+    assert {breach.node for breach in verification.breaches} <= set(fault.nodes)
+
+
+def test_an_fp32_graph_labelled_int8_is_no_int8(
+    healthy: Healthy, sources: Sources, traces: Traces, tmp_path: Path
+) -> None:
+    """Its numbers are better than they should be: the label is what is wrong."""
+    broken = tmp_path / "broken"
+    shutil.copytree(healthy("perceiver", "int8"), broken)
+    shutil.copy(healthy("perceiver", "fp32") / f"onnx/{BLOCK}.onnx", broken / "onnx")
+    reseal(load_bundle(healthy("perceiver", "int8")).manifest, broken)
+    verification = verify_bundle(broken)
+    assert verification.parity.passed
+    assert [(breach.component, breach.rule) for breach in verification.breaches] == [(BLOCK, "label")]
+    found = bisect(broken, sources["perceiver"], tracer=traces["perceiver"])
+    assert [(blame.component, blame.node, blame.op_type) for blame in found.blames] == [
+        (BLOCK, "0.attention.query/MatMul", "MatMul")
+    ]
+
+
+def test_a_repetition_that_is_left_out_is_the_pipelines_fault(
+    healthy: Healthy, sources: Sources, traces: Traces, tmp_path: Path
+) -> None:
+    broken = seed_manifest(healthy("perceiver", "fp32"), tmp_path / "broken", truncate)
+    failed = {report.component for report in verify_bundle(broken).parity.reports if not report.passed}
+    assert failed == {"pipeline"}
+    found = bisect(broken, sources["perceiver"], tracer=traces["perceiver"])
+    assert [(blame.component, blame.kind, blame.why) for blame in found.blames] == [
+        (BLOCK, "step", "repeat is 2; its source has 3")
+    ]
+
+
+def test_without_the_source_blame_ends_at_the_component(healthy: Healthy, tmp_path: Path) -> None:
+    fault = FAULTS["tanh for erf"]
+    broken = seed(healthy(fault.subject, fault.precision), tmp_path / "broken", fault.component, fault.edit)
+    found = bisect(broken, None)
+    assert [(blame.component, blame.kind, blame.tensor) for blame in found.blames] == [
+        (BLOCK, "component", "latents_out")
+    ]
+    assert found.compared == 0
