@@ -29,6 +29,7 @@ from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.precision import PRECISIONS, Feeds, Request
+from perceiver_exporters.precision.layers import weighted
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, rewrite
@@ -56,20 +57,21 @@ def graphs(component: Component, cut: Cut, feeds: Sequence[Feeds]) -> Graphs:
     rewrite(model, Context(component.name, component.inputs, cut.profile, CPU, "int8", step))
     static = PRECISIONS["int8"].rewrite(model, Request(component.name, CPU.quantization, lambda: iter(feeds)))
     single: onnx.ModelProto = ir.to_proto(model)
-    return {"fp32": single, "static": ir.to_proto(static), "dynamic": dynamic(single)}
+    names = [str(node.name) for node in weighted(model.graph)]
+    return {"fp32": single, "static": ir.to_proto(static), "dynamic": dynamic(single, names)}
 
 
-def dynamic(single: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights per channel; activations over the range that each run has. Unsigned weights: see `SCHEMES`."""
+def dynamic(single: onnx.ModelProto, products: list[str]) -> onnx.ModelProto:
+    """Weights per channel; activations over the range that each run has."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder, "dynamic.onnx")
         quantization.quantize_dynamic(
             single,
             path,
             per_channel=True,
-            weight_type=quantization.QuantType.QUInt8,
-            op_types_to_quantize=["MatMul"],
-            extra_options={"MatMulConstBOnly": True},
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_quantize=products,
         )
         return onnx.load(path)
 
@@ -77,6 +79,7 @@ def dynamic(single: onnx.ModelProto) -> onnx.ModelProto:
 def session(graph: onnx.ModelProto, threads: int, profile: str = "") -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime does
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return ort.InferenceSession(graph.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -39,10 +39,11 @@ class Scheme:
 
 
 SCHEMES = {
-    # Unsigned weights: on AVX2 processors without VNNI, products with signed ones add pairs in 16 bits and saturate,
-    # which adds to a layer's error unseen. ONNX Runtime's integer Gemm wants its bias in integers, too, and its integer
-    # convolution an output scale; without, they compute in floating point.
-    "cpu": Scheme("uint8", "uint8", symmetric=False, bias=True, conv_output=True),
+    # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
+    # bits and saturate, which adds to a layer's error unseen; the runtime has ONNX Runtime make the weights unsigned
+    # there (`session.x64quantprecision`). Its integer Gemm wants its bias in integers, too, and its integer convolution
+    # an output scale; without, they compute in floating point.
+    "cpu": Scheme("uint8", "int8", symmetric=False, bias=True, conv_output=True),
     # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
     "tensorrt": Scheme("int8", "int8", symmetric=True, bias=False, conv_output=False),
 }

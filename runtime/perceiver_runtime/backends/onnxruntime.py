@@ -112,6 +112,8 @@ class OnnxRuntime:
         # Each component has its own threads. Those that spin while they wait take the cores from the next component,
         # and from whatever else the device runs: on busy cores a run takes many times longer.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Where products of unsigned and signed integers saturate (no VNNI), weights are made unsigned instead.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
         return options
