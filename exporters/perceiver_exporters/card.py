@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from perceiver_exporters.precision.report import PATH as REPORT
+from perceiver_exporters.precision.report import ComponentPrecision, load_report
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.tensors import TensorSpec
 
@@ -13,11 +16,12 @@ _RANDOM = "**The weights are random: this bundle shows speed and parity, its ans
 def write_card(manifest: Manifest, directory: Path) -> Path:
     """Write README.md and return its path."""
     path = directory / "README.md"
-    path.write_text(render(manifest), encoding="utf-8")
+    report = load_report(directory / REPORT) if (directory / REPORT).exists() else ()
+    path.write_text(render(manifest, report), encoding="utf-8")
     return path
 
 
-def render(manifest: Manifest) -> str:
+def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str:
     """The card as Markdown."""
     source = manifest.source
     sections = (
@@ -30,6 +34,7 @@ def render(manifest: Manifest) -> str:
         _ranges(manifest),
         "## Components",
         _table(("Component", "Runs", "Parameters", "MFLOP a run", "Precision"), _component_rows(manifest)),
+        *(_precision(report) if report else ()),
         "## Parity",
         "`perceiver-run verify` holds this device to these bounds, on the golden samples inside the bundle. A bound is "
         "the reference's own error in this precision times a constant margin; nothing loosens it.",
@@ -91,6 +96,25 @@ def _component_rows(manifest: Manifest) -> list[tuple[str, ...]]:
 def _runs(manifest: Manifest, component: ComponentEntry) -> str:
     steps = [step for step in manifest.pipeline.steps if step.component == component.name]
     return ", ".join(f"per {s.chunk.size} {s.chunk.dimension}" if s.chunk else str(s.repeat) for s in steps)
+
+
+def _precision(report: Sequence[ComponentPrecision]) -> Iterator[str]:
+    yield "## Precision"
+    yield "Shares of the FLOPs of matrix products: with a weight, all, and by the kernels that ONNX Runtime runs."
+    rows = [
+        (
+            f"`{entry.component}`",
+            f"{entry.weighted:.1%}",
+            f"{entry.overall:.1%}",
+            ", ".join(f"{kind} {share:.1%}" for kind, share in entry.kernels.items()) or "-",
+            ", ".join(filter(None, (entry.calibration, "smoothed" if entry.smoothed else ""))) or "-",
+            ", ".join(f"`{layer}`" for layer in entry.kept) or "-",
+        )
+        for entry in report
+    ]
+    yield _table(("Component", "Weighted", "All", "Kernels", "Calibration", "Layers kept in FP32"), rows)
+    if findings := [str(finding) for entry in report for finding in entry.findings]:
+        yield "\n".join(f"- {finding}" for finding in findings)
 
 
 def _tolerance_rows(manifest: Manifest) -> list[tuple[str, ...]]:

@@ -145,7 +145,8 @@ class _Quantize(_Products):
         self._scheme = scheme
 
     def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
-        if layer in self._plan.kept:
+        layer = self._plan.layer(layer)
+        if not self._plan.quantizes(layer):
             kept: Tensor = func(*args)
             return kept
         if (divisor := self._plan.divisors.get(layer)) is not None:  # powers of two: exact

@@ -13,13 +13,25 @@ class ComponentPlan:
     """`method` (of METHODS) makes ranges of the statistics.
 
     By layer: `divisors` are vectors over input channels by which activations are divided and the weight multiplied;
-    `kept` layers stay in FP32.
+    `kept` layers stay in FP32. `layers` are those of the graph (empty: not known); rules may have folded others away.
     """
 
     statistics: Statistics
     method: str = "minmax"
     divisors: Mapping[str, Extremes] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+
+    def layer(self, module: str) -> str:
+        """The layer that holds a module's weight: its own, or one above it, where a rule has merged several."""
+        path = module
+        while path not in self.layers and "." in path:
+            path = path.rpartition(".")[0]
+        return path if path in self.layers else module
+
+    def quantizes(self, layer: str) -> bool:
+        """Whether a layer computes in integers."""
+        return layer not in self.kept and (not self.layers or layer in self.layers)
 
 
 Plan = Mapping[str, ComponentPlan]

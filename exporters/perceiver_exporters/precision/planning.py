@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds
-from perceiver_exporters.precision.report import ComponentPrecision
 from perceiver_exporters.precision.smooth import divisors
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
@@ -35,27 +34,10 @@ def make_plan(
     statistics = calibrate(cut, graphs, samples, options.cache, progress)
     plan = {}
     for name, graph in graphs.items():
-        plain = ComponentPlan(statistics[name], options.method(name))
+        layers = frozenset(layer_of(node) for node in weighted(graph.graph))
+        plain = ComponentPlan(statistics[name], options.method(name), layers=layers)
         applications = [sample.components[name] for sample in golden]
-        plan[name] = _smoothed(graph, plain, applications, scheme, progress) if options.smooth else plain
-    return plan
-
-
-def replay_plan(
-    cut: Cut,
-    graphs: Mapping[str, ir.Model],
-    samples: Sequence[Feeds],
-    report: Sequence[ComponentPrecision],
-    cache: Path | None,
-) -> Plan:
-    """The plan by which a bundle was quantised, from its report; components without an entry are plain."""
-    statistics, said = calibrate(cut, graphs, samples, cache), {entry.component: entry for entry in report}
-    plan = {}
-    for name, graph in graphs.items():
-        plan[name] = ComponentPlan(statistics[name])
-        if (entry := said.get(name)) is not None:
-            scales = divisors(graph, statistics[name]) if entry.smoothed else {}
-            plan[name] = ComponentPlan(statistics[name], entry.calibration, scales, frozenset(entry.kept))
+        plan[name] = _smoothed(graph, plain, applications, scheme, progress) if options.smooth and golden else plain
     return plan
 
 

@@ -52,6 +52,8 @@ def entropy(seen: Histogram) -> Bounds:
     """
     counts = seen.magnitudes.astype(np.float64)
     counts[0] = min(counts[0], counts[1])
+    if not counts.any():
+        return minmax(seen)
     used = int(np.max(np.nonzero(counts)[0], initial=0)) + 1
     tried = [*range(LEVELS, used, STEP), max(used, LEVELS)]
     best = min(tried, key=lambda n: _divergence(counts, n))

@@ -1,0 +1,61 @@
+"""BF16 bundles on a machine without BF16 kernels: the same roundings, in FP32 arithmetic.
+
+Every BF16 value becomes an FP32 one that was rounded to BF16 by two casts. That is what BF16 kernels compute up to the
+order of their FP32 sums, so a bundle for a GPU can be verified before it gets there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
+
+LOW, SINGLE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
+
+
+def widen(model: ir.Model) -> ir.Model:
+    """Replace BF16 by rounded FP32, in place, and return the model."""
+    for value in model.graph.initializers.values():
+        if value.dtype == LOW and value.const_value is not None:
+            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.type = ir.TensorType(SINGLE)
+    for node in list(model.graph):
+        for output in node.outputs:
+            if output.dtype == LOW:
+                output.type = ir.TensorType(SINGLE)
+                _round(model.graph, node, output)
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == LOW:
+            node.attributes["to"] = ir.AttrInt64("to", SINGLE)
+    return model
+
+
+def widened_bundle(bundle: Path, directory: Path) -> Path:
+    """A copy of a BF16 bundle in an empty directory, its graphs widened; everything else is the bundle's own."""
+    loaded = load_bundle(bundle)
+    graphs = {component.onnx for component in loaded.manifest.components}
+    for relative in loaded.manifest.files:
+        (directory / relative).parent.mkdir(parents=True, exist_ok=True)
+        if relative in graphs:
+            ir.save(widen(ir.load(loaded.file(relative))), directory / relative)
+        else:
+            shutil.copyfile(loaded.file(relative), directory / relative)
+    files = {path: file_entry(directory / path) for path in loaded.manifest.files}
+    write_manifest(directory, dataclasses.replace(loaded.manifest, files=files))
+    return directory
+
+
+def _round(graph: ir.Graph, node: ir.Node, output: ir.Value) -> None:
+    name = str(output.name)
+    low = ir.Value(name=f"{name}/rounded", shape=output.shape, type=ir.TensorType(LOW))
+    single = ir.Value(name=f"{name}/widened", shape=output.shape, type=ir.TensorType(SINGLE))
+    readers = list(output.uses())
+    down = ir.node("Cast", [output], {"to": LOW}, outputs=[low], name=low.name)
+    up = ir.node("Cast", [low], {"to": SINGLE}, outputs=[single], name=single.name)
+    graph.insert_after(node, [down, up])
+    for reader, index in readers:
+        reader.replace_input_with(index, single)
