@@ -1,10 +1,10 @@
 """Peak memory of the models that read or answer too much at once: forecast and measured, in chunks and whole.
 
-    python benchmarks/memory.py DIRECTORY [NAME ...]
+    python benchmarks/memory.py DIRECTORY [NAME ...] [--write]
 
 DIRECTORY holds a bundle per name; one that is missing is exported there, with random weights. Each measurement is a
-process of its own that only holds the runtime. What is expected to need more than half of the free memory is
-forecast and not run.
+process of its own that only holds the runtime. What is expected to need more than the free memory, less a margin, is
+forecast and not run. A run that needs more than the limit for its model fails the script.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from perceiver_deploy import export
@@ -23,7 +24,12 @@ from perceiver_exporters.memory import forecast, with_chunks
 from perceiver_runtime.bundle import load_bundle, write_manifest
 from perceiver_runtime.pipeline import Chunk
 
-NAMES = ("optical-flow-perceiver", "multimodal-perceiver")
+LIMITS = {"optical-flow-perceiver": 1.5e9, "multimodal-perceiver": 2e9}
+"""Bytes that one run in chunks may take at most."""
+MARGIN = 2e9
+DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
+BEGIN, END = "<!-- memory -->", "<!-- end of memory -->"
+HEADER = "| Model | Inputs and queries | Forecast, MB | Peak RSS, MB | Seconds |\n|---|---|---:|---:|---:|"
 RUN = """
 import resource, sys, time
 import numpy as np
@@ -76,27 +82,40 @@ def free_bytes() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def row(name: str, kind: str, expected: int, bundle: Path) -> str:
-    if expected > free_bytes() / 2:
-        return f"| {name} | {kind} | {expected / 1e6:,.0f} | not run | |"
+def row(name: str, kind: str, expected: int, bundle: Path, limit: float = float("inf")) -> str:
+    if expected > free_bytes() - MARGIN:
+        return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | not run | |"
     peak, seconds = measure(bundle)
-    return f"| {name} | {kind} | {expected / 1e6:,.0f} | {peak / 1e6:,.0f} | {seconds:.1f} |"
+    if peak > limit:
+        raise SystemExit(f"{name}, {kind}: expected at most {limit / 1e6:,.0f} MB, got {peak / 1e6:,.0f}")
+    return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | {peak / 1e6:,.0f} | {seconds:.1f} |"
+
+
+def rows(directory: Path, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        bundle = directory / name
+        if not bundle.exists():
+            export(name, bundle)
+        model = resolve(name)
+        cut = model.family.cut(model.module)
+        yield row(name, "in chunks", forecast(cut).total, bundle, LIMITS[name])
+        yield row(name, "whole", forecast(whole(cut)).total, unchunked(bundle))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("names", nargs="*", default=tuple(LIMITS))
+    parser.add_argument("--write", action="store_true", help="put the table into docs/models.md")
     given = parser.parse_args()
-    print("| Model | Inputs and queries | Forecast, MB | Peak RSS, MB | Seconds |\n|---|---|---:|---:|---:|")
-    for name in given.names:
-        bundle = given.directory / name
-        if not bundle.exists():
-            export(name, bundle)
-        model = resolve(name)
-        cut = model.family.cut(model.module)
-        print(row(name, "in chunks", forecast(cut).total, bundle), flush=True)
-        print(row(name, "whole", forecast(whole(cut)).total, unchunked(bundle)), flush=True)
+    lines = [HEADER]
+    for line in rows(given.directory, given.names):
+        lines.append(line)
+        print(line, flush=True)
+    if given.write:
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        DOCUMENT.write_text("\n".join([f"{before}{BEGIN}\n", *lines, f"\n{END}{after}"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

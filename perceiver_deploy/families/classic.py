@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -18,6 +19,7 @@ from perceiver_deploy.models.classic import (
     ClassicLanguageModelConfig,
     ClassicPerceiver,
 )
+from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_exporters.component import Component, Cut
 from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Array, Range, TensorSpec
@@ -124,6 +126,19 @@ def sample(config: ClassicConfig, batch: int, random: np.random.Generator) -> Ma
     return {"inputs": random.standard_normal((batch, *config.sizes, config.channels), dtype=np.float32)}
 
 
+_CROSS = CrossAttentionConfig(heads=1, qk_dim=64, v_dim=64, widening=4, gated=True, qkv_bias=False)
+_PROCESSOR = ProcessorConfig(blocks=6, layers=2, heads=8, widening=4, qk_dim=512, v_dim=512, gated=True, qkv_bias=False)
+IMAGE = ClassicConfig((224, 224), 3, 6, 10.0, 256, 512, _CROSS, _PROCESSOR, 1000)
+TOKENS = ClassicLanguageModelConfig(
+    20000,
+    2048,
+    32,
+    PerceiverConfig(
+        256, 512, _CROSS, replace(_PROCESSOR, blocks=1, layers=6), replace(_CROSS, widening=0, query_residual=False)
+    ),
+)
+"""The sizes of the package's own examples; nothing was released."""
+
 CLASSIC_PERCEIVER = Family(
     name="classic-perceiver",
     summary="the original Perceiver: a class for any array",
@@ -131,6 +146,7 @@ CLASSIC_PERCEIVER = Family(
     build=ClassicPerceiver,
     cut=cut,
     sample=sample,
+    presets={"perceiver-pytorch-image": IMAGE},
 )
 CLASSIC_LANGUAGE_MODEL = Family(
     name="classic-language-model",
@@ -139,4 +155,5 @@ CLASSIC_LANGUAGE_MODEL = Family(
     build=ClassicLanguageModel,
     cut=cut_language_model,
     sample=sample_text,
+    presets={"perceiver-pytorch-text": TOKENS},
 )

@@ -52,6 +52,19 @@ def test_every_released_model_is_in_the_zoo_by_its_name():
     assert set(RELEASED) <= set(zoo())
 
 
+def test_every_family_is_in_the_zoo():
+    """`perceiver-export models` lists the zoo."""
+    assert {entry.family.name for entry in zoo().values()} == set(FAMILIES)
+
+
+def test_the_examples_of_perceiver_pytorch_are_what_its_arguments_say():
+    trunk = {"num_latents": 256, "latent_dim": 512, "depth": 6}
+    image = {**trunk, "num_freq_bands": 6, "max_freq": 10.0, "self_per_cross_attn": 2}
+    assert zoo()["perceiver-pytorch-image"].config == lucidrains.classifier({"sizes": [224, 224], "arguments": image})
+    text = {**trunk, "num_tokens": 20000, "dim": 32, "max_seq_len": 2048}
+    assert zoo()["perceiver-pytorch-text"].config == lucidrains.language_model({"arguments": text})
+
+
 @pytest.mark.parametrize("name", ["vision-perceiver-fourier", "multimodal-perceiver"])
 def test_a_summary_tells_the_released_size(name):
     summary = summarise(zoo()[name])
