@@ -1,0 +1,117 @@
+"""SIMULATION: sequences generated on the TensorRT backend, the step looped over device buffers."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bundles
+from engines.simulation.jetson import SimulatedJetson
+from onnx import helper
+
+from perceiver_runtime import Sampling
+from perceiver_runtime.pipeline import Generation, Pipeline, Step
+from perceiver_runtime.session import open_session
+from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
+
+VOCABULARY, WIDTH, HIDDEN, LENGTH, STOP = 9, 4, 6, 15, 2
+RANDOM = np.random.default_rng(1)
+
+
+def weight(*shape: int) -> Array:
+    return RANDOM.standard_normal(shape, dtype=np.float32) * np.float32(1.5)
+
+
+START, EMBEDDING = weight(WIDTH, HIDDEN), weight(VOCABULARY, HIDDEN)
+TURN, OUTPUT = weight(HIDDEN, HIDDEN), weight(HIDDEN, VOCABULARY)
+
+
+def advance(id: Array, h: Array) -> dict[str, Array]:
+    after = np.tanh(h @ TURN + EMBEDDING[id.astype(np.int64) % VOCABULARY])
+    logits = after @ OUTPUT
+    return {"log_probs": logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)), "h_next": after}
+
+
+def speaker() -> tiny_bundles.Model:
+    x, state = TensorSpec("x", "float32", ("batch", WIDTH)), TensorSpec("h", "float32", ("batch", HIDDEN))
+    token, scores = TensorSpec("id", "int64", ("batch",)), TensorSpec("log_probs", "float32", ("batch", VOCABULARY))
+    step = (
+        helper.make_node("Gather", ["embedding", "id"], ["known"]),
+        helper.make_node("MatMul", ["h", "turn"], ["turned"]),
+        helper.make_node("Add", ["turned", "known"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], ["h_next"]),
+        helper.make_node("MatMul", ["h_next", "output"], ["logits"]),
+        helper.make_node("LogSoftmax", ["logits"], ["log_probs"], axis=-1),
+    )
+    weights = {"embedding": EMBEDDING, "turn": TURN, "output": OUTPUT}
+    after = TensorSpec("h_next", "float32", ("batch", HIDDEN))
+    begin = (helper.make_node("MatMul", ["x", "start"], ["h"]),)
+    pipeline = Pipeline(
+        inputs=(x, TensorSpec("token", "int64", ("batch",))),
+        outputs=(TensorSpec("scores", "float32", ("batch", VOCABULARY)),),
+        steps=(
+            Step("begin", {"x": "x"}, {"h": "state"}, "encode"),
+            Step(
+                "step",
+                {"id": "token", "h": "state"},
+                {"log_probs": "scores", "h_next": "state_next"},
+                "decode",
+                carry={"h_next": "h"},
+            ),
+        ),
+        defaults={"token": 1.0},
+        generations=(Generation("text", "step", "token", "scores", start=1, stop=STOP, length=LENGTH),),
+    )
+    parts = (
+        tiny_bundles.Part("begin", (x,), (state,), begin, {"start": START}, lambda x: {"h": x @ START}),
+        tiny_bundles.Part("step", (token, state), (scores, after), step, weights, advance),
+    )
+    return tiny_bundles.Model(parts, pipeline, Profile("default", {"batch": Range(1, 1, 16)}))
+
+
+@pytest.fixture
+def model() -> tiny_bundles.Model:
+    return speaker()
+
+
+@pytest.fixture
+def path(tmp_path: Path, model: tiny_bundles.Model) -> Path:
+    given = {"x": np.ones((1, WIDTH), np.float32)}
+    return tiny_bundles.write(tmp_path / "bundle", model, given)
+
+
+def inputs(batch: int) -> dict[str, Array]:
+    return {"x": np.random.default_rng(1).standard_normal((batch, WIDTH), dtype=np.float32)}
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, top_k=4, seed=3)])
+def test_generates_what_onnx_runtime_generates(built: Path, jetson: SimulatedJetson, sampling: Sampling) -> None:
+    with jetson.open(built) as session, open_session(built, "onnxruntime") as reference:
+        made, expected = (opened.generate(inputs(12), sampling=sampling) for opened in (session, reference))
+    assert len(set(expected.lengths.tolist())) > 2
+    np.testing.assert_array_equal(made.ids, expected.ids)
+    np.testing.assert_allclose(made.log_probs, expected.log_probs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_of_different_lengths_equals_one_by_one(built: Path, jetson: SimulatedJetson) -> None:
+    given = inputs(12)
+    with jetson.open(built) as session:
+        together = session.generate(given)
+        for row in range(12):
+            alone = session.generate({"x": given["x"][row : row + 1]})
+            length = int(alone.lengths[0])
+            assert together.lengths[row] == length
+            np.testing.assert_array_equal(together.ids[row, :length], alone.ids[0, :length])
+
+
+def test_all_memory_of_a_generation_goes_back(built: Path, jetson: SimulatedJetson) -> None:
+    with jetson.open(built) as session:
+        session.generate(inputs(3))
+        gc.collect()
+        live = jetson.cuda.heap.live
+        for _ in range(5):
+            session.generate(inputs(3))
+        gc.collect()
+        assert jetson.cuda.heap.live == live
