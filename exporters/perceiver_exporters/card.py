@@ -101,7 +101,7 @@ def _runs(manifest: Manifest, component: ComponentEntry) -> str:
 def _precision(report: Sequence[ComponentPrecision]) -> Iterator[str]:
     yield "## Precision"
     yield "Shares of the FLOPs of matrix products: with a weight, all, and by the kernels that ONNX Runtime runs."
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"`{entry.component}`",
             f"{entry.weighted:.1%}",

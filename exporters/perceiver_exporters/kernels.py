@@ -133,6 +133,7 @@ def _optimised(model: ir.Model) -> onnx.ModelProto:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as sessions have it
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
         options.optimized_model_filepath = str(path)
