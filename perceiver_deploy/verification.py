@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_exporters.bisection import Breach, check_claims
 from perceiver_exporters.bisection.replay import Replay, write_replay
 from perceiver_exporters.kernels import HERE
-from perceiver_exporters.precision.widen import widened_bundle
+from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.targets import TARGETS
 from perceiver_runtime import load_bundle, open_session, verify
 from perceiver_runtime.bundle import Bundle
@@ -57,7 +54,7 @@ def verify_bundle(path: str | Path, backend: str | None = None) -> Verification:
     """
     bundle = load_bundle(path)
     chosen = backend or backend_for(bundle.manifest.target)
-    with _runnable(bundle, chosen) as runnable:
+    with runnable_bundle(bundle, chosen) as runnable:
         return Verification(verify(runnable, chosen), check_claims(bundle), chosen)
 
 
@@ -65,18 +62,11 @@ def write_failures(path: str | Path, verification: Verification, directory: Path
     """For each component that failed, write the inputs of its first failing golden sample under `directory`."""
     failed = dict.fromkeys(report.component for report in verification.parity.reports if not report.passed)
     bundle = load_bundle(path)
-    with _runnable(bundle, verification.backend) as runnable, open_session(runnable, verification.backend) as session:
+    with (
+        runnable_bundle(bundle, verification.backend) as runnable,
+        open_session(runnable, verification.backend) as session,
+    ):
         return tuple(_write(session, name, verification.backend, directory / name) for name in failed)
-
-
-@contextmanager
-def _runnable(bundle: Bundle, backend: str) -> Iterator[Path]:
-    """The bundle's directory, or a copy that rounds to BF16 in FP32 where the backend has no BF16 kernels."""
-    if bundle.manifest.precision != "bf16" or backend != "onnxruntime-exact":
-        yield bundle.path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield widened_bundle(bundle.path, Path(folder))
 
 
 def _write(session: Session, component: str, backend: str, directory: Path) -> Failure:

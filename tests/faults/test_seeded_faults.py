@@ -12,7 +12,7 @@ from perceiver_deploy.verification import verify_bundle
 from perceiver_exporters.bisection import bisect
 from perceiver_exporters.bisection.replay import run_replay
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces
+from perceiver_exporters.export import SharedTraces, export_bundle
 from perceiver_runtime import load_bundle
 
 from .conftest import Healthy
@@ -76,6 +76,19 @@ def test_a_repetition_that_is_left_out_is_the_pipelines_fault(
     assert [(blame.component, blame.kind, blame.why) for blame in found.blames] == [
         (BLOCK, "step", "repeat is 2; its source has 3")
     ]
+
+
+def test_a_bf16_graph_is_searched_without_bf16_kernels(sources: Sources, traces: Traces, tmp_path: Path) -> None:
+    tracer = traces["perceiver"]
+    export_bundle(sources["perceiver"], tmp_path / "b", "bf16", "jetson-orin", tracer=tracer, rules=())
+    healthy = bisect(tmp_path / "b", sources["perceiver"], backend="onnxruntime-exact", tracer=tracer)
+    assert healthy.passed
+    assert healthy.compared > 100
+    fault = FAULTS["softmax over queries"]
+    broken = seed(tmp_path / "b", tmp_path / "broken", fault.component, fault.edit)
+    found = bisect(broken, sources["perceiver"], backend="onnxruntime-exact", tracer=tracer, replays=tmp_path / "r")
+    assert [(blame.component, blame.node) for blame in found.blames] == [(BLOCK, fault.nodes[0])]
+    assert not any(report.passed for report in run_replay(Path(found.blames[0].replay)))
 
 
 def test_without_the_source_blame_ends_at_the_component(healthy: Healthy, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from perceiver_exporters.bisection.replay import Replay, write_replay
 from perceiver_exporters.bisection.values import boundary, part
 from perceiver_exporters.graph import products
 from perceiver_exporters.precision import PRECISIONS
+from perceiver_exporters.precision.widen import widen
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
@@ -31,9 +32,9 @@ class ComponentGraphs:
         self.name = name
         self._bundle = bundle
         self._precision = PRECISIONS[bundle.manifest.precision]
-        self._graph = onnx.load(bundle.file(bundle.manifest.component(name).onnx))
-        self._fresh = ir.from_proto(fresh.rewritten)
-        self._got = ir.from_proto(self._graph)
+        stored = onnx.load(bundle.file(bundle.manifest.component(name).onnx))
+        self._fresh, self._got = ir.from_proto(fresh.rewritten), ir.from_proto(stored)
+        self._graph = self._runnable(stored)
         self.differences = differences(self._fresh, self._got, self._precision.floor)
         self._comparison = self._open(fresh)
 
@@ -59,11 +60,15 @@ class ComponentGraphs:
 
     def _open(self, fresh: Fresh) -> Comparison | None:
         try:
-            return Comparison(Graphs(self._graph, fresh.rewritten, fresh.fp32), self._precision)
+            return Comparison(Graphs(self._graph, self._runnable(fresh.rewritten), fresh.fp32), self._precision)
         except UnavailableError:
             if not self.differences:  # there is nothing else to go by
                 raise
             return None
+
+    def _runnable(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The graph, without the BF16 that processors have no kernels for."""
+        return ir.to_proto(widen(ir.from_proto(model))) if self._precision.name == "bf16" else model
 
     def _departed(
         self, departure: Departure, inputs: Mapping[str, Array], application: int, replays: Path | None

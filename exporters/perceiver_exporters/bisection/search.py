@@ -15,6 +15,7 @@ from perceiver_exporters.bisection.fresh import as_bundled, export_again, step_d
 from perceiver_exporters.bisection.node import ComponentGraphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer
+from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.trace import trace
 from perceiver_runtime.bundle import Bundle, load_bundle
@@ -41,7 +42,8 @@ def bisect(
     """
     bundle = load_bundle(path)
     progress("verify against the golden samples")
-    failed = [report for report in verify(path, backend).reports if not report.passed]
+    with runnable_bundle(bundle, backend) as runnable:
+        failed = [report for report in verify(runnable, backend).reports if not report.passed]
     breaches = check_claims(bundle)
     accused = (*(r.component for r in failed), *(b.component for b in breaches))
     blamed = tuple(name for name in dict.fromkeys(accused) if name != PIPELINE)

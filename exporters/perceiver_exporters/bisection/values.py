@@ -13,7 +13,9 @@ from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
 
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
-_REWRITTEN = re.compile(r"(/(half|single|fp16|bf16|fp32)|_(Dequantize|Quantize)Linear_Output|\.(fp16|bf16|half))+$")
+_REWRITTEN = re.compile(
+    r"(/(half|single|fp16|bf16|fp32|rounded|widened)|_(Dequantize|Quantize)Linear_Output|\.(fp16|bf16|half))+$"
+)
 
 
 def canonical(name: str) -> str:

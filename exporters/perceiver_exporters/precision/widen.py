@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
+from perceiver_runtime.bundle import Bundle, file_entry, load_bundle, write_manifest
 
 LOW, SINGLE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
 
@@ -32,6 +35,16 @@ def widen(model: ir.Model) -> ir.Model:
         if node.op_type == "Cast" and node.attributes["to"].as_int() == LOW:
             node.attributes["to"] = ir.AttrInt64("to", SINGLE)
     return model
+
+
+@contextmanager
+def runnable_bundle(bundle: Bundle, backend: str) -> Iterator[Path]:
+    """The bundle's directory, or a copy that rounds to BF16 in FP32 where the backend has no BF16 kernels."""
+    if bundle.manifest.precision != "bf16" or backend != "onnxruntime-exact":
+        yield bundle.path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield widened_bundle(bundle.path, Path(folder))
 
 
 def widened_bundle(bundle: Path, directory: Path) -> Path:
