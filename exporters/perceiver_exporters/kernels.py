@@ -160,5 +160,5 @@ def _type(node: onnx.NodeProto, weight: onnx.TensorProto) -> str:
 
 
 def _first_name(name: str) -> str:
-    """The name before ONNX Runtime moved a cast into a constant."""
-    return name.removeprefix("FusedBack_")
+    """The name before ONNX Runtime moved a cast into a constant, or made signed integers unsigned."""
+    return name.removeprefix("FusedBack_").removesuffix("_s8_2_u8")
