@@ -1,0 +1,183 @@
+"""The tables of docs/performance.md, from benchmarks/results/*.json.
+
+    python benchmarks/tables.py [--check]
+
+Each table lies between markers `<!-- benchmarks/tables.py: NAME begin -->` and `end`; one without a result says that
+it was not measured. `--check` writes nothing and fails if the document is not what the results give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "benchmarks" / "results"
+Result = Mapping[str, Any]
+ABSENT = "Not measured."
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in columns[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, rule, *rows))
+
+
+def ratio(value: Result | None) -> str:
+    return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})" if value else ""
+
+
+def peers(result: Result) -> str:
+    references = list(dict.fromkeys(name for row in result["rows"] for name in row["ratios"]))
+    return table(
+        ("Variant", "ms", *(f"Speed-up over {name}" for name in references)),
+        [
+            (row["variant"], f"{row['milliseconds']:.4g}", *(ratio(row["ratios"].get(name)) for name in references))
+            for row in result["rows"]
+        ],
+    )
+
+
+def flow(result: Result) -> str:
+    return table(
+        ("Variant", "s", "Peak RSS, GB", f"Speed-up over {result['reference']}"),
+        [
+            (r["variant"], f"{r['seconds']:.1f}", f"{r['peak_bytes'] / 1e9:.2f}", ratio(r["ratio"]))
+            for r in result["rows"]
+        ],
+    )
+
+
+def decode(result: Result) -> str:
+    once, again, eager = (result[name] for name in ("seconds_once", "seconds_again", "seconds_again_eager"))
+    scaled = f"{result['measured_chunks']} of {result['chunks']} chunks measured"
+    return table(
+        ("Complete output", "TFLOP", "s", "Time / encoded once"),
+        [
+            ("encoded once, decoded in chunks", f"{result['tflop_once']:.2f}", f"{once:.1f}", "1.00"),
+            (
+                f"encoded again for each chunk ({scaled})",
+                f"{result['tflop_again']:.1f}",
+                f"{again:.0f}",
+                f"{again / once:.2f}",
+            ),
+            (
+                f"the same in torch eager ({scaled})",
+                f"{result['tflop_again']:.1f}",
+                f"{eager:.0f}",
+                f"{eager / once:.2f}",
+            ),
+        ],
+    )
+
+
+def small(result: Result) -> str:
+    return table(
+        ("Model", "Precision", "Components", "Session, ms", "torch eager, ms", "Speed-up", "Overhead, µs"),
+        [
+            (
+                r["model"],
+                r["precision"],
+                str(r["components"]),
+                f"{r['session_ms']:.3f}",
+                f"{r['eager_ms']:.3f}",
+                ratio(r["speedup"]),
+                f"{r['overhead_us']:.0f}",
+            )
+            for r in result["rows"]
+        ],
+    )
+
+
+def start(result: Result) -> str:
+    return table(
+        (
+            "Variant",
+            "Open, s",
+            "First answer, s",
+            "Weights packed, s",
+            "Peak RSS, MB",
+            "Open / plain's",
+            "Answer / plain's",
+        ),
+        [
+            (
+                r["variant"],
+                f"{r['opened']:.2f}",
+                f"{r['answered']:.2f}",
+                f"{r['packed']:.2f}",
+                f"{r['peak'] / 1e6:,.0f}",
+                inverse(r["opening"]),
+                inverse(r["answering"]),
+            )
+            for r in result["rows"]
+        ],
+    )
+
+
+def inverse(value: Result) -> str:
+    """Plain's time / this one's, as a share of plain's."""
+    return ratio({"median": 1 / value["median"], "low": 1 / value["high"], "high": 1 / value["low"]})
+
+
+def threads(result: Result) -> str:
+    return table(
+        ("Setting", "Callers", "ms per run", "Speed-up over one caller"),
+        [(r["setting"], str(r["callers"]), f"{r['milliseconds']:.3f}", ratio(r["ratio"])) for r in result["rows"]],
+    )
+
+
+TABLES: dict[str, Callable[[Result], str]] = {
+    "peers-language-perceiver": peers,
+    "peers-vision-perceiver-conv": peers,
+    "peers-vision-perceiver-fourier": peers,
+    "peers-optical-flow": flow,
+    "multimodal-decode": decode,
+    "overhead": small,
+    "cold-start-language-perceiver": start,
+    "threads": threads,
+}
+
+
+def made(name: str) -> str:
+    """The table and what it holds for."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return ABSENT
+    result = json.loads(path.read_text(encoding="utf-8"))
+    machine, versions = result["machine"], ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    rounds = f"{result['rounds']} rounds, " if "rounds" in result else ""
+    stated = (
+        f"{machine['name']} ({', '.join(machine['instructions'])}), load {machine['load']} when it was recorded; "
+        f"{rounds}{result['threads']} threads; {versions}; {result['date']}."
+    )
+    return f"{TABLES[name](result)}\n\n{stated}"
+
+
+def filled(text: str) -> str:
+    """The document with every table as the results give it."""
+    for name in TABLES:
+        begin, end = (f"<!-- benchmarks/tables.py: {name} {side} -->" for side in ("begin", "end"))
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text = pattern.sub(lambda _, n=name, b=begin, e=end: f"{b}\n{made(n)}\n{e}", text)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    text = DOCUMENT.read_text(encoding="utf-8")
+    if check and filled(text) != text:
+        sys.exit(f"{DOCUMENT}: not what the results give; run python benchmarks/tables.py")
+    if not check:
+        DOCUMENT.write_text(filled(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
