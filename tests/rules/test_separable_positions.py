@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from onnx_ir.passes import common
 
 from perceiver_deploy.models.positions import GridPositions
+from perceiver_exporters.rules import separable_positions
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.draft import Draft
 from perceiver_exporters.rules.positions import split
 from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
 
@@ -27,11 +32,33 @@ def test_only_content_is_multiplied_by_token(subject, model, component, live, ru
     assert given.distance(graph) < EXACT
 
 
-def test_shrinks_the_table_of_positions(subject):
+def test_shrinks_the_table_of_positions(subject, monkeypatch):
+    monkeypatch.setattr(separable_positions, "MOST_BYTES", 0)
     graph, (outcome,) = subject("conv", "encoder").rewritten(SEPARABLE_POSITIONS)
     assert outcome.after.constants < outcome.before.constants
     largest = max(v.const_value.size for v in graph.graph.initializers.values())
     assert largest <= 64 * 64  # a weight of the MLP
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20])
+def test_a_small_table_of_all_scores_is_added_at_once(subject, monkeypatch, most):
+    monkeypatch.setattr(separable_positions, "MOST_BYTES", most)
+    given = subject("fourier", "encoder")
+    graph, _ = given.rewritten(CONSTANT_QUERY, SEPARABLE_POSITIONS)
+    assert any("with_positions" in str(node.name) for node in graph.graph) == bool(most)
+    assert given.distance(graph) < EXACT
+
+
+def test_finds_positions_that_the_graph_computes(subject):
+    given = subject("fourier", "encoder")
+    graph = given.graph.clone()
+    table = next(v for v in graph.graph.initializers.values() if v.shape == (80, 18))
+    spread = table.uses()[0][0]
+    spread.replace_input_with(0, Draft(graph.graph, "tokens", spread)("Identity", table))
+    common.ShapeInferencePass()(graph)
+    rewritten, outcomes = dataclasses.replace(given, graph=graph).rewritten(CONSTANT_QUERY, SEPARABLE_POSITIONS)
+    assert outcomes[-1].applied
+    assert given.distance(rewritten) < EXACT
 
 
 def test_declines_without_a_grid_and_for_other_backends(subject):

@@ -47,11 +47,11 @@ def find_grid(model: ir.Model, value: ir.Value, context: Context) -> Grid | None
     source = spread.inputs[0] if spread is not None else None
     if source is None or source.shape is None or len(source.shape) != 2:
         return None
-    constant = array_of(source)
-    if constant is not None:
-        return _constant_grid(constant)
-    index = _only_input(source)
-    return None if index is None else _indexed_grid(model, source, index, context)
+    inputs = _inputs(source)
+    if not inputs:
+        return _constant_grid(_evaluated(model, source))
+    index = inputs.pop() if len(inputs) == 1 else None
+    return _indexed_grid(model, source, index, context) if index is not None and _is_list(index) else None
 
 
 def split(table: Array, width: int, index: ir.Value | None = None) -> Grid | None:
@@ -76,8 +76,8 @@ def _constant_grid(table: Array) -> Grid | None:
     return next((grid for width in widths if (grid := split(table, width)) is not None), None)
 
 
-def _only_input(value: ir.Value) -> ir.Value | None:
-    """The list of integers, given to the graph, that alone decides the value."""
+def _inputs(value: ir.Value) -> set[ir.Value]:
+    """The graph inputs that a value depends on."""
     seen, queue, inputs = set(), [value], set()
     while queue:
         current = queue.pop()
@@ -87,14 +87,16 @@ def _only_input(value: ir.Value) -> ir.Value | None:
         elif node is not None and node not in seen:
             seen.add(node)
             queue += [v for v in node.inputs if v is not None]
-    only = next(iter(inputs)) if len(inputs) == 1 else None
-    listed = only is not None and only.dtype == ir.DataType.INT64 and only.shape is not None and len(only.shape) == 1
-    return only if listed else None
+    return inputs
+
+
+def _is_list(value: ir.Value) -> bool:
+    return value.dtype == ir.DataType.INT64 and value.shape is not None and len(value.shape) == 1
 
 
 def _indexed_grid(model: ir.Model, value: ir.Value, index: ir.Value, context: Context) -> Grid | None:
     """Rows asked for one by one, and in any order, must be the rows of the whole."""
-    assert index.shape is not None  # _only_input saw it
+    assert index.shape is not None  # it is a list
     total = context.profile.dimensions[str(index.shape[0])].max
     evaluator = _evaluator(model, value, index)
 
@@ -113,12 +115,21 @@ def _indexed_grid(model: ir.Model, value: ir.Value, index: ir.Value, context: Co
     return split(whole, width, index)
 
 
-def _evaluator(model: ir.Model, value: ir.Value, index: ir.Value) -> ReferenceEvaluator:
-    """Runs the part of the graph between the index and the value."""
-    part = model.clone()
+def _evaluated(model: ir.Model, value: ir.Value) -> Array:
+    """A value that depends on no input: a constant, or one that the graph computes, which large ones are left as."""
+    constant = array_of(value)
+    if constant is not None:
+        return constant
+    (made,) = _evaluator(model, value).run(None, {})
+    return np.asarray(made)
+
+
+def _evaluator(model: ir.Model, value: ir.Value, *inputs: ir.Value) -> ReferenceEvaluator:
+    """Runs the part of the graph between the inputs and the value."""
+    part, names = model.clone(), {v.name for v in inputs}
     values = {v.name: v for node in part.graph for v in node.outputs}
     part.graph.outputs[:] = [values[value.name]]
     common.RemoveUnusedNodesPass()(part)
-    part.graph.inputs[:] = [v for v in part.graph.inputs if v.name == index.name]
+    part.graph.inputs[:] = [v for v in part.graph.inputs if v.name in names]
     proto: onnx.ModelProto = ir.to_proto(part)
     return ReferenceEvaluator(proto)

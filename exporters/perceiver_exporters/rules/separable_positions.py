@@ -30,6 +30,9 @@ from perceiver_exporters.rules.positions import Grid
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Site, sites
 
+MOST_BYTES = 8 << 20
+"""Of a table with the positions' share of every score: what a processor's cache holds."""
+
 
 def apply(model: ir.Model, context: Context) -> Verdict:
     """Rewrite every attention to tokens whose positions lie on a grid."""
@@ -71,10 +74,19 @@ def _scores(write: Draft, site: Site, tokens: Tokens, rstd: ir.Value) -> ir.Valu
     scores = write("Reshape", flat, ints(0, 0, 0, -1, grid.width), name="content_scores")
     row = _row_table(write, site, grid, asked[..., live + grid.row_channels] @ grid.rows.T)
     column = _column_table(write, site, asked[..., live + grid.column_channels], grid.columns.T)
-    scores = write("Add", write("Add", scores, row, name="with_row"), column, name="with_column")
+    scores = _with_positions(write, scores, row, column)
     scaled = write("Mul", scores, write("Unsqueeze", rstd, ints(1), name="rstd"), name="scaled_scores")
     bias = site.key.bias_by_head(heads) + np.einsum("c,hce->he", tokens.bias, keys)
     return with_key_bias(write, site, write("Reshape", scaled, ints(0, 0, 0, -1), name="scores"), bias)
+
+
+def _with_positions(write: Draft, scores: ir.Value, row: Operand, column: Operand) -> ir.Value:
+    """Scores with both tables added: as one table, where that is a small constant, which saves a pass over them."""
+    if isinstance(row, np.ndarray) and isinstance(column, np.ndarray):
+        table = np.asarray(row, np.float64) + np.asarray(column, np.float64)
+        if table.size * 4 <= MOST_BYTES:
+            return write("Add", scores, table, name="with_positions")
+    return write("Add", write("Add", scores, row, name="with_row"), column, name="with_column")
 
 
 def _row_table(write: Draft, site: Site, grid: Grid, matrix: Exact) -> Operand:
