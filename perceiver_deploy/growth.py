@@ -61,7 +61,7 @@ def _draw(report: GrowthReport, path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
-        raise UnavailableError(f"{path}: a picture needs matplotlib: {error}; pip install matplotlib") from error
+        raise UnavailableError(f"{path}: needs matplotlib ({error}); pip install 'perceiver-deploy[plot]'") from error
     with rc_context({"svg.hashsalt": "growth"}):
         figure = Figure(figsize=(7, 4.2 * len(report.growth)), layout="constrained")
         panels = figure.subplots(len(report.growth), 1, squeeze=False).flat
@@ -72,7 +72,7 @@ def _draw(report: GrowthReport, path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel(f"runs of {growth.component}")
             axes.set_ylabel(f"relative L2 error of {growth.value}")
-            axes.set_title(f"{report.precision} on {report.backend}, against FP64, {report.samples} golden samples")
+            axes.set_title(f"{report.precision} on {report.backend}, against FP64; golden samples: {report.samples}")
             axes.grid(alpha=0.3)
             axes.legend()
         figure.savefig(path, dpi=150, metadata=_METADATA[path.suffix])

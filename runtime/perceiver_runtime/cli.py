@@ -42,6 +42,8 @@ def _verify(options: argparse.Namespace) -> int:
         _progress(f"verifying {len(session.manifest.golden)} golden samples on {session.backend}")
         result = verify(session)
     print(report.to_json(result.reports) if options.json else report.parity_table(result))
+    if not result.passed:
+        _progress(f"to find the node: perceiver-export bisect {options.bundle}, on a workstation")
     return 0 if result.passed else 1
 
 
