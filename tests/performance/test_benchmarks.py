@@ -1,0 +1,103 @@
+"""The benchmark scripts: tables follow from results, and what of the GPU script needs no GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundles
+
+from perceiver_runtime import UsageError, load_bundle, open_session
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def _script(relative: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{Path(relative).stem}", BENCHMARKS / relative)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_document_has_the_tables_that_the_results_give() -> None:
+    tables = _script("tables.py")
+    text = tables.DOCUMENT.read_text(encoding="utf-8")
+    assert tables.filled(text) == text
+    assert {path.stem for path in tables.RESULTS.glob("*.json")} <= set(tables.TABLES)
+    assert all(f"<!-- benchmarks/tables.py: {name} begin -->" in text for name in tables.TABLES)
+
+
+def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = _script("tables.py")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.made("peers-language-perceiver") == tables.ABSENT
+    ratio = {"median": 2.0, "low": 1.5, "high": 2.5}
+    result = {
+        "machine": {"name": "M", "instructions": ["avx2"], "load": 0.1},
+        "versions": {"torch": "2"},
+        "date": "2026-01-01",
+        "threads": 2,
+        "rounds": 3,
+        "rows": [{"variant": "v", "milliseconds": 12.0, "ratios": {"torch eager": ratio}}],
+    }
+    (tmp_path / "peers-language-perceiver.json").write_text(json.dumps(result))
+    made = tables.made("peers-language-perceiver")
+    assert "| v | 12 | 2.00 (1.50 to 2.50) |" in made
+    assert "M (avx2), load 0.1 when it was recorded; 3 rounds, 2 threads; torch 2; 2026-01-01." in made
+    assert tables.inverse(ratio) == "0.50 (0.40 to 0.67)"
+
+
+@pytest.fixture(scope="module")
+def unchunked() -> tiny_bundles.Model:
+    """The tiny model's steps that run whole: an encoder, a repeated block, a head."""
+    model = tiny_bundles.full_model()
+    kept = ("encoder", "block", "head")
+    steps = tuple(step for step in model.pipeline.steps if step.component in kept)
+    pipeline = replace(
+        model.pipeline, inputs=model.pipeline.inputs[:2], outputs=model.pipeline.outputs[:1], steps=steps, defaults={}
+    )
+    profile = replace(model.profile, dimensions={"batch": model.profile.dimensions["batch"]})
+    return replace(model, parts=tuple(model.part(name) for name in kept), pipeline=pipeline, profile=profile)
+
+
+def _feeds() -> tiny_bundles.Arrays:
+    return {"x": tiny_bundles.feeds(2)["x"], "mask": np.ones((2, 5), np.float32)}
+
+
+@pytest.mark.parametrize("repeat", [1, 2, 3, 4])
+def test_steps_on_device_memory(tmp_path: Path, unchunked: tiny_bundles.Model, repeat: int) -> None:
+    """On the CPU as the device: values that stay where they are give what a session gives."""
+    script = _script("gpu/onnxruntime_cuda.py")
+    model = tiny_bundles.with_steps(unchunked, block={"repeat": repeat})
+    path = tiny_bundles.write(tmp_path / "b", model, _feeds())
+    resident = script.Resident(load_bundle(path), _feeds(), "cpu")
+    with open_session(path, threads=1) as session:
+        for seed in (1, 2):
+            feeds = {**_feeds(), "x": tiny_bundles.feeds(2, seed=seed)["x"]}
+            got, expected = resident.run(feeds), session.run(feeds)
+            np.testing.assert_allclose(got["logits"], expected["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_answers_are_checked_before_they_are_timed(tmp_path: Path, unchunked: tiny_bundles.Model) -> None:
+    script = _script("gpu/onnxruntime_cuda.py")
+    result = script.measured(load_bundle(tiny_bundles.write(tmp_path / "b", unchunked, _feeds())), "cpu", 3)
+    assert result.low <= result.speedup <= result.high
+    bad = load_bundle(tiny_bundles.write(tmp_path / "bad", unchunked, _feeds(), tolerance=0.0))
+    with pytest.raises(UsageError, match="expected an error of at most 0"):
+        script.measured(bad, "cpu", 3)
+
+
+def test_chunks_are_refused(tmp_path: Path) -> None:
+    script = _script("gpu/onnxruntime_cuda.py")
+    path = tiny_bundles.write(tmp_path / "b", tiny_bundles.full_model(), tiny_bundles.feeds())
+    with pytest.raises(UsageError, match="without chunks, fold, query"):
+        script.Resident(load_bundle(path), tiny_bundles.feeds(), "cpu")
