@@ -6,6 +6,7 @@
 | Add and Mul with a constant (bias, scale) | low | fused into the product before them |
 | Gelu, Relu, ... (the format's `functions`) | low | bounded by their input, and fused between two products |
 | Reshape, Transpose, Gather, ... | that of their input | they only move numbers |
+| the same where only LSTM, GRU or RNN read them | single | these are; TensorRT-RTX can't build a cast between the two |
 | LayerNormalization, Softmax, Reduce*, Exp, ... | single | sums of squares or of many exponentials leave the range |
 | residual Add and everything else | single | the residual stream adds up over all layers |
 | what the range audit protects | single | see `audit` |
@@ -44,6 +45,7 @@ MOVES = frozenset(
         "Tile",
     }
 )
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 STORED_LOW = 1024
 """Elements from which a constant table (positions, embeddings) is stored in the low type whoever reads it."""
 
@@ -61,6 +63,12 @@ def is_table(value: ir.Value | None) -> bool:
     """Whether a constant is large enough to be stored in the low type whoever reads it."""
     tensor = constant_of(value)
     return tensor is not None and tensor.dtype == SINGLE and len(tensor.shape) > 1 and tensor.size >= STORED_LOW
+
+
+def _is_read_by(node: ir.Node, kinds: Set[str]) -> bool:
+    """Whether nodes of these kinds, and no others, read what a node gives."""
+    readers = [reader for output in node.outputs for reader, _ in output.uses()]
+    return bool(readers) and all(reader.op_type in kinds for reader in readers)
 
 
 class _Rewrite:
@@ -90,6 +98,8 @@ class _Rewrite:
             return False
         if node.op_type in PRODUCTS:
             return True
+        if node.op_type in MOVES and _is_read_by(node, RECURRENT):
+            return False
         first = node.inputs[0] if node.inputs else None
         if first is None or first.dtype != self._form.dtype:
             if node.op_type in WITH_CONSTANT and len(node.inputs) == 2 and node.inputs[1] is not None:
