@@ -51,6 +51,24 @@ Bundles = Mapping[tuple[str, str], Path]
 """By target and precision."""
 
 
+USE = """
+## Use
+
+```python
+from perceiver_runtime import Sampling, open_session
+
+with open_session("bundle") as session:
+    answers = session.run(feeds, outputs=("kind", "version"))  # the trunk once, and no other head
+    pictures = {"pixel_values": feeds["pixel_values"]}  # the text may be left out
+    greedy = session.generate(pictures)
+    drawn = session.generate(pictures, sampling=Sampling(temperature=0.7, top_k=5, seed=1))
+```
+
+Sequences of a batch end where each ends, and the batch gives what one by one gives. When sampling, row i draws from a
+generator seeded by (seed, i): what it draws does not depend on the other rows
+(`test_batched_generation_equals_one_by_one`)."""
+
+
 def main() -> None:
     """Export, verify, build and evaluate, and print the page."""
     torch.set_num_threads(1)
@@ -64,6 +82,7 @@ def main() -> None:
             _accuracy(emoji, languages),
             _generation(emoji),
             _shared(emoji, Path(folder)),
+            (USE,),
         )
         print("\n".join(line for section in sections for line in section))
 

@@ -16,6 +16,8 @@ from perceiver_deploy.datasets.emoji.sample import read_sample as read_emoji_sam
 from perceiver_deploy.datasets.emoji.source import Sources, concept, read_emoji
 from perceiver_deploy.datasets.languages.sample import read_sample as read_text_sample
 from perceiver_deploy.datasets.languages.source import LabelledText, clean, group_messages, read_texts, split
+from perceiver_deploy.evaluation import evaluate_bundle
+from perceiver_deploy.exporting import export
 from perceiver_deploy.metrics import evaluate_classification
 from perceiver_deploy.source import resolve
 from perceiver_deploy.train.edit_distance import similarity
@@ -133,6 +135,14 @@ def test_shipped_language_identifier_is_as_good_as_it_says() -> None:
         logits = model.module(ids=ids)["logits"].numpy()
     assert model.pretrained
     assert evaluate_classification(logits, data.targets[::4], data.labels).accuracy >= 0.85
+
+
+@pytest.mark.full
+def test_int8_languages_are_within_a_point(tmp_path: Path) -> None:
+    export("language-identifier", tmp_path / "int8", precision="int8")
+    report = evaluate_bundle(tmp_path / "int8")
+    assert report.reference.accuracy >= 0.85
+    assert report.difference["accuracy"] >= -0.01
 
 
 def test_shipped_emoji_model_is_above_its_baselines() -> None:
