@@ -1,4 +1,4 @@
-"""How a bundle's error grows over its repeated blocks: measured on its golden samples, and drawn."""
+"""How a bundle's error grows over its repeated blocks and layers: measured on its golden samples, and drawn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from perceiver_deploy.source import blueprint, reference_of
 from perceiver_deploy.verification import backend_for
 from perceiver_exporters.growth import ErrorGrowth, measure_growth
+from perceiver_exporters.layer_growth import measure_layers
 from perceiver_runtime import load_bundle, open_session, schema
 from perceiver_runtime.errors import UnavailableError, UsageError
 from perceiver_runtime.golden import load_golden
@@ -17,7 +18,7 @@ from perceiver_runtime.golden import load_golden
 
 @dataclass(frozen=True)
 class GrowthReport:
-    """One entry for each value that a repeated component carries from one run to the next."""
+    """One entry for each value that a repeated component carries from run to run, or a trunk from layer to layer."""
 
     bundle: str
     precision: str
@@ -29,15 +30,17 @@ class GrowthReport:
 def bundle_growth(path: str | Path, *, reference: str | None = None, backend: str | None = None) -> GrowthReport:
     """Measure a bundle's error growth against its reference in FP64, on its golden samples.
 
-    Raises UsageError if nothing in its pipeline repeats, and what `reference_of` and `open_session` raise.
+    Over the runs of each repeated block, and over the layers of each trunk that runs once. Raises UsageError if it has
+    neither, and what `reference_of` and `open_session` raise.
     """
     manifest = load_bundle(path).manifest
     cut = blueprint(reference_of(manifest.source, reference)).cut
     with open_session(path, backend or backend_for(manifest.target)) as session:
         samples = load_golden(session.bundle)
-        growth = measure_growth(session, cut, (sample.feeds for sample in samples))
+        feeds = [sample.feeds for sample in samples]
+        growth = (*measure_growth(session, cut, feeds), *measure_layers(session, cut, feeds))
         if not growth:
-            raise UsageError(f"{path}: no step repeats, so no error grows; `verify` compares each component")
+            raise UsageError(f"{path}: nothing repeats, so no error grows; `verify` compares each component")
         return GrowthReport(str(path), manifest.precision, session.backend, len(samples), growth)
 
 
@@ -70,7 +73,7 @@ def _draw(report: GrowthReport, path: Path) -> None:
                 axes.plot(range(first, first + len(points)), points, style, label=label)
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_xlabel(f"runs of {growth.component}")
+            axes.set_xlabel(f"{growth.over} of {growth.component}")
             axes.set_ylabel(f"relative L2 error of {growth.value}")
             axes.set_title(f"{report.precision} on {report.backend}, against FP64; golden samples: {report.samples}")
             axes.grid(alpha=0.3)
@@ -83,7 +86,7 @@ def _lines(growth: ErrorGrowth) -> tuple[tuple[str, str, tuple[float, ...], int]
     return (
         ("chained: the deployed pipeline", "o-", growth.chained, 0),
         ("encoder's error, through the exact block", "s--", growth.amplified, 0),
-        ("one run on exact input", "^:", growth.teacher_forced, 1),
+        (f"one of the {growth.over}, on exact input", "^:", growth.teacher_forced, 1),
     )
 
 

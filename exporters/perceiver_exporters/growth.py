@@ -29,12 +29,13 @@ Curves = dict[str, list[float]]
 class ErrorGrowth:
     """The curves of one carried value of a repeated step: the largest over the samples at each repetition.
 
-    `chained` and `amplified` begin before the first repetition and have one point more than there are repetitions;
-    `teacher_forced` has one for each.
+    `over` says what is counted: `runs` of the component, or `layers` within it. `chained` and `amplified` begin before
+    the first of them and have one point more than there are; `teacher_forced` has one for each.
     """
 
     component: str
     value: str
+    over: str
     chained: tuple[float, ...]
     teacher_forced: tuple[float, ...]
     amplified: tuple[float, ...]
@@ -47,22 +48,27 @@ class ErrorGrowth:
 
 def measure_growth(session: Session, cut: Cut, samples: Iterable[Mapping[str, Array]]) -> tuple[ErrorGrowth, ...]:
     """The growth of every carried value of every repeated step; none for a pipeline that repeats nothing."""
-    exact, deployed = Reference(cut, torch.float64), _Deployed(session, cut)
+    exact, deployed = Reference(cut, torch.float64), Deployed(session, cut)
     steps = {step.component: step for step in cut.pipeline.steps if step.repeat > 1}
     found: dict[tuple[str, str], Curves] = {}
     for feeds in samples if steps else ():
-        theirs, ours = (_runs(reference, feeds, steps) for reference in (exact, deployed))
+        theirs, ours = (runs_of(reference, feeds, steps) for reference in (exact, deployed))
         for name, step in steps.items():
             for output, carried in step.carry.items():
                 curves = _curves(exact, session, (output, carried), theirs[name], ours[name])
-                _keep_largest(found.setdefault((name, step.inputs[carried]), {}), curves)
+                keep_largest(found.setdefault((name, step.inputs[carried]), {}), curves)
+    return as_growth(found, "runs")
+
+
+def as_growth(found: Mapping[tuple[str, str], Curves], over: str) -> tuple[ErrorGrowth, ...]:
+    """Curves by (component, value), frozen."""
     return tuple(
-        ErrorGrowth(component, value, **{name: tuple(points) for name, points in curves.items()})
+        ErrorGrowth(component, value, over, **{name: tuple(points) for name, points in curves.items()})
         for (component, value), curves in found.items()
     )
 
 
-class _Deployed(Reference):
+class Deployed(Reference):
     """The pipeline as the reference runs it, with each component's graph in the place of its module."""
 
     def __init__(self, session: Session, cut: Cut) -> None:
@@ -71,11 +77,11 @@ class _Deployed(Reference):
 
     def _apply(self, component: Component, inputs: Tensors) -> Tensors:
         arrays = {spec.name: inputs[spec.name].numpy() for spec in component.inputs}
-        made = self._session.run_component(component.name, _as_specified(component.inputs, arrays))
+        made = self._session.run_component(component.name, as_specified(component.inputs, arrays))
         return {name: torch.from_numpy(array) for name, array in made.items()}
 
 
-def _runs(reference: Reference, feeds: Mapping[str, Array], names: Iterable[str]) -> dict[str, list[Application]]:
+def runs_of(reference: Reference, feeds: Mapping[str, Array], names: Iterable[str]) -> dict[str, list[Application]]:
     """The applications of the named components, in order."""
     runs: dict[str, list[Application]] = {name: [] for name in names}
     for application in reference.applications(feeds):
@@ -102,7 +108,7 @@ def _curves(
 def _own_error(exact: Reference, session: Session, application: Application, output: str) -> float:
     """What the deployed component adds on the reference's input, rounded to the type that the graph takes."""
     name = application.component
-    inputs = _as_specified(exact.cut.component(name).inputs, application.inputs)
+    inputs = as_specified(exact.cut.component(name).inputs, application.inputs)
     return relative_l2(exact.apply(name, inputs)[output], session.run_component(name, inputs)[output])
 
 
@@ -116,10 +122,12 @@ def _amplified(exact: Reference, carry: tuple[str, str], first: Application, rep
         yield made[output]
 
 
-def _as_specified(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:
+def as_specified(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays of a component's inputs in the types that its graph takes."""
     return {spec.name: arrays[spec.name].astype(spec.dtype) for spec in specs}
 
 
-def _keep_largest(kept: Curves, curves: Curves) -> None:
+def keep_largest(kept: Curves, curves: Curves) -> None:
+    """The larger of two samples' errors, point by point."""
     for name, points in curves.items():
         kept[name] = [max(pair) for pair in zip(kept.get(name, points), points, strict=True)]

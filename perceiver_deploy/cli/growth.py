@@ -16,7 +16,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table
 @click.option("--backend", help="Backend to run the bundle on (default: the one that computes as its target does).")
 @json_option
 def command(bundle: Path, out: Path | None, reference: str | None, backend: str | None, as_json: bool) -> None:
-    """Measure how the error of BUNDLE grows with each run of a repeated block, the encoder's part of it apart."""
+    """Measure how the error of BUNDLE grows with each run of a repeated block, or each layer of one that runs once."""
     from perceiver_deploy.growth import bundle_growth, write_growth
 
     report = bundle_growth(bundle, reference=reference, backend=backend)
@@ -28,8 +28,8 @@ def command(bundle: Path, out: Path | None, reference: str | None, backend: str 
         own = ("", *(f"{point:.2e}" for point in growth.teacher_forced))
         points = zip(growth.chained, growth.amplified, own, strict=True)
         print_table(
-            f"Relative L2 error of {growth.value} over the runs of {growth.component}, {report.precision}",
-            ("runs", "chained", "encoder's, exact block", "one run on exact input"),
+            f"Relative L2 error of {growth.value} over the {growth.over} of {growth.component}, {report.precision}",
+            (growth.over, "chained", "encoder's, exact block", "one, on exact input"),
             [(str(i), f"{chained:.2e}", f"{grown:.2e}", alone) for i, (chained, grown, alone) in enumerate(points)],
             f"the encoder's error makes {growth.encoder_share:.0%} of what there is at the end",
         )

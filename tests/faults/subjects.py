@@ -111,6 +111,12 @@ def loud(seed: int = 0) -> Blueprint:
     return dataclasses.replace(quiet, golden=tuple(louder[:1]), calibration=tuple(louder[1:]))
 
 
+def trunk(seed: int = 0) -> Blueprint:
+    """Four layers that run once."""
+    block = ProcessorBlock(DIM, ProcessorConfig(blocks=1, layers=4, heads=4))
+    return _single(randomise(block, seed), (LATENTS, DIM), (LATENTS, DIM), seed)
+
+
 def layer(sizes: int, seed: int = 0) -> Blueprint:
     """A self-attention layer of random sizes and random weights."""
     random = np.random.default_rng(sizes)

@@ -10,12 +10,14 @@ from PIL import Image
 
 from perceiver_deploy.growth import GrowthReport, write_growth
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import export_bundle
 from perceiver_exporters.growth import ErrorGrowth, measure_growth
+from perceiver_exporters.layer_growth import measure_layers
 from perceiver_runtime import UsageError, open_session
 
 from .conftest import Healthy
 from .seeded import BLOCK, constant, seed
-from .subjects import REPEAT, layer
+from .subjects import REPEAT, layer, trunk
 
 Sources = Mapping[str, Blueprint]
 
@@ -59,9 +61,26 @@ def test_nothing_grows_where_nothing_repeats(healthy: Healthy) -> None:
         assert measure_growth(session, layer(0).cut, layer(0).golden) == ()
 
 
+def test_growth_over_the_layers_of_a_trunk_that_runs_once(tmp_path: Path) -> None:
+    """A fault in the third layer is in the third layer's own error, and in all that follows."""
+    source = trunk()
+    export_bundle(source, tmp_path / "b", "fp16", rules=())
+    edit = constant("2.mlp.2/Add", 1, lambda x: x * np.float16(1.05))
+    for path in (tmp_path / "b", seed(tmp_path / "b", tmp_path / "broken", "layer", edit)):
+        with open_session(path, threads=1) as session:
+            (growth,) = measure_layers(session, source.cut, source.golden)
+        assert (growth.component, growth.over, len(growth.chained)) == ("layer", "layers", 5)
+        assert growth.chained[0] == growth.amplified[0] == 0.0  # the feeds themselves are exact
+        assert max(growth.amplified) < 1e-6
+        alone = growth.teacher_forced
+        assert all(1e-5 < alone[i] < 1e-3 for i in (0, 1, 3))
+        assert (alone[2] > 2e-3) == (path.name == "broken")
+        assert (growth.chained[3] > 2e-3) == (path.name == "broken")
+
+
 @pytest.fixture
 def report() -> GrowthReport:
-    growth = ErrorGrowth("block", "latents", (1e-3, 2e-3, 3e-3), (1e-3, 1e-3), (1e-3, 1e-3, 1e-3))
+    growth = ErrorGrowth("block", "latents", "runs", (1e-3, 2e-3, 3e-3), (1e-3, 1e-3), (1e-3, 1e-3, 1e-3))
     return GrowthReport("b", "fp16", "onnxruntime", 1, (growth,))
 
 
