@@ -78,7 +78,7 @@ def export_bundle(
     golden = make_samples(blueprint.cut, blueprint.golden)
     findings = _audit(blueprint.cut, traced, chosen, progress)
     draft = _draft(blueprint, traced, chosen, place)
-    plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.calibrated else ({}, None)
+    plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.planned else ({}, None)
     graphs = _rewrite(blueprint, traced, findings, plan, chosen, place, progress)
     progress("reference: noise and tolerances")
     scope = chosen.emulate(blueprint.cut, blueprint.calibration, place.quantization, plan or None)
@@ -114,7 +114,7 @@ def component_graphs(
     traced = _trace(blueprint.cut, precision, target, silent, tracer, rules)
     findings = _audit(blueprint.cut, traced, precision, silent)
     plan: Plan = {}
-    if precision.calibrated:
+    if precision.planned:
         samples, scheme = blueprint.calibration, target.quantization
         plan = make_plan(blueprint.cut, traced, samples, (), scheme, DEFAULTS, silent)
     return _rewrite(blueprint, traced, findings, plan, precision, target, silent), plan

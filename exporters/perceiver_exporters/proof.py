@@ -75,6 +75,19 @@ def _reads_integers(node: ir.Node) -> bool:
     return all(_is_dequantized(value) for value in node.inputs[:2])
 
 
+def _reads_stored(dtype: ir.DataType, operands: int) -> Callable[[ir.Node], bool]:
+    """The last `operands` operands come out of a DequantizeLinear that reads this type."""
+
+    def holds(node: ir.Node) -> bool:
+        sources = [value.producer() if value is not None else None for value in node.inputs[2 - operands : 2]]
+        return all(
+            s is not None and s.op_type == "DequantizeLinear" and s.inputs[0] is not None and s.inputs[0].dtype == dtype
+            for s in sources
+        )
+
+    return holds
+
+
 def _is_dequantized(value: ir.Value | None) -> bool:
     node = None if value is None else value.producer()
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
@@ -87,4 +100,6 @@ _HOLDS: dict[str, Callable[[ir.Node], bool]] = {
     "fp16": _reads(ir.DataType.FLOAT16),
     "bf16": _reads(ir.DataType.BFLOAT16),
     "int8": _reads_integers,
+    "fp8": _reads_stored(ir.DataType.FLOAT8E4M3FN, operands=2),
+    "int4": _reads_stored(ir.DataType.INT4, operands=1),
 }

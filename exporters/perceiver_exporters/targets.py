@@ -145,6 +145,7 @@ _HOPPER = (
     ),
 )
 
+NEEDS_21 = "INT4 weights in blocks are opset 21, and the parser of its oldest TensorRT reads 20"
 _ALL = (
     Target(
         name="cpu",
@@ -153,7 +154,11 @@ _ALL = (
         opset=20,
         precisions=("fp32", "fp16", "int8"),
         quantization="cpu",
-        lacks={"bf16": "ONNX Runtime has no BF16 matrix products for processors"},
+        lacks={
+            "bf16": "ONNX Runtime has no BF16 matrix products for processors",
+            "fp8": "processors have no FP8 arithmetic",
+            "int4": "weight-only INT4 is for GPUs that are short of memory bandwidth",
+        },
         # FP16 is how the weights are stored: ONNX Runtime widens them where a processor has no FP16 arithmetic.
         computed={"fp16": 0.0, "int8": 0.99},
     ),
@@ -163,7 +168,11 @@ _ALL = (
         backend="onnxruntime",
         opset=20,
         precisions=("fp32", "fp16", "bf16"),
-        lacks={"int8": "ONNX Runtime's CUDA provider has no INT8 matrix products"},
+        lacks={
+            "int8": "ONNX Runtime's CUDA provider has no INT8 matrix products",
+            "fp8": "ONNX Runtime's CUDA provider has no FP8 matrix products of this form",
+            "int4": "ONNX Runtime's CUDA provider has no INT4 weights in this form",
+        },
     ),
     Target(
         name="jetson-orin",
@@ -173,6 +182,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("8.7",)),
+        lacks={"fp8": "Orin has no FP8 arithmetic", "int4": NEEDS_21},
         boards=_ORIN,
     ),
     Target(
@@ -183,6 +193,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 13), ("11.0",)),
+        lacks={"int4": NEEDS_21},
         boards=_THOR,
     ),
     Target(
@@ -190,14 +201,20 @@ _ALL = (
         summary="GeForce and RTX cards from Turing to Blackwell, engines built ahead of time on any machine",
         backend="tensorrt-rtx",
         opset=20,
-        precisions=("fp32", "fp16", "bf16", "int8"),
+        precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
         quantization="tensorrt",
         engines=EngineTarget(
             "tensorrt_rtx",
             (1, 0),
             ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
             ahead=True,
-            least={"fp32": "8.0", "bf16": "8.0", "int8": "8.0"},  # Turing: "FP32 GEMM is not supported"
+            least={
+                "fp32": "8.0",
+                "bf16": "8.0",
+                "int8": "8.0",
+                "fp8": "8.9",
+                "int4": "8.0",
+            },  # Turing: "FP32 GEMM is not supported"
         ),
         boards=_RTX,
     ),
@@ -209,6 +226,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("9.0",)),
+        lacks={"int4": NEEDS_21},
         boards=_HOPPER,
     ),
 )

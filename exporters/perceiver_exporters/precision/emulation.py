@@ -20,6 +20,7 @@ from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 from perceiver_exporters.precision.formats import BF16, FP16, Format
 from perceiver_exporters.precision.int8 import SCHEMES, WEIGHT_RANGE, Scheme
+from perceiver_exporters.precision.modelopt import BLOCK
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.reference import Reference, Scope
@@ -54,6 +55,18 @@ def quantized(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | 
     """Activations and weights of every product with a parameter rounded to the scheme's integers."""
     layers, decided = _layers(cut), plan if plan is not None else _unplanned(cut, calibration)
     return lambda component: _mode(_Quantize(layers[component], decided[component], SCHEMES[scheme]))
+
+
+def eight(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
+    """Activations per tensor and weights per channel of every product with a parameter rounded to FP8 (E4M3)."""
+    layers, decided = _layers(cut), plan if plan is not None else _unplanned(cut, calibration)
+    return lambda component: _mode(_Eight(layers[component], decided[component]))
+
+
+def four(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
+    """Weights of every product with a parameter rounded to INT4, in blocks of input channels."""
+    layers = _layers(cut)
+    return lambda component: _mode(_Four(layers[component]))
 
 
 def observing(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
@@ -161,6 +174,44 @@ class _Quantize(_Products):
 
     def _bounds(self, site: str, divisor: Extremes | None = None) -> Bounds:
         return self._plan.statistics.sites[site].bounds(self._plan.method, divisor)
+
+
+class _Eight(_Products):
+    def __init__(self, layers: Mapping[int, str], plan: ComponentPlan) -> None:
+        super().__init__(layers)
+        self._sites = plan.statistics.sites
+
+    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+        low, high = self._sites[f"{self._index}"].bounds("minmax")
+        args[x] = round_eight(args[x], torch.tensor(max(-low, high)))
+        axis = 0 if func is _CONVOLUTION else 1
+        args[w] = round_eight(args[w], args[w].abs().amax([i for i in range(args[w].ndim) if i != axis], keepdim=True))
+        result: Tensor = func(*args)
+        return result
+
+
+class _Four(_Products):
+    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+        if func is not _CONVOLUTION:  # ModelOpt leaves convolutions alone
+            args[w] = round_four(args[w])
+        result: Tensor = func(*args)
+        return result
+
+
+def round_eight(values: Tensor, peak: Tensor) -> Tensor:
+    """To the nearest E4M3 number, scaled so that the peak is its largest, 448."""
+    scale = torch.where(peak > 0, peak / 448, torch.ones_like(peak))
+    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(values.dtype) * scale
+
+
+def round_four(weight: Tensor) -> Tensor:
+    """A weight (K, N) to 16 levels, with one scale for each BLOCK input channels of an output channel."""
+    blocks = []
+    for start in range(0, len(weight), BLOCK):
+        block = weight[start : start + BLOCK]
+        scale = (block.abs().amax(0, keepdim=True) / 7).clamp_min(1e-12)
+        blocks.append((block / scale).round().clamp(-8, 7) * scale)
+    return torch.cat(blocks)
 
 
 def round_activation(x: Tensor, bounds: Bounds, scheme: Scheme) -> Tensor:

@@ -52,6 +52,7 @@ class Precision:
     roundings. A bundle's tolerance is the error of the emulated reference times `margin`, and at least `floor`.
     `share` is the least part of the constant-weight products' FLOPs that must be found in this precision in the
     rewritten graph. `format` is the type narrower than FP32 whose range the graph is audited for, if there is one.
+    `calibrated` ones read calibration data; of `planned` ones ranges, smoothing and placement are ours to decide.
     """
 
     name: str
@@ -62,4 +63,5 @@ class Precision:
     floor: float
     share: float
     calibrated: bool = False
+    planned: bool = False
     format: Format | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 
-from perceiver_exporters.precision.emulation import brain, half, quantized, single
+from perceiver_exporters.precision.emulation import brain, eight, four, half, quantized, single
 from perceiver_exporters.precision.formats import BF16, FP16
 from perceiver_exporters.precision.fp32 import rewrite as to_fp32
 from perceiver_exporters.precision.int8 import rewrite as to_int8
 from perceiver_exporters.precision.low import rewrite as to_low
+from perceiver_exporters.precision.modelopt import rewrite as by_modelopt
 from perceiver_exporters.precision.precision import Precision
 
 _ALL = (
@@ -49,6 +50,27 @@ _ALL = (
         margin=2.0,
         floor=2.0**-8,
         share=0.99,
+        calibrated=True,
+        planned=True,
+    ),
+    Precision(
+        name="fp8",
+        summary="8-bit floating point (E4M3) weights and activations in products with a constant weight, by ModelOpt",
+        rewrite=functools.partial(by_modelopt, mode="fp8"),
+        emulate=eight,
+        margin=2.0,
+        floor=2.0**-6,
+        share=0.9,  # ModelOpt leaves convolutions of few channels alone
+        calibrated=True,
+    ),
+    Precision(
+        name="int4",
+        summary="4-bit weights in blocks, activations in single precision, by ModelOpt",
+        rewrite=functools.partial(by_modelopt, mode="int4"),
+        emulate=four,
+        margin=2.0,
+        floor=2.0**-6,
+        share=0.9,
         calibrated=True,
     ),
 )
