@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -176,7 +177,8 @@ def main() -> None:
     chosen = [s for s in SUBJECTS if not given.only or s[0] in given.only or "/".join(s) in given.only]
     parts = [
         f"{machine()}, {given.threads} threads, ONNX Runtime {ort.__version__}, Python {platform.python_version()}; "
-        f"FP32, batch 1, random weights, {given.rounds} rounds; `python benchmarks/rules.py`."
+        f"FP32, batch 1, random weights, {given.rounds} rounds, load average {os.getloadavg()[0]:.1f} before the run; "
+        "`python benchmarks/rules.py`."
     ]
     for model in dict.fromkeys(model for model, _ in chosen):
         cut = build(model)

@@ -65,8 +65,17 @@ def with_value_bias(draft: Draft, site: Site, attended: ir.Value, bias: Exact) -
     spread = bias[:, None, :]
     if site.softmax:
         return draft("Add", attended, spread, name="value_bias")
-    total = draft("ReduceSum", site.weights, ints(-1), name="total", keepdims=1)
+    total = _summed(site.weights) or draft("ReduceSum", site.weights, ints(-1), name="total", keepdims=1)
     return draft("Add", attended, draft("Mul", total, spread, name="value_bias"), name="attended")
+
+
+def _summed(weights: ir.Value) -> ir.Value | None:
+    """The sums of the weights (., heads, N, 1), if the graph takes them already."""
+    for node, _ in weights.uses():
+        axes = array_of(node.inputs[1]) if node.op_type == "ReduceSum" and len(node.inputs) > 1 else None
+        if axes is not None and axes.tolist() in ([-1], [3]) and node.attributes.get_int("keepdims", True):
+            return node.outputs[0]
+    return None
 
 
 def projected_flops(site: Site, shapes: Sizes) -> tuple[int, int]:

@@ -30,6 +30,15 @@ class Tokens:
     epsilon: float
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation (B, M, 1) of every token, and one over the deviation (B, 1, rows, width)."""
+
+    mean: ir.Value
+    deviation: ir.Value
+    rstd: ir.Value
+
+
 def find_tokens(model: ir.Model, normed: ir.Value, readers: Set[ir.Node], context: Context) -> Tokens | None:
     """What normalised tokens are made of, if it is content beside a grid and nobody but `readers` reads them."""
     norm = producer(normed, "LayerNormalization")
@@ -46,16 +55,28 @@ def find_tokens(model: ir.Model, normed: ir.Value, readers: Set[ir.Node], contex
     return Tokens(content, len(scale), live, grid, scale.astype(np.float64), bias.astype(np.float64), epsilon)
 
 
-def statistics(write: Draft, tokens: Tokens) -> tuple[ir.Value, ir.Value]:
-    """Mean (B, M, 1) of the tokens, and one over their standard deviation (B, 1, rows, width)."""
+def statistics(write: Draft, tokens: Tokens) -> Statistics:
+    """Of the tokens, from those of their parts."""
     content, grid, share = tokens.content, tokens.grid, np.array(1 / tokens.channels)
     square = write("Mul", content, content, name="content_squared")
     mean = _token_mean(write, tokens, content, grid.rows.sum(1), grid.columns.sum(1), share)
     squares = _token_mean(write, tokens, square, (grid.rows**2).sum(1), (grid.columns**2).sum(1), share)
     variance = write("Sub", squares, write("Mul", mean, mean, name="mean_squared"), name="variance")
     deviation = write("Sqrt", write("Add", variance, np.array(tokens.epsilon), name="stable"), name="deviation")
-    flat = write("Reshape", mean, ints(0, -1, 1), name="token_mean")
-    return flat, write("Unsqueeze", write("Reciprocal", deviation, name="rstd"), ints(1), name="rstd")
+    return Statistics(
+        mean=write("Reshape", mean, ints(0, -1, 1), name="token_mean"),
+        deviation=write("Reshape", deviation, ints(0, -1, 1), name="token_deviation"),
+        rstd=write("Unsqueeze", write("Reciprocal", deviation, name="rstd"), ints(1), name="rstd"),
+    )
+
+
+def beside_deviation(write: Draft, tokens: Tokens, measured: Statistics) -> ir.Value:
+    """Content (B, 1, M, live + 1) with the deviation as one more channel: times rstd, that channel is one.
+
+    What is to be added to the scores after they are scaled rides along in the product, and saves a pass over them.
+    """
+    wide = write("Concat", tokens.content, measured.deviation, axis=-1, name="content_deviation")
+    return write("Unsqueeze", wide, ints(1), name="content")
 
 
 def _token_mean(write: Draft, tokens: Tokens, content: ir.Value, rows: Exact, columns: Exact, share: Exact) -> ir.Value:

@@ -21,11 +21,17 @@ from perceiver_exporters.rules.absorption import (
     projected_flops,
     queries_times,
     sizes,
-    with_key_bias,
     with_value_bias,
 )
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints, replace
-from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, find_tokens, statistics
+from perceiver_exporters.rules.grid_tokens import (
+    Statistics,
+    Tokens,
+    asked_rows,
+    beside_deviation,
+    find_tokens,
+    statistics,
+)
 from perceiver_exporters.rules.positions import Grid
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Site, sites
@@ -56,28 +62,32 @@ def _tokens(model: ir.Model, site: Site, context: Context) -> Tokens | None:
 
 def _rewrite(graph: ir.Graph, site: Site, tokens: Tokens) -> None:
     before = Draft(graph, site.name, site.scores)
-    mean, rstd = statistics(before, tokens)
-    replace(site.scores.outputs[0], _scores(before, site, tokens, rstd))
+    measured = statistics(before, tokens)
+    replace(site.scores.outputs[0], _scores(before, site, tokens, measured))
     after = Draft(graph, site.name, site.weighted)
-    replace(site.weighted.outputs[0], _attended(after, site, tokens, mean, rstd))
+    replace(site.weighted.outputs[0], _attended(after, site, tokens, measured))
 
 
-def _scores(write: Draft, site: Site, tokens: Tokens, rstd: ir.Value) -> ir.Value:
+def _scores(write: Draft, site: Site, tokens: Tokens, measured: Statistics) -> ir.Value:
     """(B, heads, N, M) from the content's product and the two tables."""
     grid, heads, live = tokens.grid, site.heads, tokens.live
     keys = site.key.by_head(heads)  # (heads, C, E)
     asked = keys * tokens.scale[:, None]
     asked = (asked - asked.mean(1, keepdims=True)).transpose(0, 2, 1)  # (heads, E, C)
-    content = write("Unsqueeze", tokens.content, ints(1), name="content")
+    bias = site.key.bias_by_head(heads) + np.einsum("c,hce->he", tokens.bias, keys)
+    if site.softmax or not bias.any():  # a softmax does not see it
+        content, by_channel = write("Unsqueeze", tokens.content, ints(1), name="content"), asked[..., :live]
+    else:
+        content = beside_deviation(write, tokens, measured)
+        by_channel = np.concatenate([asked[..., :live], bias[..., None]], axis=-1)
     transposed = write("Transpose", content, perm=[0, 1, 3, 2], name="content_by_channel")
-    flat = write("MatMul", queries_times(write, site, asked[..., :live], "asked"), transposed, name="content_scores")
+    flat = write("MatMul", queries_times(write, site, by_channel, "asked"), transposed, name="content_scores")
     scores = write("Reshape", flat, ints(0, 0, 0, -1, grid.width), name="content_scores")
     row = _row_table(write, site, grid, asked[..., live + grid.row_channels] @ grid.rows.T)
     column = _column_table(write, site, asked[..., live + grid.column_channels], grid.columns.T)
     scores = _with_positions(write, scores, row, column)
-    scaled = write("Mul", scores, write("Unsqueeze", rstd, ints(1), name="rstd"), name="scaled_scores")
-    bias = site.key.bias_by_head(heads) + np.einsum("c,hce->he", tokens.bias, keys)
-    return with_key_bias(write, site, write("Reshape", scaled, ints(0, 0, 0, -1), name="scores"), bias)
+    scaled = write("Mul", scores, write("Unsqueeze", measured.rstd, ints(1), name="rstd"), name="scaled_scores")
+    return write("Reshape", scaled, ints(0, 0, 0, -1), name="scores")
 
 
 def _with_positions(write: Draft, scores: ir.Value, row: Operand, column: Operand) -> ir.Value:
@@ -123,15 +133,15 @@ def _expand_dims(write: Draft, table: Operand, axis: int) -> Operand:
     return np.expand_dims(table, axis)
 
 
-def _attended(write: Draft, site: Site, tokens: Tokens, mean: ir.Value, rstd: ir.Value) -> ir.Value:
+def _attended(write: Draft, site: Site, tokens: Tokens, measured: Statistics) -> ir.Value:
     """Weighted values (B, heads, N, F) from weighted sums of the content, of rows and of columns."""
     grid, heads, live = tokens.grid, site.heads, tokens.live
     values = site.value.by_head(heads)
     scaled = tokens.scale[:, None] * values  # (heads, C, F)
     weights = write("Reshape", site.weights, ints(0, 0, 0, -1, grid.width), name="weights")
-    weights = write("Mul", weights, write("Unsqueeze", rstd, ints(1), name="rstd"), name="scaled_weights")
+    weights = write("Mul", weights, write("Unsqueeze", measured.rstd, ints(1), name="rstd"), name="scaled_weights")
     flat = write("Reshape", weights, ints(0, 0, 0, -1), name="scaled_weights")
-    content = write("Unsqueeze", write("Concat", tokens.content, mean, axis=-1, name="content_mean"), ints(1))
+    content = write("Unsqueeze", write("Concat", tokens.content, measured.mean, axis=-1, name="content_mean"), ints(1))
     sums = write("MatMul", flat, content, name="content_sums")
     part = np.concatenate([scaled[:, :live], -scaled.sum(1, keepdims=True)], axis=1)
     attended = exempt(write("MatMul", sums, per_head(part), name="content_values"))

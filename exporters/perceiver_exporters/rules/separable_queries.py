@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.rules.absorption import exempt, per_head, sizes
 from perceiver_exporters.rules.draft import Draft, ints, replace
-from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, find_tokens, statistics
+from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, beside_deviation, find_tokens, statistics
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Projection, Site, operand, sites
 
@@ -58,14 +58,15 @@ def _asking(model: ir.Model, site: Site, context: Context) -> Asking | None:
 def _rewrite(graph: ir.Graph, asking: Asking) -> None:
     site, tokens, grid, heads = asking.site, asking.tokens, asking.tokens.grid, asking.site.heads
     write, keys = Draft(graph, site.name, site.scores), operand(site.scores, 1)
-    _, rstd = statistics(write, tokens)
+    measured = statistics(write, tokens)
     weight = asking.query.by_head(heads) * asking.scale  # (heads, C, E)
     asked = weight * tokens.scale[:, None]
     asked -= asked.mean(1, keepdims=True)
 
-    content = write("Unsqueeze", tokens.content, ints(1), name="content")
-    by_key = exempt(write("MatMul", per_head(asked[:, : tokens.live]), keys, name="asked"))
-    flat = write("MatMul", content, by_key, name="content_scores")
+    bias = asking.query.bias_by_head(heads) * asking.scale + np.einsum("c,hce->he", tokens.bias, weight)
+    by_channel = np.concatenate([asked[:, : tokens.live], bias[:, None]], axis=1)
+    by_key = exempt(write("MatMul", per_head(by_channel), keys, name="asked"))
+    flat = write("MatMul", beside_deviation(write, tokens, measured), by_key, name="content_scores")
     scores = write("Reshape", flat, ints(0, heads, -1, grid.width, _keys(site)), name="content_scores")
     rows = asked_rows(write, grid, per_head(grid.rows @ asked[:, tokens.live + grid.row_channels]), -2)
     by_row = exempt(write("MatMul", rows, keys, name="row_scores"))
@@ -73,11 +74,7 @@ def _rewrite(graph: ir.Graph, asking: Asking) -> None:
     by_column = exempt(write("MatMul", columns, keys, name="column_scores"))
     scores = write("Add", scores, write("Unsqueeze", by_row, ints(3), name="table"), name="with_row")
     scores = write("Add", scores, write("Unsqueeze", by_column, ints(2), name="table"), name="with_column")
-    scores = write("Mul", scores, write("Unsqueeze", rstd, ints(-1), name="rstd"), name="scaled_scores")
-
-    bias = asking.query.bias_by_head(heads) * asking.scale + np.einsum("c,hce->he", tokens.bias, weight)
-    offset = exempt(write("MatMul", per_head(bias[:, None]), keys, name="query_bias"))  # (B, heads, 1, K)
-    scores = write("Add", scores, write("Unsqueeze", offset, ints(2), name="table"), name="biased")
+    scores = write("Mul", scores, write("Unsqueeze", measured.rstd, ints(-1), name="rstd"), name="scaled_scores")
     replace(site.scores.outputs[0], write("Reshape", scores, ints(0, heads, -1, _keys(site)), name="scores"))
 
 
