@@ -1,4 +1,7 @@
-"""Queries, keys and values of one input from one product, whose result is split."""
+"""Queries, keys and values of one input from one product, whose result is split.
+
+TensorRT merges such products by itself.
+"""
 
 from __future__ import annotations
 
@@ -47,4 +50,6 @@ def _pack(graph: ir.Graph, site: Site, packed: tuple[Projection, ...]) -> None:
         start = stop
 
 
-PACKED_PROJECTIONS = Rule("packed-projections", "queries, keys and values from one product", apply)
+PACKED_PROJECTIONS = Rule(
+    "packed-projections", "queries, keys and values from one product", apply, backends=("onnxruntime",)
+)
