@@ -22,9 +22,12 @@ from perceiver_deploy.benchmarking import benchmark
 from perceiver_deploy.evaluation import evaluate_bundles
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import SharedTraces, component_graphs, export_bundle
+from perceiver_exporters.precision import PRECISIONS as PRECISION_TABLE
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.storage import save_graphs
+from perceiver_exporters.targets import TARGETS
 from perceiver_runtime import load_bundle, verify
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "precision.md"
@@ -37,10 +40,7 @@ COLUMNS = (
     "| Model | Precision | Output | Accuracy (points lost) | Macro F1 | Relative L2 (tolerance) | MB | ms (x eager) "
     "| Share in graph: weighted / all | Kernels |\n|---|---|---|---:|---:|---:|---:|---:|---:|---|"
 )
-SIZE_COLUMNS = (
-    "| Model (random weights) | Precision | Graphs and weights, MB | Ratio | Whole bundle, MB | Ratio |\n"
-    "|---|---|---:|---:|---:|---:|"
-)
+SIZE_COLUMNS = "| Model (random weights) | Precision | Graphs and weights, MB | Ratio |\n|---|---|---:|---:|"
 
 
 def export(name: str, made: Blueprint, folder: Path, traces: SharedTraces) -> list[Path]:
@@ -99,24 +99,20 @@ def graphs(path: Path) -> int:
     return sum(file.stat().st_size for file in (path / "onnx").iterdir())
 
 
-def whole(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 def sizes(name: str, folder: Path) -> Iterator[str]:
     """Random weights, calibrated on one row of random input: sizes do not depend on either."""
     model = resolve(name)
-    made = blueprint(model)
     sample = model.family.sample(model.config, 1, np.random.default_rng(1))
-    paths = export(name, dataclasses.replace(made, calibration=(sample,)), folder, SharedTraces())
-    first = paths[0]
-    for path, precision in zip(paths, PRECISIONS, strict=True):
-        ratios = graphs(path) / graphs(first), whole(path) / whole(first)
-        verdict = "" if max(ratios) <= MAX_SIZE[precision] else " ABOVE ITS BOUND"
-        yield (
-            f"| {name} | {precision} | {graphs(path) / 1e6:,.1f} | {ratios[0]:.3f} | {whole(path) / 1e6:,.1f} "
-            f"| {ratios[1]:.3f}{verdict} |"
-        )
+    made = dataclasses.replace(blueprint(model), calibration=(sample,))
+    traces, weights = SharedTraces(), {}
+    for precision in PRECISIONS:
+        made_graphs, _ = component_graphs(made, PRECISION_TABLE[precision], TARGETS["cpu"], tracer=traces)
+        (folder / precision).mkdir()
+        save_graphs(made_graphs, folder / precision)
+        weights[precision] = graphs(folder / precision)
+        ratio = weights[precision] / weights["fp32"]
+        verdict = "" if ratio <= MAX_SIZE[precision] else " ABOVE ITS BOUND"
+        yield f"| {name} | {precision} | {weights[precision] / 1e6:,.1f} | {ratio:.3f}{verdict} |"
 
 
 def write(mark: str, lines: list[str]) -> None:
