@@ -8,6 +8,7 @@ import torch
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.precision.options import QuantizationOptions
 
 from . import subjects
 
@@ -46,7 +47,8 @@ def healthy(
     def make(subject: str, precision: str) -> Path:
         path = root / f"{subject}-{precision}"
         if not path.exists():
-            export_bundle(sources[subject], path, precision, tracer=traces[subject], rules=())
+            options = {"quantization": QuantizationOptions(smooth=False)} if precision == "int8" else {}
+            export_bundle(sources[subject], path, precision, tracer=traces[subject], rules=(), **options)
         return path
 
     return make

@@ -234,7 +234,7 @@ FAULTS: dict[str, Fault] = {
         ("0.attention.query/MatMul", "0.attention.key/MatMul"),
     ),
     "weight of another layer": Fault(
-        "perceiver", "int8", BLOCK, read_from("1.mlp.2/MatMul", "0.mlp.2/MatMul"), ("1.mlp.2/MatMul",)
+        "perceiver", "fp16", BLOCK, read_from("1.mlp.2/MatMul", "0.mlp.2/MatMul"), ("1.mlp.2/MatMul",)
     ),
     "missing bias": Fault("perceiver", "int8", BLOCK, bypass("1.mlp.0/Add"), ("1.mlp.0/Add",)),
     "missing bias of the head": Fault(

@@ -13,6 +13,7 @@ from perceiver_exporters.bisection import bisect
 from perceiver_exporters.bisection.replay import run_replay
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_runtime import load_bundle
 
 from .conftest import Healthy
@@ -76,6 +77,20 @@ def test_a_repetition_that_is_left_out_is_the_pipelines_fault(
     assert [(blame.component, blame.kind, blame.why) for blame in found.blames] == [
         (BLOCK, "step", "repeat is 2; its source has 3")
     ]
+
+
+def test_a_smoothed_and_rewritten_graph_is_searched_like_any_other(
+    sources: Sources, traces: Traces, tmp_path: Path
+) -> None:
+    """Scale migration and rewrite rules give values other scales and names; the node is found all the same."""
+    tracer = traces["perceiver"]
+    export_bundle(sources["perceiver"], tmp_path / "b", "int8", tracer=tracer)
+    assert load_report(tmp_path / "b" / PATH)[1].smoothed
+    for name in ("missing bias", "dropped residual", "softmax over queries"):
+        fault = FAULTS[name]
+        broken = seed(tmp_path / "b", tmp_path / name, fault.component, fault.edit)
+        found = bisect(broken, sources["perceiver"], tracer=tracer)
+        assert [(blame.component, blame.node) for blame in found.blames] == [(BLOCK, fault.nodes[0])]
 
 
 def test_a_bf16_graph_is_searched_without_bf16_kernels(sources: Sources, traces: Traces, tmp_path: Path) -> None:

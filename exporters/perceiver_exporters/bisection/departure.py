@@ -16,8 +16,6 @@ from perceiver_runtime.tensors import Array
 
 BATCH = 32
 """Values held at a time, of three graphs: large attention scores would not all fit."""
-RESCALED = 0.5
-"""A value whose noise is larger was given another scale by the precision: the fresh export itself is its reference."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,6 @@ class Comparison:
 
     def _judge(self, name: str, exact: Array, fresh: Array, bundle: Array) -> Distance:
         noise = _distance(exact, fresh)
-        if noise > RESCALED:
-            return Distance(name, 0.0, _distance(fresh, bundle), self._precision.floor)
         bound = max(self._precision.margin * noise, self._precision.floor)
         return Distance(name, noise, _distance(exact, bundle), bound)
 

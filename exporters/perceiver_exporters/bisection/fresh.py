@@ -15,8 +15,10 @@ from perceiver_exporters.export import Tracer
 from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
 from perceiver_exporters.precision.audit import audit
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.plan import Plan
+from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.planning import make_plan
+from perceiver_exporters.precision.report import ComponentPrecision
+from perceiver_exporters.precision.smooth import divisors, smooth
 from perceiver_exporters.rules import RULES, Context, rewrite
 from perceiver_exporters.rules.table import stored_outcomes
 from perceiver_exporters.targets import TARGETS, Target
@@ -50,14 +52,14 @@ def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], t
     precision, target = PRECISIONS[bundle.manifest.precision], TARGETS[bundle.manifest.target]
     components = [component for component in blueprint.cut.components if component.name in names]
     traced = {c.name: _traced(blueprint.cut, c, bundle, precision, target, tracer) for c in components}
-    fp32 = {name: ir.to_proto(graph) for name, graph in traced.items()}
     plan = _plan(blueprint, bundle, traced, target) if precision.calibrated else {}
     fresh = {}
     for component in components:
         name, graph, form = component.name, traced[component.name], precision.format
         findings = audit(graph, component.inputs, blueprint.cut.profile, form) if form is not None else ()
         request = Request(name, target.quantization, _planned, findings, plan.get(name))
-        fresh[name] = Fresh(fp32[name], ir.to_proto(precision.rewrite(graph, request)))
+        fp32 = ir.to_proto(_smoothed(graph, plan.get(name)))  # before the rewrite, which may change the graph in place
+        fresh[name] = Fresh(fp32, ir.to_proto(precision.rewrite(graph, request)))
     return fresh
 
 
@@ -92,16 +94,26 @@ def _traced(
 
 
 def _plan(blueprint: Blueprint, bundle: Bundle, traced: Graphs, target: Target) -> Plan:
-    """Calibrated as the bundle says it was, with the layers kept that it says were kept."""
+    """Calibrated as the bundle says it was, smoothed where it says so, with the layers kept that it says were kept."""
     record = precision_record(bundle)
     methods = {name: entry.calibration for name, entry in record.items() if entry.calibration}
-    options = QuantizationOptions(overrides=methods, smooth=any(record[n].smoothed for n in traced if n in record))
+    options = QuantizationOptions(overrides=methods, smooth=False)
     golden = load_golden(bundle)
     plan = make_plan(blueprint.cut, traced, blueprint.calibration, golden, target.quantization, options, lambda _: None)
-    return {
-        name: dataclasses.replace(part, kept=frozenset(record[name].kept)) if name in record else part
-        for name, part in plan.items()
-    }
+    return {name: _as_recorded(part, traced[name], record.get(name)) for name, part in plan.items()}
+
+
+def _smoothed(graph: ir.Model, plan: ComponentPlan | None) -> ir.Model:
+    """Scale migration is exact in FP32: with it, values have the scales that they have in the bundle."""
+    return smooth(graph.clone(), plan.divisors) if plan is not None and plan.divisors else graph
+
+
+def _as_recorded(plan: ComponentPlan, graph: ir.Model, record: ComponentPrecision | None) -> ComponentPlan:
+    """What was measured to help on another machine is not measured again."""
+    if record is None:
+        return plan
+    scales = divisors(graph, plan.statistics) if record.smoothed else {}
+    return dataclasses.replace(plan, divisors=scales, kept=frozenset(record.kept))
 
 
 def _planned() -> Iterator[Feeds]:
