@@ -29,9 +29,9 @@ LIMITS = {"optical-flow-perceiver": 1.5e9, "multimodal-perceiver": 2e9}
 MARGIN = 2e9
 DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- memory -->", "<!-- end of memory -->"
-HEADER = "| Model | Inputs and queries | Forecast, MB | Peak RSS, MB | Seconds |\n|---|---|---:|---:|---:|"
+HEADER = "| Model | Inputs and queries | Forecast, MB | Peak RSS, MB |\n|---|---|---:|---:|"
 RUN = """
-import resource, sys, time
+import resource, sys
 import numpy as np
 from perceiver_runtime import open_session
 with open_session(sys.argv[1], threads=2) as session:
@@ -41,17 +41,15 @@ with open_session(sys.argv[1], threads=2) as session:
         else np.zeros(spec.resolve(sizes), spec.dtype)
         for spec in session.inputs
     }
-    start = time.perf_counter()
     session.run(feeds)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.perf_counter() - start)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-def measure(bundle: Path) -> tuple[float, float]:
-    """Peak bytes and seconds of one complete run in a fresh process."""
-    out = subprocess.run([sys.executable, "-c", RUN, str(bundle)], capture_output=True, text=True, check=True).stdout
-    peak, seconds = map(float, out.split())
-    return peak, seconds
+def measure(bundle: Path) -> float:
+    """Peak bytes of one complete run in a fresh process."""
+    command = [sys.executable, "-c", RUN, str(bundle)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def unchunked(bundle: Path) -> Path:
@@ -84,11 +82,11 @@ def free_bytes() -> int:
 
 def row(name: str, kind: str, expected: int, bundle: Path, limit: float = float("inf")) -> str:
     if expected > free_bytes() - MARGIN:
-        return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | not run | |"
-    peak, seconds = measure(bundle)
+        return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | not run |"
+    peak = measure(bundle)
     if peak > limit:
         raise SystemExit(f"{name}, {kind}: expected at most {limit / 1e6:,.0f} MB, got {peak / 1e6:,.0f}")
-    return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | {peak / 1e6:,.0f} | {seconds:.1f} |"
+    return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | {peak / 1e6:,.0f} |"
 
 
 def rows(directory: Path, names: Sequence[str]) -> Iterator[str]:

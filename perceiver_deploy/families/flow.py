@@ -17,8 +17,8 @@ from perceiver_exporters.component import Cut
 from perceiver_runtime.pipeline import Chunk
 from perceiver_runtime.tensors import Array, Range, TensorSpec
 
-TOKENS_PER_CHUNK = 8192
-"""At 2048 latents and one head, 64 MB of scores."""
+TOKENS_PER_CHUNK = 4096
+"""At 2048 latents and one head, 32 MB of scores."""
 
 
 class FoldRows(nn.Module):

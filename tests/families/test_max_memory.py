@@ -19,9 +19,9 @@ def test_a_plan_forecasts_within_the_limit(capsys, tmp_path):
     arguments = ["-o", str(tmp_path / "b"), "--dry-run", "--json"]
     assert run(*arguments) == 0
     own = json.loads(capsys.readouterr().out)["memory"]
-    assert run(*arguments, "--max-memory", "0.5GB") == 0
+    assert run(*arguments, "--max-memory", "0.6GB") == 0
     bounded = json.loads(capsys.readouterr().out)["memory"]
-    assert int(bounded.split(" MB")[0]) <= 500 < int(own.split(" MB")[0])
+    assert int(bounded.split(" MB")[0]) <= 600 < int(own.split(" MB")[0])
 
 
 @pytest.mark.parametrize(("size", "says"), [("1500", "a number with a unit"), ("100MB", "the least possible is")])
