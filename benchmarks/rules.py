@@ -147,7 +147,12 @@ def table(model: str, component: str, made: Sequence[Variant], times: Mapping[st
 
 
 def _change(before: int, after: int, unit: float) -> str:
-    return f"{before / unit:.3g} → {after / unit:.3g}" if before != after else f"{after / unit:.3g}"
+    return f"{_figure(before / unit)} → {_figure(after / unit)}" if before != after else _figure(after / unit)
+
+
+def _figure(value: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def measure(model: str, name: str, cut: Cut, rounds: int, threads: int) -> str:

@@ -127,6 +127,10 @@ class _Products(_Mode):  # type: ignore[misc]
         self._index = -1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _aten.bmm.default and args[1].untyped_storage().data_ptr() in self._layers:
+            # a linear layer over inputs that are transposed: one weight, repeated for every row of the batch
+            flat: Tensor = self.__torch_dispatch__(_aten.mm.default, types, (args[0].flatten(0, 1), args[1][0]))
+            return flat.unflatten(0, args[0].shape[:2])
         weight = _OPERANDS.get(func, (0, 0))[1]
         layer = self._layers.get(args[weight].untyped_storage().data_ptr()) if weight else None
         if layer is None:
