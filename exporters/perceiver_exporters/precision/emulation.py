@@ -130,7 +130,7 @@ class _Products(_Mode):  # type: ignore[misc]
         if func is _aten.bmm.default and args[1].untyped_storage().data_ptr() in self._layers:
             # a linear layer over inputs that are transposed: one weight, repeated for every row of the batch
             flat: Tensor = self.__torch_dispatch__(_aten.mm.default, types, (args[0].flatten(0, 1), args[1][0]))
-            return flat.unflatten(0, args[0].shape[:2])
+            return flat.reshape(*args[0].shape[:2], -1)
         weight = _OPERANDS.get(func, (0, 0))[1]
         layer = self._layers.get(args[weight].untyped_storage().data_ptr()) if weight else None
         if layer is None:
