@@ -115,6 +115,14 @@ def _parts(bundles: Bundles) -> Iterator[str]:
     whole = [_worst(found[column], ("pipeline",), "chained") for column in shown]
     test = "`test_every_component_and_the_pipeline_hold_parity`"
     yield _row("", "the whole pipeline, fed by itself", "", "all", *whole, test) + "\n"
+    for column in columns:
+        title, reports = f"`{column[0]}` at {column[2]}", found[column]
+        failed = sorted({r.component for r in reports if not r.passed})
+        if not reports:
+            yield f"- {title} can't load the bundle: don't use it for this model."
+        elif failed:
+            yield f"- {title} does not hold parity ({', '.join(failed)}): don't use it for this model."
+    yield ""
 
 
 def _verified(bundle: Path, backend: str) -> tuple[ParityReport, ...]:
