@@ -56,7 +56,7 @@ def trained(name: str, folder: Path) -> Iterator[str]:
     for path, precision, reports in zip(paths, PRECISIONS, evaluated, strict=True):
         shared = parity(path), f"{graphs(path) / 1e6:.2f}", latency(path), shares(path), kernels(path)
         for report in (r for r in reports if r.agreement is not None):
-            lost = -100 * report.difference["accuracy"]
+            lost = 0.0 - 100 * report.difference["accuracy"]
             scores = f"{report.deployed.accuracy:.4f} ({lost:+.2f}) | {report.deployed.f1:.4f}"
             verdict = "" if lost <= MAX_DROP[precision] + 1e-9 else " ABOVE ITS BOUND"
             cells = (name, precision, f"`{report.output}`", scores + verdict, *shared)

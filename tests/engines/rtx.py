@@ -14,6 +14,7 @@ from small_models import SmallModel, small_model
 
 from perceiver_deploy.zoo import zoo
 from perceiver_exporters.precision import PRECISIONS, Feeds, Request
+from perceiver_exporters.precision.audit import audit
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS
@@ -39,7 +40,10 @@ def rewritten(family: str, precision: str) -> Iterator[tuple[str, ir.Model]]:
 
     for name, content in graphs.items():
         stream = functools.partial(calibration, name)
-        yield name, PRECISIONS[precision].rewrite(_load(content), Request(name, "tensorrt", stream))
+        graph, chosen = _load(content), PRECISIONS[precision]
+        inputs, form = model.cut.component(name).inputs, chosen.format
+        findings = audit(graph, inputs, model.cut.profile, form) if form is not None else ()
+        yield name, chosen.rewrite(graph, Request(name, "tensorrt", stream, findings))
 
 
 def _load(content: bytes) -> ir.Model:
