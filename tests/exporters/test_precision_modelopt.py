@@ -57,10 +57,10 @@ def quantize(path, quantize_mode, calibration_data, calibration_eps, nodes_to_qu
                 scale = np.abs(parts).max(axis=1) / 7
                 levels = np.clip(np.round(parts / scale[:, None]), -8, 7).reshape(weight.shape).astype(ml_dtypes.int4)
                 add(numpy_helper.from_array(scale.astype(np.float32), f"{name}.s"))
-                packed = helper.make_tensor(f"{name}.w", T.INT4, weight.shape, levels.astype(np.int8).ravel().tolist())
-                add(packed)
-                made.append(helper.make_node("DequantizeLinear", [f"{name}.w", f"{name}.s"], [f"{name}.dw"], f"{name}.wd"))
-                made[-1].attribute.extend([helper.make_attribute("axis", 0), helper.make_attribute("block_size", block)])
+                add(helper.make_tensor(f"{name}.w", T.INT4, weight.shape, levels.astype(np.int8).ravel().tolist()))
+                blocks = {"axis": 0, "block_size": block, "name": f"{name}.wd"}
+                read = [f"{name}.w", f"{name}.s"]
+                made.append(helper.make_node("DequantizeLinear", read, [f"{name}.dw"], **blocks))
                 if node.op_type == "Gemm":
                     for attribute in node.attribute:
                         if attribute.name == "transB":
