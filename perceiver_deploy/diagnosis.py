@@ -12,6 +12,7 @@ from pathlib import Path
 REQUIRED = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "click", "safetensors", "polygraphy")
 OPTIONAL = {
     "onnxruntime": "pip install 'perceiver-deploy[cpu]'",
+    "openvino": "pip install 'perceiver-deploy[openvino]'",
     "onnxruntime-gpu": "pip install 'perceiver-deploy[gpu]'",
     "tensorrt": "pip install 'perceiver-deploy[tensorrt]', or JetPack on a Jetson",
     "tensorrt-rtx-cu13-bindings": "pip install 'perceiver-deploy[tensorrt-rtx]'",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -14,6 +13,7 @@ from perceiver_deploy.timing import interleave, ratio
 from perceiver_runtime import Session, UnavailableError, open_session
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.latency import BATCH
+from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.tensors import Array
 from perceiver_runtime.tuning import Measured, Tuning, write_tuning
 
@@ -32,7 +32,7 @@ def tune(bundle: str | Path, *, rounds: int | None = None, progress: Callable[[s
     with ExitStack() as stack:
         sessions = {
             (name, threads): stack.enter_context(session)
-            for threads in thread_counts(len(os.sched_getaffinity(0)))
+            for threads in thread_counts(usable_cores())
             for name in BACKENDS
             if (session := _open(path, name, threads, progress)) is not None
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from perceiver_runtime.schema import encode
@@ -46,7 +47,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         name, _, align = column.partition(":")
         table.add_column(name, justify="left" if align == "<" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console(highlight=False)
     natural = console.measure(table, options=console.options.update(width=10_000)).maximum
     console.width = max(console.width, natural)  # a narrow window may break lines; no number is ever cut

@@ -12,6 +12,11 @@ def machine() -> str:
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has where a container or an affinity says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processor() -> str:
     board, cpuinfo = Path("/proc/device-tree/model"), Path("/proc/cpuinfo")
     if board.is_file():

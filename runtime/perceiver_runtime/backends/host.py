@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from perceiver_runtime.errors import BundleError
+from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.tensors import Array, TensorSpec
 
 GraphSpecs = Mapping[str, tuple[str, Sequence[int | str | None]]]
@@ -47,7 +47,7 @@ class HostMemory:
 
 def overlapping_runs(threads: int | None) -> int:
     """How many runs of `threads` threads (None: all cores) the cores that this process may use have room for."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return max(1, cores // (threads or cores))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensors import Array
 
@@ -60,7 +60,7 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": self._precision,
-            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "ENABLE_CPU_PINNING": False,  # several components, and other programs, share the cores
         }
 
