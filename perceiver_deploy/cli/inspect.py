@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--rules", is_flag=True, help="Show which rewrite rules were applied to each graph, or why not.")
+@click.option("--precision", is_flag=True, help="Show the proof of precision, what was kept in FP32, and why.")
 @json_option
-def command(bundle: Path, rules: bool, as_json: bool) -> None:
+def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking every file's size and hash."""
     from perceiver_runtime import load_bundle
 
     manifest = load_bundle(bundle).manifest
     if rules:
         return _show_rules(bundle, manifest, as_json)
+    if precision:
+        return _show_precision(bundle, as_json)
     if as_json:
         return print_json(manifest)
     steps = {step.component: step for step in manifest.pipeline.steps}
@@ -77,3 +80,27 @@ def _show_rules(bundle: Path, manifest: Manifest, as_json: bool) -> None:
 
 def _change(before: int, after: int, unit: float) -> str:
     return f"{before / unit:.4g} -> {after / unit:.4g}" if before != after else f"{after / unit:.4g}"
+
+
+def _show_precision(bundle: Path, as_json: bool) -> None:
+    from perceiver_exporters.precision.report import PATH, load_report
+
+    report = load_report(bundle / PATH)
+    if as_json:
+        return print_json(report)
+    rows = [
+        (
+            entry.component,
+            f"{entry.weighted:.1%}",
+            f"{entry.overall:.1%}",
+            "\n".join(f"{kind} {share:.1%}" for kind, share in entry.kernels.items()),
+            ", ".join(filter(None, (entry.calibration, "smoothed" if entry.smoothed else ""))),
+            "\n".join((*entry.kept, *map(str, entry.findings))),
+        )
+        for entry in report
+    ]
+    return print_table(
+        f"{bundle}: shares of the FLOPs of matrix products with a weight, and of all",
+        ("component:<", "weighted", "all", "kernels:<", "calibration:<", "kept in FP32:<"),
+        rows,
+    )

@@ -10,7 +10,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from click.testing import CliRunner
 
+from perceiver_deploy.cli import inspect
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.audit import RULES, audit
@@ -192,6 +194,9 @@ def test_an_export_says_what_it_protects(bundle: Bundle, traced: dict[str, ir.Mo
     assert report["encoder"].findings == ()
     assert json.loads((path / PATH).read_text())[0]["weighted"] == 1.0
     assert "RA002" in (path / "README.md").read_text()
+    shown = CliRunner().invoke(inspect.command, [str(path), "--precision"])
+    assert shown.exit_code == 0
+    assert "RA002 processor_block: masked kept in FP32" in shown.output
 
 
 def test_an_export_refuses_a_weight_beyond_the_range(bundle: Bundle, traced: dict[str, ir.Model]) -> None:
