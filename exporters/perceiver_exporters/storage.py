@@ -81,9 +81,16 @@ class _Region:
 
 
 def _large(graph: ir.Model) -> dict[ir.Value, str]:
-    """The initializers worth moving, each with the hash of its content."""
+    """The initializers worth moving, each with the hash of its type and content.
+
+    Of its type too: zeros of two types may be equal bytes, and TensorRT refuses one address with two lengths.
+    """
     values = (value for value in graph.graph.initializers.values() if _bytes(value) >= LEAST_TENSOR)
-    return {value: hashlib.sha256(_tensor(value).tobytes()).hexdigest() for value in values}
+    return {value: _digest(_tensor(value)) for value in values}
+
+
+def _digest(tensor: ir.TensorProtocol) -> str:
+    return hashlib.sha256(tensor.dtype.name.encode() + tensor.tobytes()).hexdigest()
 
 
 def _tensor(value: ir.Value) -> ir.TensorProtocol:
