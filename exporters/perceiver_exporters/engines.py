@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
+from perceiver_exporters.proof import held
 from perceiver_exporters.targets import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
@@ -52,8 +55,8 @@ def build(
     """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
 
     The default place of a kit is beside the bundle; the default `workspace` is what the preflight forecasts. Raises
-    CheckError if the preflight finds it blocked (nothing is built then), BuildError, BundleError, UsageError (unknown
-    target, existing kit).
+    CheckError if the preflight finds it blocked (nothing is built then), or if an engine has fewer products in the
+    bundle's precision than its graph; BuildError, BundleError, UsageError (unknown target, existing kit).
     """
     path = Path(bundle)
     place, engines = engine_target(TARGETS, target)
@@ -63,10 +66,26 @@ def build(
     allowed = preflight.forecast.workspace if workspace is None else workspace
     here = _builder(engines, load_bundle(path).manifest.precision)
     if callable(here):
-        return BuildOutcome(target, preflight, here(path, target, allowed, report))
+        built = here(path, target, allowed, report)
+        _prove(path, built)
+        return BuildOutcome(target, preflight, built)
     destination = Path(kit) if kit is not None else path.with_name(f"{path.name}-{target}-kit")
     write_build_kit(path, destination, place, engines, preflight, allowed, overwrite=overwrite)
     return BuildOutcome(target, preflight, kit=destination, reason=here)
+
+
+def _prove(bundle: Path, built: tuple[EngineReport, ...]) -> None:
+    """Hold each engine's network against its graph. A product with INT4 weights computes in the type of its input."""
+    loaded = load_bundle(bundle)
+    precision = loaded.manifest.precision
+    for engine in built if precision != "int4" else ():
+        graph = ir.load(loaded.file(loaded.manifest.component(engine.component).onnx))
+        expected, found = held(graph, precision), engine.products.get(precision, 0)
+        if found < expected:
+            raise CheckError(
+                f"engine {engine.component}: expected {expected} matrix products in {precision}, found {found} "
+                f"({dict(engine.products)}): TensorRT computes the rest in another type; report this"
+            )
 
 
 def write_build_kit(

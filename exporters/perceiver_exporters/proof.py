@@ -6,6 +6,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from perceiver_exporters.count import at_opt, node_flops
 from perceiver_exporters.graph import has_constant_weight, products
@@ -59,6 +60,12 @@ def prove(
             f"{precision.name}, found {proof.promised:.1%}; the graph is not what its label says"
         )
     return proof
+
+
+def held(model: ir.Model, precision: str) -> int:
+    """How many matrix products of a stored graph read operands in this precision: so many must be in its engine."""
+    common.ShapeInferencePass()(model)  # a stored graph does not say what types its nodes have
+    return sum(map(_HOLDS[precision], products(model.graph)))
 
 
 def _share(nodes: list[ir.Node], holds: Callable[[ir.Node], bool]) -> float:
