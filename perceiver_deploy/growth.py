@@ -11,6 +11,7 @@ from perceiver_deploy.source import blueprint, reference_of
 from perceiver_deploy.verification import backend_for
 from perceiver_exporters.growth import ErrorGrowth, measure_growth
 from perceiver_exporters.layer_growth import measure_layers
+from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_runtime import load_bundle, open_session, schema
 from perceiver_runtime.errors import UnavailableError, UsageError
 from perceiver_runtime.golden import load_golden
@@ -33,10 +34,11 @@ def bundle_growth(path: str | Path, *, reference: str | None = None, backend: st
     Over the runs of each repeated block, and over the layers of each trunk that runs once. Raises UsageError if it has
     neither, and what `reference_of` and `open_session` raise.
     """
-    manifest = load_bundle(path).manifest
+    bundle = load_bundle(path)
+    manifest, samples = bundle.manifest, load_golden(bundle)
     cut = blueprint(reference_of(manifest.source, reference)).cut
-    with open_session(path, backend or backend_for(manifest.target)) as session:
-        samples = load_golden(session.bundle)
+    chosen = backend or backend_for(manifest.target)
+    with runnable_bundle(bundle, chosen) as runnable, open_session(runnable, chosen) as session:
         feeds = [sample.feeds for sample in samples]
         growth = (*measure_growth(session, cut, feeds), *measure_layers(session, cut, feeds))
         if not growth:

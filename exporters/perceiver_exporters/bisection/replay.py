@@ -20,8 +20,10 @@ import onnx
 from safetensors.numpy import save_file
 
 from perceiver_exporters.bisection.values import OpenGraph
+from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.quiet import quiet
 from perceiver_runtime import schema
+from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.compare import ParityReport, compare
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.safetensors import load_tensors
@@ -97,7 +99,8 @@ def _run_part(directory: Path, inputs: Mapping[str, Array], expected: Mapping[st
 
 
 def _run_bundle(replay: Replay, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    with open_session(replay.bundle, replay.backend) as session:
+    bundle = load_bundle(replay.bundle)
+    with runnable_bundle(bundle, replay.backend) as path, open_session(path, replay.backend) as session:
         if replay.component == PIPELINE:
             return {**session.encode(inputs), **session.run(inputs)}
         return session.run_component(replay.component, inputs)
