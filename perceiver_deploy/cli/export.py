@@ -34,7 +34,7 @@ class Bytes(click.ParamType[int]):
 @click.command("export")
 @click.argument("source")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, int8, fp8 or int4.")
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
 @click.option("--max-memory", type=Bytes(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
 @click.option(
