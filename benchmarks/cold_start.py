@@ -60,7 +60,7 @@ import json; print(json.dumps([opened - start, answered - start, packed - start,
 class Start:
     """Median seconds from the call: until it is open, until the first answer, until weights are packed; peak bytes.
 
-    `opening` and `answering` are ratios to plain ONNX Runtime.
+    `opening` and `answering` are this one's time / plain ONNX Runtime's.
     """
 
     variant: str

@@ -112,17 +112,12 @@ def start(result: Result) -> str:
                 f"{r['answered']:.2f}",
                 f"{r['packed']:.2f}",
                 f"{r['peak'] / 1e6:,.0f}",
-                inverse(r["opening"]),
-                inverse(r["answering"]),
+                ratio(r["opening"]),
+                ratio(r["answering"]),
             )
             for r in result["rows"]
         ],
     )
-
-
-def inverse(value: Result) -> str:
-    """Plain's time / this one's, as a share of plain's."""
-    return ratio({"median": 1 / value["median"], "low": 1 / value["high"], "high": 1 / value["low"]})
 
 
 def threads(result: Result) -> str:

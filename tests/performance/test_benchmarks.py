@@ -53,7 +53,6 @@ def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mon
     made = tables.made("peers-language-perceiver")
     assert "| v | 12 | 2.00 (1.50 to 2.50) |" in made
     assert "M (avx2), load 0.1 when it was recorded; 3 rounds, 2 threads; torch 2; 2026-01-01." in made
-    assert tables.inverse(ratio) == "0.50 (0.40 to 0.67)"
 
 
 @pytest.fixture(scope="module")
