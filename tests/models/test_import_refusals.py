@@ -189,7 +189,7 @@ def test_a_hub_id_that_is_not_in_the_cache_is_unavailable(tmp_path):
 
 def test_a_hub_id_without_huggingface_hub_is_unavailable(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UnavailableError, match="pip install huggingface_hub"):
+    with pytest.raises(UnavailableError, match=r"pip install 'perceiver-deploy\[hub\]'"):
         load("owner/name")
 
 
