@@ -19,8 +19,9 @@ from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig
 from perceiver_deploy.models.released import RELEASED
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import export_bundle
 from perceiver_exporters.growth import ErrorGrowth, measure_growth
+from perceiver_exporters.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import open_session
 from perceiver_runtime.manifest import Source

@@ -26,7 +26,8 @@ from perceiver_deploy.models.hybrid.decoder import greedy
 from perceiver_deploy.source import batches, blueprint, resolve
 from perceiver_deploy.train.emoji_score import spelling, typical
 from perceiver_deploy.train.loop import TrainingConfig, fit
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import Session, open_session, verify
 from perceiver_runtime.compare import ParityReport

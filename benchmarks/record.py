@@ -21,8 +21,9 @@ import torch
 from perceiver_deploy.source import Model, blueprint
 from perceiver_deploy.timing import Call, Ratio, interleave, ratio
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import export_bundle
 from perceiver_exporters.quiet import quiet
+from perceiver_exporters.trace import SharedTraces
 from perceiver_runtime.machine import machine
 from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array

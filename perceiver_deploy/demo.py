@@ -11,7 +11,8 @@ from perceiver_deploy.evaluation import EvaluationReport, evaluate_bundle
 from perceiver_deploy.metrics import ClassificationMetrics
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.trace import SharedTraces
 from perceiver_runtime import open_session, verify
 from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.latency import Distribution, LatencyReport, measure

@@ -283,3 +283,19 @@ def _f32(name: str, *shape: int | str) -> TensorSpec:
 def _info(spec: TensorSpec) -> Any:
     kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
     return helper.make_tensor_value_info(spec.name, kinds[spec.dtype], spec.shape)
+
+
+def lie_about_output(bundle: Path) -> None:
+    """The graph says (batch, 5, z) and gives 2; a manifest that says 3 passes the load and is caught by the run."""
+    import onnx
+
+    graph = onnx.load(bundle / "onnx/head.onnx")
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "z"
+    onnx.save(graph, bundle / "onnx/head.onnx")
+    rehash(bundle, "onnx/head.onnx")
+
+    def widen(m: dict[str, Any]) -> None:
+        next(c for c in m["components"] if c["name"] == "head")["outputs"][0]["shape"][2] = 3
+        m["pipeline"]["outputs"][0]["shape"][2] = 3
+
+    change(bundle, widen)

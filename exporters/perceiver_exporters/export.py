@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import onnx_ir as ir
 
 from perceiver_exporters import count, tolerance
-from perceiver_exporters.card import write_card
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.kernels import prove_kernels
 from perceiver_exporters.precision import Feeds, Precision, Request
@@ -29,14 +27,15 @@ from perceiver_exporters.proof import prove
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import RULES, Context, Rule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
+from perceiver_exporters.sealing import files_of, seal, tool_versions
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_exporters.trace import trace
 from perceiver_runtime import Session, open_session
-from perceiver_runtime.bundle import file_entry, write_manifest
+from perceiver_runtime.bundle import write_manifest
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import GoldenSample
-from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
+from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, Manifest
 from perceiver_runtime.staging import check_destination, staged
 from perceiver_runtime.tensors import Profile
 
@@ -44,8 +43,6 @@ Progress = Callable[[str], None]
 Tracer = Callable[[Component, Profile, int], ir.Model]
 Graphs = dict[str, ir.Model]
 DEFAULTS = QuantizationOptions()
-
-TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
 
 def export_bundle(
@@ -120,36 +117,6 @@ def component_graphs(
     return _rewrite(blueprint, traced, findings, plan, precision, target, silent), plan
 
 
-class SharedTraces:
-    """A tracer that traces each component of one blueprint once per opset, and hands out copies to be rewritten."""
-
-    def __init__(self) -> None:
-        self._models: dict[tuple[str, int], ir.Model] = {}
-
-    def __call__(self, component: Component, profile: Profile, opset: int) -> ir.Model:
-        """What `trace` returns."""
-        key = component.name, opset
-        if key not in self._models:
-            self._models[key] = trace(component, profile, opset)
-        return self._models[key].clone()
-
-
-def seal(manifest: Manifest, directory: Path) -> Manifest:
-    """Write the card and then, last of all, the manifest with every file's hash."""
-    write_card(manifest, directory)
-    complete = dataclasses.replace(manifest, files=_files(directory))
-    write_manifest(directory, complete)
-    return complete
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of the installed packages that shape a bundle."""
-    installed = {
-        name.lower(): distribution.version for distribution in metadata.distributions() if (name := distribution.name)
-    }
-    return {name: installed[name] for name in TOOLS if name in installed}
-
-
 def _require_data(blueprint: Blueprint, precision: Precision, quantization: QuantizationOptions) -> None:
     if precision.calibrated and not blueprint.calibration:
         raise UsageError(
@@ -206,7 +173,7 @@ def _plan(
 
     def trial(tried: Plan, directory: Path) -> Session:
         save_graphs({name: quantize(graph, tried[name], scheme) for name, graph in traced.items()}, directory)
-        write_manifest(directory, dataclasses.replace(draft, files=_files(directory)))
+        write_manifest(directory, dataclasses.replace(draft, files=files_of(directory)))
         return open_session(directory, "onnxruntime" if target.engines is None else "onnxruntime-exact")
 
     return search(cut, traced, plan, golden, target.quantization, options.budget, trial, progress)
@@ -303,8 +270,3 @@ def _calibration(blueprint: Blueprint, component: str) -> Iterator[Feeds]:
     reference = Reference(blueprint.cut)
     for feeds in blueprint.calibration:
         yield from (a.inputs for a in reference.applications(feeds) if a.component == component)
-
-
-def _files(directory: Path) -> dict[str, FileEntry]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): file_entry(path) for path in paths}

@@ -84,6 +84,20 @@ def check_specs(model: ir.Model, component: Component, profile: Profile) -> None
             )
 
 
+class SharedTraces:
+    """A tracer that traces each component of one blueprint once per opset, and hands out copies to be rewritten."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, int], ir.Model] = {}
+
+    def __call__(self, component: Component, profile: Profile, opset: int) -> ir.Model:
+        """What `trace` returns."""
+        key = component.name, opset
+        if key not in self._models:
+            self._models[key] = trace(component, profile, opset)
+        return self._models[key].clone()
+
+
 def _dynamic_shapes(component: Component, profile: Profile) -> tuple[dict[int, torch.export.Dim], ...]:
     dims = {
         symbol: torch.export.Dim(symbol, min=bounds.min, max=bounds.max)

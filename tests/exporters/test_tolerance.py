@@ -17,6 +17,7 @@ from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import measure, relative_l2
+from perceiver_exporters.trace import SharedTraces
 from perceiver_exporters.weights import samples_sha256
 from perceiver_runtime import load_bundle, schema, verify
 from perceiver_runtime.golden import load_golden
@@ -48,7 +49,7 @@ def single_layer(seed: int) -> Blueprint:
 @pytest.mark.parametrize("seed", range(10))
 def test_a_healthy_bundle_passes(seed: int, tmp_path: Path) -> None:
     blueprint = single_layer(seed)
-    traces = export.SharedTraces()
+    traces = SharedTraces()
     for precision in HERE:
         export.export_bundle(blueprint, tmp_path / precision, precision, tracer=traces)
         for report in verify(tmp_path / precision).reports:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import export_bundle
 from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.trace import SharedTraces
 
 from . import subjects
 

@@ -11,7 +11,8 @@ import pytest
 from perceiver_deploy.verification import verify_bundle
 from perceiver_exporters.bisection import bisect
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import SharedTraces, export_bundle
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.trace import SharedTraces
 
 from . import subjects
 from .reweighted import reweighted
