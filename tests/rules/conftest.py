@@ -9,6 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from small_models import SMALL as FAMILY_MODELS
 from torch import nn
 
 from perceiver_deploy.families import FAMILIES
@@ -56,6 +57,7 @@ SMALL: dict[str, tuple[str, Any]] = {
         "optical-flow",
         FlowConfig(18, 12, 27, 16, 4, perceiver(cross(1, 34, 34), cross(1, 64, 64, query_residual=False))),
     ),
+    "multimodal": ("multimodal-autoencoder", FAMILY_MODELS["multimodal-autoencoder"]),
 }
 
 

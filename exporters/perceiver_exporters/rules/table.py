@@ -16,6 +16,7 @@ from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
 from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.folded_head import FOLDED_HEAD
 from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
 from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
 from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
@@ -38,6 +39,7 @@ RULES: tuple[Rule, ...] = (
     SEPARABLE_QUERIES,
     ABSORBED_ATTENTION,
     FOLDED_OUTPUT,
+    FOLDED_HEAD,
     PACKED_PROJECTIONS,
     PADDED_CHANNELS,
     CHUNKED_ATTENTION,

@@ -1,0 +1,134 @@
+"""A linear layer that reads a sum of linear layers: they become one, and the sum is never made.
+
+    (r + h W + b) H = r H + h (W H) + b H
+
+The last residual of a decoder is read by nothing but its narrow output projection: the multilayer perceptron's second
+matrix, as wide as the queries on both sides, then costs no more than the output does. A layer right behind another
+(a projection before a modality's own head) is the same without `r`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
+from perceiver_exporters.rules.draft import Draft, Operand, replace
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import Projection, array_of, producer, projection
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer (D, F) whose result is `made`, and what its input sums: linear layers (K, D) and other terms."""
+
+    made: ir.Value
+    output: Projection
+    layers: tuple[Projection, ...]
+    others: tuple[ir.Value, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the module."""
+        return str(self.output.product.name).rsplit("/", 1)[0]
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Fold one head after the other, as long as that counts fewer FLOPs."""
+    folded: list[str] = []
+    while (head := next((h for h, (now, then) in _costs(model, context) if then < now), None)) is not None:
+        _fold(model.graph, head)
+        common.RemoveUnusedNodesPass()(model)  # what is folded must not be found again
+        folded.append(f"{', '.join(_module(layer) for layer in head.layers)} into {head.name}")
+    if folded:
+        return Applied("; ".join(folded))
+    refused = [
+        f"{h.name} folded {gigaflop(then)}, as it is {gigaflop(now)}" for h, (now, then) in _costs(model, context)
+    ]
+    return Declined("; ".join(refused) or "no linear layer is read by another one alone")
+
+
+def _costs(model: ir.Model, context: Context) -> list[tuple[Head, tuple[int, int]]]:
+    heads = list(_heads(model.graph))
+    shapes = sizes(model, context) if heads else {}
+    return [(head, _flops(head, shapes)) for head in heads]
+
+
+def _heads(graph: ir.Graph) -> Iterator[Head]:
+    for node in graph:
+        made = _biased(node.outputs[0])
+        output = projection(made) if node.op_type == "MatMul" else None
+        if output is None or output.product is not node:
+            continue
+        terms = list(_terms(output.x))
+        layers = tuple(layer for term in terms if (layer := _own(term)) is not None)
+        if layers:
+            yield Head(made, output, layers, tuple(term for term in terms if _own(term) is None))
+
+
+def _biased(product: ir.Value) -> ir.Value:
+    """A product with its bias, if it has one."""
+    readers = list(product.uses())
+    added = readers[0][0] if len(readers) == 1 and not product.is_graph_output() else None
+    found = projection(added.outputs[0]) if added is not None and added.op_type == "Add" else None
+    return added.outputs[0] if added is not None and found and found.product is product.producer() else product
+
+
+def _terms(value: ir.Value) -> Iterator[ir.Value]:
+    """What a value that only one node reads is the sum of."""
+    node = producer(value, "Add") if _read_once(value) else None
+    if node is None or projection(value) is not None:
+        yield value
+        return
+    for term in node.inputs:
+        assert term is not None
+        yield from _terms(term)
+
+
+def _own(value: ir.Value) -> Projection | None:
+    """The linear layer that makes a value for one reader alone."""
+    found = projection(value) if _read_once(value) else None
+    return found if found is not None and _read_once(found.product.outputs[0]) else None
+
+
+def _read_once(value: ir.Value) -> bool:
+    return len(list(value.uses())) == 1 and not value.is_graph_output()
+
+
+def _flops(head: Head, shapes: Sizes) -> tuple[int, int]:
+    rows = int(np.prod(shapes[str(head.output.product.outputs[0].name)][:-1]))
+    width, narrow = head.output.weight.shape
+    live = sum(array_of(term) is None for term in head.others)
+    inner = sum(layer.weight.shape[0] for layer in head.layers)
+    return 2 * rows * width * (inner + narrow), 2 * rows * narrow * (inner + live * width)
+
+
+def _fold(graph: ir.Graph, head: Head) -> None:
+    write = Draft(graph, head.name, head.output.product)
+    matrix = head.output.weight.astype(np.float64)
+    bias = head.output.bias.astype(np.float64)
+    summed: list[Operand] = []
+    for layer in head.layers:
+        weight = layer.weight.astype(np.float64) @ matrix
+        summed.append(write("MatMul", layer.x, weight, name=f"through.{_module(layer)}"))
+        bias = bias + layer.bias.astype(np.float64) @ matrix
+    for term in head.others:
+        constant = array_of(term)
+        made = (
+            write("MatMul", term, matrix, name="direct") if constant is None else constant.astype(np.float64) @ matrix
+        )
+        summed.append(made)
+    total = reduce(lambda left, right: write("Add", left, right, name="sum"), summed[1:], summed[0])
+    replace(head.made, write("Add", total, bias, name="bias"))
+
+
+def _module(layer: Projection) -> str:
+    return str(layer.product.name).rsplit("/", 1)[0]
+
+
+FOLDED_HEAD = Rule("folded-head", "last projections folded into the output's", apply)
