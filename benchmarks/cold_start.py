@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from record import bundles, plain_export, random_weights, write
+from peer_variants import plain_export
+from record import bundles, random_weights, write
 
 from perceiver_deploy.source import resolve
 from perceiver_deploy.timing import Ratio, ratio

@@ -1,48 +1,86 @@
-"""A released size beside its peers on this machine's CPU: torch eager and compiled, plain ONNX Runtime, OpenVINO.
+"""A released size beside its peers on this CPU: torch eager and compiled, ONNX Runtime and OpenVINO, INT8 included.
 
-    python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8] [--skip VARIANT ...]
+    python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8] [--skip VARIANT ...] [--prepare]
 
 Random weights, batch 1, all variants in turn, end to end from arrays to arrays. DIRECTORY keeps the bundles and the
-plain export. Writes benchmarks/results/peers-NAME.json.
+peers' graphs; `--prepare` makes those and times nothing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left
+out without. Writes benchmarks/results/peers-NAME.json.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from record import (
-    bundles,
-    compare,
-    markdown,
+from peer_variants import (
+    Feeds,
+    dynamic_onnxruntime,
     plain_export,
-    plain_onnxruntime,
-    plain_openvino,
-    random_weights,
-    write,
+    run_onnxruntime,
+    run_openvino,
+    static_onnxruntime,
+    static_openvino,
 )
+from record import bundles, compare, markdown, random_weights, write
 
 from perceiver_deploy.benchmarking import eager_call
-from perceiver_deploy.source import resolve
+from perceiver_deploy.source import Model, blueprint, resolve
 from perceiver_deploy.timing import Call
 from perceiver_runtime import UnavailableError, open_session
-from perceiver_runtime.golden import load_golden
 from perceiver_runtime.latency import BATCH
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")
-REFERENCES = ("torch eager", "plain ONNX Runtime", "plain OpenVINO")
+REFERENCES = ("torch eager", "plain ONNX Runtime")
+FP32 = (*REFERENCES, "torch.compile", "plain OpenVINO")
+Makers = Mapping[str, Callable[[], Call]]
 
 
-def session_call(bundle: Path, backend: str, threads: int, feeds: Any) -> Call | None:
-    try:
-        session = open_session(bundle, backend, threads)
-    except UnavailableError as error:
-        print(error)
-        return None
+def peers(model: Model, feeds: Feeds, directory: Path, threads: int) -> Makers:
+    """What a user has without this project. `plain OpenVINO` is FP32; its own default is bf16 where there is any."""
+    plain = plain_export(model.module, feeds, directory / f"{model.name}-plain" / "model.onnx")
+    return {
+        "torch eager": lambda: eager_call(model, feeds),
+        "torch.compile": lambda: eager_call(replace(model, module=torch.compile(model.module)), feeds),
+        "plain ONNX Runtime": lambda: run_onnxruntime(plain, feeds, threads),
+        "plain ONNX Runtime, static int8": lambda: run_onnxruntime(static_onnxruntime(plain, feeds), feeds, threads),
+        "plain ONNX Runtime, dynamic int8": lambda: run_onnxruntime(dynamic_onnxruntime(plain), feeds, threads),
+        "plain OpenVINO": lambda: run_openvino(plain, feeds, threads, "f32"),
+        "plain OpenVINO, bf16": lambda: run_openvino(plain, feeds, threads, "bf16"),
+        "plain OpenVINO, static int8": lambda: run_openvino(static_openvino(plain, feeds), feeds, threads),
+    }
+
+
+def sessions(paths: Mapping[str, Path], feeds: Feeds, threads: int) -> Makers:
+    """A session of each bundle on each backend."""
+    return {
+        f"bundle {precision}, {backend}": lambda p=path, b=backend: session_call(p, b, feeds, threads)  # type: ignore[misc]
+        for precision, path in paths.items()
+        for backend in BACKENDS
+    }
+
+
+def session_call(bundle: Path, backend: str, feeds: Feeds, threads: int) -> Call:
+    session = open_session(bundle, backend, threads)
     return lambda: session.run(feeds)
+
+
+def made(make: Callable[[], Call]) -> Call | None:
+    """The call, or None where this machine lacks what it needs."""
+    try:
+        return make()
+    except UnavailableError as error:
+        print(error, flush=True)
+        return None
+
+
+def first_row(model: Model) -> Feeds:
+    """The first row of the golden inputs, of those that the model's own run reads."""
+    blue = blueprint(model)
+    sample, specs = blue.golden[0], blue.cut.pipeline.inputs
+    return {s.name: sample[s.name][:1] if BATCH in s.shape else sample[s.name] for s in specs if s.name in sample}
 
 
 def main() -> None:
@@ -51,33 +89,27 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    parser.add_argument("--precisions", nargs="*", default=["fp32", "int8"])
     parser.add_argument("--skip", nargs="*", default=[], help="variants whose names begin so")
+    parser.add_argument("--prepare", action="store_true", help="make what DIRECTORY keeps and time nothing")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model = random_weights(resolve(given.name))
-    paths = bundles(model, given.directory, tuple(given.precisions))
-    with open_session(paths[given.precisions[0]], threads=1) as session:
-        sample, specs = load_golden(session.bundle)[0].feeds, session.inputs
-    feeds = {s.name: sample[s.name][:1] if BATCH in s.shape else sample[s.name] for s in specs if s.name in sample}
-    plain = plain_export(model.module, feeds, given.directory / f"{given.name}-plain" / "model.onnx")
-    makers: dict[str, Any] = {
-        "torch eager": lambda: eager_call(model, feeds),
-        "torch.compile": lambda: eager_call(replace(model, module=torch.compile(model.module)), feeds),
-        "plain ONNX Runtime": lambda: plain_onnxruntime(plain, feeds, given.threads),
-        "plain OpenVINO": lambda: plain_openvino(plain, feeds, given.threads),
-        **{
-            f"bundle {precision}, {backend}": lambda p=path, b=backend: session_call(p, b, given.threads, feeds)
-            for precision, path in paths.items()
-            for backend in BACKENDS
-        },
+    feeds = first_row(model)
+    others = peers(model, feeds, given.directory, given.threads)
+    ours = sessions(bundles(model, given.directory, tuple(given.precisions)), feeds, given.threads)
+    makers = {n: make for n, make in {**others, **ours}.items() if not n.startswith(tuple(given.skip))}
+    if given.prepare:
+        for make in makers.values():
+            made(make)
+        return
+    calls = {name: call for name, make in makers.items() if (call := made(make)) is not None}
+    groups = {
+        "best FP32 peer": FP32,
+        "best of OpenVINO": [name for name in others if "OpenVINO" in name],
+        "best peer": tuple(others),
     }
-    calls = {
-        name: call
-        for name, make in makers.items()
-        if not name.startswith(tuple(given.skip)) and (call := make()) is not None
-    }
-    rows = compare(calls, REFERENCES, given.rounds)
+    rows = compare(calls, REFERENCES, given.rounds, groups)
     print(markdown(rows))
     write(f"peers-{given.name}", {"rounds": given.rounds, "threads": given.threads, "batch": 1, "rows": rows})
 

@@ -1,9 +1,10 @@
 """Optical flow at 368 x 496 beside its peers on this machine's CPU: seconds per frame pair and peak memory.
 
-    python benchmarks/peers_flow.py DIRECTORY [--rounds 3] [--plain]
+    python benchmarks/peers_flow.py DIRECTORY [--rounds 3] [--plain] [--plain-int8] [--prepare]
 
 Every measurement is a process of its own that opens one variant and runs it once; variants take turns. `--plain` adds
-the plain export on ONNX Runtime and OpenVINO, which needs 14 GB. Random weights, batch 1.
+the plain export on ONNX Runtime and OpenVINO, which needs 14 GB; `--plain-int8` also what their quantisers make of it
+(see peer_variants.py). DIRECTORY keeps all graphs; `--prepare` makes them and times nothing. Random weights, batch 1.
 Writes benchmarks/results/peers-optical-flow.json.
 """
 
@@ -13,19 +14,24 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from record import bundles, plain_export, random_weights, write
+from peer_variants import plain_export, static_onnxruntime, static_openvino
+from record import bundles, random_weights, ratios, write
 
 from perceiver_deploy.source import resolve
-from perceiver_deploy.timing import Ratio, ratio
+from perceiver_deploy.timing import Ratio
 
 NAME = "optical-flow-perceiver"
+SHAPE = (1, 2, 27, 368, 496)
 EAGER = "transformers, torch eager"
+Variants = dict[str, tuple[str, Path | None, str]]
+"""Code that opens a variant as `run`, and the PATH and BACKEND in it."""
 TRANSFORMERS = """
 import torch, transformers
 torch.set_num_threads(THREADS)
@@ -57,9 +63,9 @@ compiled = openvino.compile_model(PATH, "CPU", {"PERFORMANCE_HINT": "LATENCY", "
 request = compiled.create_infer_request()
 run = lambda: request.infer({"inputs": inputs})
 """
-BEFORE = """
+BEFORE = f"""
 import json, time, numpy as np
-inputs = np.random.default_rng(0).standard_normal((1, 2, 27, 368, 496), dtype=np.float32)
+inputs = np.random.default_rng(0).standard_normal({SHAPE}, dtype=np.float32)
 """
 AFTER = """
 start = time.perf_counter()
@@ -72,12 +78,12 @@ print(json.dumps([seconds, int(status["VmHWM"].split()[0]) * 1024]))
 
 @dataclass(frozen=True)
 class Row:
-    """Median seconds of one run and peak resident bytes; the ratio is the reference's time / this one's."""
+    """Median seconds of one run and peak resident bytes; the ratios are a reference's time / this one's."""
 
     variant: str
     seconds: float
     peak_bytes: float
-    ratio: Ratio
+    ratios: Mapping[str, Ratio]
 
 
 def measured(code: str, path: Path | None, backend: str, threads: int) -> list[float]:
@@ -91,35 +97,54 @@ def measured(code: str, path: Path | None, backend: str, threads: int) -> list[f
     return values
 
 
+def plain_variants(module: torch.nn.Module, directory: Path, int8: bool) -> Variants:
+    """The plain export on both runtimes, and what their quantisers make of it."""
+    feeds = {"inputs": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
+    plain = plain_export(module, feeds, directory / f"{NAME}-plain" / "model.onnx")
+    found: Variants = {"plain ONNX Runtime": (ORT, plain, ""), "plain OpenVINO": (OPENVINO, plain, "")}
+    if int8:
+        found["plain ONNX Runtime, static int8"] = (ORT, static_onnxruntime(plain, feeds), "")
+        found["plain OpenVINO, static int8"] = (OPENVINO, static_openvino(plain, feeds), "")
+    return found
+
+
+def rows(times: Mapping[str, list[list[float]]]) -> list[Row]:
+    """From [seconds, bytes] of each round."""
+    columns = {name: list(zip(*each, strict=True)) for name, each in times.items()}
+    peers = [name for name in times if not name.startswith("bundle")]
+    groups = {"best of OpenVINO": [name for name in peers if "OpenVINO" in name], "best peer": peers}
+    compared = ratios({name: seconds for name, (seconds, _) in columns.items()}, (EAGER,), groups)
+    return [Row(n, median(seconds), median(peak), compared[n]) for n, (seconds, peak) in columns.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    parser.add_argument("--precisions", nargs="*", default=["fp32", "int8"])
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--plain-int8", action="store_true")
+    parser.add_argument("--prepare", action="store_true", help="make what DIRECTORY keeps and time nothing")
     given = parser.parse_args()
     model = random_weights(resolve(NAME))
-    paths = bundles(model, given.directory, tuple(given.precisions))
-    variants: dict[str, tuple[str, Path | None, str]] = {EAGER: (TRANSFORMERS, None, "")}
-    for precision, path in paths.items():
-        for backend in ("onnxruntime", "openvino"):
-            variants[f"bundle {precision}, {backend}"] = (SESSION, path, backend)
-    if given.plain:
-        feeds = {"inputs": np.zeros((1, 2, 27, 368, 496), np.float32)}
-        plain = plain_export(model.module, feeds, given.directory / f"{NAME}-plain" / "model.onnx")
-        variants |= {"plain ONNX Runtime": (ORT, plain, ""), "plain OpenVINO": (OPENVINO, plain, "")}
+    variants: Variants = {EAGER: (TRANSFORMERS, None, "")}
+    for precision, path in bundles(model, given.directory, tuple(given.precisions)).items():
+        variants |= {f"bundle {precision}, {name}": (SESSION, path, name) for name in ("onnxruntime", "openvino")}
+    if given.plain or given.plain_int8:
+        variants |= plain_variants(model.module, given.directory, given.plain_int8)
     del model
+    if given.prepare:
+        return
     values: dict[str, list[list[float]]] = {name: [] for name in variants}
     for _ in range(given.rounds):
         for name, (code, path, backend) in variants.items():
             values[name].append(measured(code, path, backend, given.threads))
             print(name, values[name][-1], flush=True)
-    columns = {name: list(zip(*each, strict=True)) for name, each in values.items()}
-    rows = [Row(n, median(c[0]), median(c[1]), ratio(columns[EAGER][0], c[0])) for n, c in columns.items()]
-    for row in rows:
-        print(f"| {row.variant} | {row.seconds:.1f} | {row.peak_bytes / 1e9:.2f} | {row.ratio} |")
-    write("peers-optical-flow", {"rounds": given.rounds, "threads": given.threads, "reference": EAGER, "rows": rows})
+    found = rows(values)
+    for row in found:
+        print(f"| {row.variant} | {row.seconds:.1f} | {row.peak_bytes / 1e9:.2f} | {dict(row.ratios)} |")
+    write("peers-optical-flow", {"rounds": given.rounds, "threads": given.threads, "rows": found})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: results with the machine and versions they hold for, peers of a bundle, peak memory.
+"""What the benchmarks share: bundles, calls timed in turn, and results with the machine and versions they hold for.
 
 A result is `benchmarks/results/NAME.json`; `benchmarks/tables.py` makes the tables of docs/performance.md from them.
 """
@@ -8,30 +8,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from perceiver_deploy.source import Model, blueprint
 from perceiver_deploy.timing import Call, Ratio, interleave, ratio
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.quiet import quiet
 from perceiver_exporters.trace import SharedTraces
 from perceiver_runtime.machine import machine
 from perceiver_runtime.schema import encode
-from perceiver_runtime.tensors import Array
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "onnxruntime", "openvino", "transformers", "numpy")
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "transformers", "numpy")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
-Feeds = Mapping[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +39,35 @@ class Row:
     ratios: Mapping[str, Ratio]
 
 
-def compare(calls: Mapping[str, Call], references: tuple[str, ...], rounds: int, warmup: int = 1) -> list[Row]:
-    """Time the calls in turn; a ratio is reference time / variant time."""
+def compare(
+    calls: Mapping[str, Call],
+    references: tuple[str, ...],
+    rounds: int,
+    groups: Mapping[str, Collection[str]] | None = None,
+    warmup: int = 1,
+) -> list[Row]:
+    """Time the calls in turn, and compare them with `references` and with the fastest of each group."""
     times = interleave(calls, rounds, warmup)
-    present = [name for name in references if name in times]
-    return [
-        Row(name, float(np.median(each)), {r: ratio(times[r], each) for r in present if r != name})
-        for name, each in times.items()
-    ]
+    return [Row(name, float(np.median(times[name])), each) for name, each in ratios(times, references, groups).items()]
+
+
+def ratios(
+    times: Mapping[str, Sequence[float]],
+    references: Sequence[str],
+    groups: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, dict[str, Ratio]]:
+    """Of each variant: reference time / its time, round by round.
+
+    The member of a group that has the least median is one more reference, called `GROUP (MEMBER)`.
+    """
+    chosen = {name: name for name in references if name in times}
+    for group, members in (groups or {}).items():
+        if measured := [name for name in times if name in members]:
+            best = min(measured, key=lambda name: float(np.median(times[name])))
+            chosen[f"{group} ({best})"] = best
+    return {
+        name: {label: ratio(times[r], each) for label, r in chosen.items() if r != name} for name, each in times.items()
+    }
 
 
 def write(name: str, content: Mapping[str, Any]) -> Path:
@@ -101,43 +118,10 @@ def bundles(model: Model, directory: Path, precisions: tuple[str, ...]) -> dict[
     return paths
 
 
-def plain_export(module: torch.nn.Module, inputs: Feeds, path: Path) -> Path:
-    """What a user has without this project: the whole module through PyTorch's exporter, at these sizes."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arguments = tuple(torch.from_numpy(np.array(array)) for array in inputs.values())
-        with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module.eval(), arguments, input_names=list(inputs), opset_version=20, dynamo=True, verbose=False
-            )
-            assert program is not None
-            program.save(path, external_data=True)
-    return path
-
-
-def plain_onnxruntime(path: Path, inputs: Feeds, threads: int) -> Call:
-    """A plain ONNX Runtime session on that export."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    known = {node.name for node in session.get_inputs()}
-    return lambda: session.run(None, {name: array for name, array in inputs.items() if name in known})
-
-
-def plain_openvino(path: Path, inputs: Feeds, threads: int) -> Call:
-    """OpenVINO as its users run it, on that export: its own default precision, which is bfloat16 where there is any."""
-    import openvino
-
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    compiled = openvino.compile_model(path, "CPU", options)
-    known = {name for port in compiled.inputs for name in port.names}
-    request, given = compiled.create_infer_request(), {n: a for n, a in inputs.items() if n in known}
-    return lambda: request.infer(given)
-
-
 def markdown(rows: list[Row]) -> str:
     """A table of rows."""
-    names = list(dict.fromkeys(r for row in rows for r in row.ratios))
+    fullest = sorted(rows, key=lambda row: -len(row.ratios))  # a reference has no ratio to itself
+    names = list(dict.fromkeys(r for row in fullest for r in row.ratios))
     head = f"| Variant | ms | {' | '.join(f'times faster than {n}' for n in names)} |"
     lines = [head, f"|---|---:|{'---:|' * len(names)}"]
     lines += [

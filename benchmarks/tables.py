@@ -33,23 +33,22 @@ def ratio(value: Result | None) -> str:
 
 
 def peers(result: Result) -> str:
-    references = list(dict.fromkeys(name for row in result["rows"] for name in row["ratios"]))
-    return table(
-        ("Variant", "ms", *(f"Speed-up over {name}" for name in references)),
-        [
-            (row["variant"], f"{row['milliseconds']:.4g}", *(ratio(row["ratios"].get(name)) for name in references))
-            for row in result["rows"]
-        ],
-    )
+    return compared(result["rows"], ("ms",), lambda row: (f"{row['milliseconds']:.4g}",))
 
 
 def flow(result: Result) -> str:
+    return compared(
+        result["rows"], ("s", "Peak RSS, GB"), lambda row: (f"{row['seconds']:.1f}", f"{row['peak_bytes'] / 1e9:.2f}")
+    )
+
+
+def compared(rows: Sequence[Result], columns: Sequence[str], cells: Callable[[Result], Sequence[str]]) -> str:
+    """Each variant with its own figures, and its speed-up over each reference."""
+    fullest = sorted(rows, key=lambda row: -len(row["ratios"]))  # a reference has no ratio to itself
+    references = list(dict.fromkeys(name for row in fullest for name in row["ratios"]))
     return table(
-        ("Variant", "s", "Peak RSS, GB", f"Speed-up over {result['reference']}"),
-        [
-            (r["variant"], f"{r['seconds']:.1f}", f"{r['peak_bytes'] / 1e9:.2f}", ratio(r["ratio"]))
-            for r in result["rows"]
-        ],
+        ("Variant", *columns, *(f"Speed-up over {name}" for name in references)),
+        [(row["variant"], *cells(row), *(ratio(row["ratios"].get(name)) for name in references)) for row in rows],
     )
 
 

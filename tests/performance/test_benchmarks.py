@@ -55,6 +55,32 @@ def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mon
     assert "M (avx2), load 0.1 when it was recorded; 3 rounds, 2 threads; torch 2; 2026-01-01." in made
 
 
+def test_the_fastest_of_a_group_is_a_reference() -> None:
+    record = _script("record.py")
+    times = {"eager": [4.0, 4.0], "slow": [3.0, 3.0], "fast": [2.0, 2.0], "ours": [1.0, 1.0]}
+    found = record.ratios(times, ("eager", "absent"), {"best peer": ("eager", "slow", "fast"), "none": ("absent",)})
+    assert {name: each.median for name, each in found["ours"].items()} == {"eager": 4.0, "best peer (fast)": 2.0}
+    assert {name: each.median for name, each in found["fast"].items()} == {"eager": 2.0}
+
+
+def test_peers_tables_have_a_column_for_every_reference() -> None:
+    tables = _script("tables.py")
+    ratio = {"median": 2.0, "low": 1.5, "high": 2.5}
+    rows = [
+        {"variant": "torch eager", "seconds": 2.0, "peak_bytes": 3e9, "ratios": {"best peer (p)": ratio}},
+        {"variant": "p", "seconds": 1.0, "peak_bytes": 1e9, "ratios": {"torch eager": ratio}},
+        {
+            "variant": "ours",
+            "seconds": 1.0,
+            "peak_bytes": 1e9,
+            "ratios": {"torch eager": ratio, "best peer (p)": ratio},
+        },
+    ]
+    made = tables.flow({"rows": rows})
+    assert "| Variant | s | Peak RSS, GB | Speed-up over torch eager | Speed-up over best peer (p) |" in made
+    assert "| torch eager | 2.0 | 3.00 |  | 2.00 (1.50 to 2.50) |" in made
+
+
 @pytest.fixture(scope="module")
 def unchunked() -> tiny_bundles.Model:
     """The tiny model's steps that run whole: an encoder, a repeated block, a head."""
