@@ -93,6 +93,24 @@ def small(result: Result) -> str:
     )
 
 
+def loops(result: Result) -> str:
+    return table(
+        ("Model", "Precision", "Repetitions", "Looped, ms", "Unrolled, ms", "Unrolled / looped", "Relative L2"),
+        [
+            (
+                r["model"],
+                r["precision"],
+                str(r["repeats"]),
+                f"{r['looped_ms']:.4g}",
+                f"{r['unrolled_ms']:.4g}",
+                ratio(r["ratio"]),
+                f"{r['error']:.1e}",
+            )
+            for r in result["rows"]
+        ],
+    )
+
+
 def start(result: Result) -> str:
     return table(
         (
@@ -133,6 +151,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "peers-optical-flow": flow,
     "multimodal-decode": decode,
     "overhead": small,
+    "looping": loops,
     "cold-start-language-perceiver": start,
     "threads": threads,
 }
