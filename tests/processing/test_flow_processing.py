@@ -114,8 +114,10 @@ def test_flow_of_any_size_is_right_everywhere(flow_session: Session, size: tuple
     np.testing.assert_allclose(got, np.stack([red[1] - red[0], red[0]], axis=-1), atol=2e-6)
 
 
-def test_a_video_gives_what_its_pairs_give(flow_session: Session) -> None:
-    video = [frame(seed=seed) for seed in range(4)]
+@pytest.mark.parametrize("size", [(12, 16), (20, 30), (5, 7), (40, 60)])
+def test_a_video_gives_what_its_pairs_give(flow_session: Session, size: tuple[int, int]) -> None:
+    """Bit by bit: frames of one tile, of some, smaller than a tile, and of more tiles than are kept."""
+    video = [frame(*size, seed=seed) for seed in range(4)]
     streamed = list(stream_flow(flow_session, iter(video), SMALL))
     assert len(streamed) == 3
     for got, pair in zip(streamed, itertools.pairwise(video), strict=True):
@@ -128,6 +130,22 @@ def test_a_video_prepares_every_frame_once(flow_session: Session, monkeypatch: p
     monkeypatch.setattr(flow_module, "normalise", lambda image: (seen.append(image), normalise(image))[1])
     list(stream_flow(flow_session, [frame(seed=seed) for seed in range(4)], SMALL))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("size", [(12, 16), (20, 30), (40, 60)])
+def test_a_video_gathers_the_patches_of_kept_tiles_once(
+    flow_session: Session, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    seen = []
+    gather = flow_module.gather_patches
+    monkeypatch.setattr(flow_module, "gather_patches", lambda tile, out: (seen.append(0), gather(tile, out)))
+    tiles, frames = len(Tiling(*size, 12, 16, overlap=SMALL.overlap).windows), 4
+    kept = min(tiles, flow_module.KEPT_TILES)
+    list(stream_flow(flow_session, [frame(*size, seed=seed) for seed in range(frames)], SMALL))
+    assert len(seen) == kept * frames + (tiles - kept) * 2 * (frames - 1)
+    seen.clear()
+    predict_flow(flow_session, frame(*size), frame(*size, seed=1), SMALL)
+    assert len(seen) == 2 * tiles
 
 
 def test_frames_of_two_sizes_are_refused(flow_session: Session) -> None:

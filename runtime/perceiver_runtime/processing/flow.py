@@ -15,6 +15,8 @@ from perceiver_runtime.processing.tiling import Blend, Tiling
 from perceiver_runtime.session import Session
 
 Frame = npt.NDArray[np.uint8]
+KEPT_TILES = 9
+"""Tiles whose inputs stay in memory during a video, 39 MB each at the released size: those of a frame of 720 x 1280."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,23 @@ def predict_flow(session: Session, first: Frame, second: Frame, options: FlowOpt
     A frame smaller than the bundle's size is continued by its edge, a larger one is cut into tiles. Raises FeedError
     for another shape or dtype, or frames of two sizes; UsageError for a bundle that is no optical flow model.
     """
-    return next(stream_flow(session, (first, second), options))
+    return next(_stream(session, (first, second), options, kept_tiles=0))
 
 
 def stream_flow(session: Session, frames: Iterable[Frame], options: FlowOptions | None = None) -> Iterator[Floats]:
-    """Flow (H, W, 2) from each frame of a video to the next, as `predict_flow` gives it.
+    """Flow (H, W, 2) from each frame of a video to the next, as `predict_flow` gives it, to the bit.
 
-    What is made of a frame for one pair is kept for the next; one tile's patches are in memory at a time.
+    What is made of a frame as the second of a pair is kept for the next one, whose first it is: its pixels, and the
+    patches of its first `KEPT_TILES` tiles. No more can be shared: the network reads a pair as one.
     """
+    return _stream(session, frames, options, KEPT_TILES)
+
+
+def _stream(
+    session: Session, frames: Iterable[Frame], options: FlowOptions | None, kept_tiles: int
+) -> Iterator[Floats]:
     options, size = options or FlowOptions(), _tile_size(session)
+    inputs = _Inputs(size, kept_tiles)
     previous: _Frame | None = None
     for number, frame in enumerate(frames):
         current = _prepared(frame, size)
@@ -49,7 +59,7 @@ def stream_flow(session: Session, frames: Iterable[Frame], options: FlowOptions 
                     f"frame {number}: expected the size of the frame before, {list(previous.shape)}, "
                     f"got {list(current.shape)}; resize it"
                 )
-            yield _flow(session, previous, current, size, options)
+            yield _flow(session, previous, current, inputs, options)
         previous = current
 
 
@@ -61,6 +71,32 @@ class _Frame:
     shape: tuple[int, int]
 
 
+class _Inputs:
+    """The network's inputs (1, 2, 27, h, w), tile by tile, of one pair of frames after the other."""
+
+    def __init__(self, size: tuple[int, int], kept_tiles: int) -> None:
+        self.size = size
+        self._kept_tiles = kept_tiles
+        self._kept: dict[int, Floats] = {}
+        self._other = self._empty()
+
+    def fill(self, tile: int, first: Floats, second: Floats) -> Floats:
+        """Patches of one tile (3, h, w) of both frames; good until the tile is filled again, or another is."""
+        inputs = self._kept.get(tile)
+        if inputs is not None:
+            inputs[0, 0] = inputs[0, 1]
+        else:
+            inputs = self._other
+            if tile < self._kept_tiles:
+                inputs = self._kept[tile] = self._empty()
+            gather_patches(first, inputs[0, 0])
+        gather_patches(second, inputs[0, 1])
+        return inputs
+
+    def _empty(self) -> Floats:
+        return np.empty((1, 2, PATCH_CHANNELS, *self.size), np.float32)
+
+
 def _prepared(frame: Frame, size: tuple[int, int]) -> _Frame:
     pixels = normalise(frame)
     height, width = pixels.shape[1:]
@@ -69,16 +105,14 @@ def _prepared(frame: Frame, size: tuple[int, int]) -> _Frame:
     return _Frame(padded, (height, width))
 
 
-def _flow(session: Session, first: _Frame, second: _Frame, size: tuple[int, int], options: FlowOptions) -> Floats:
+def _flow(session: Session, first: _Frame, second: _Frame, inputs: _Inputs, options: FlowOptions) -> Floats:
     height, width = first.pixels.shape[1:]
-    tiling = Tiling(height, width, *size, overlap=options.overlap)
+    tiling = Tiling(height, width, *inputs.size, overlap=options.overlap)
     blend = Blend(tiling, 2)
-    inputs: Floats = np.empty((1, 2, PATCH_CHANNELS, *size), np.float32)
-    for rows, columns in tiling.windows:
-        gather_patches(first.pixels[:, rows, columns], inputs[0, 0])
-        gather_patches(second.pixels[:, rows, columns], inputs[0, 1])
-        tile = session.run({"inputs": inputs}, ["flow"])["flow"].astype(np.float32, copy=False)
-        blend.add((rows, columns), tile.reshape(*size, 2) * np.float32(options.scale))
+    for tile, (rows, columns) in enumerate(tiling.windows):
+        pair = inputs.fill(tile, first.pixels[:, rows, columns], second.pixels[:, rows, columns])
+        flow = session.run({"inputs": pair}, ["flow"])["flow"].astype(np.float32, copy=False)
+        blend.add((rows, columns), flow.reshape(*inputs.size, 2) * np.float32(options.scale))
     return blend.result()[: first.shape[0], : first.shape[1]]
 
 
