@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from perceiver_exporters.fused_attention import is_fused
 from perceiver_exporters.graph import products
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.trace import PARAMETERS
@@ -61,9 +62,11 @@ def at_opt(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) ->
 
 
 def node_flops(node: ir.Node) -> int:
-    """2 x multiply-accumulates of one MatMul, Gemm or Conv whose shapes are known."""
+    """2 x multiply-accumulates of one MatMul, Gemm, Conv or fused attention whose shapes are known."""
     output = _size(node.outputs[0])
     first, second = node.inputs[0], node.inputs[1]
+    if is_fused(node):
+        return 2 * math.prod(_size(first)[:2]) * _size(second)[1] * (_size(first)[2] + output[2])
     if node.op_type == "Conv":
         return 2 * math.prod(output) * math.prod(_size(second)[1:])
     transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", False)

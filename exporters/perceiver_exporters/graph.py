@@ -10,6 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from perceiver_exporters.fused_attention import is_fused
+
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _PASSES = (
     common.CommonSubexpressionEliminationPass(),
@@ -54,7 +56,7 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 def products(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes that multiply matrices, where nearly all of a Perceiver's FLOPs are."""
-    return (node for node in graph if node.op_type in ("MatMul", "Gemm", "Conv") and node.domain == "")
+    return (n for n in graph if (n.op_type in ("MatMul", "Gemm", "Conv") and n.domain == "") or is_fused(n))
 
 
 EXEMPT = "perceiver.exempt"
@@ -63,7 +65,7 @@ EXEMPT = "perceiver.exempt"
 
 def has_constant_weight(node: ir.Node) -> bool:
     """Whether a matrix product's second operand is a trained weight, rather than another activation."""
-    return EXEMPT not in node.metadata_props and _is_constant(node.inputs[1])
+    return EXEMPT not in node.metadata_props and not is_fused(node) and _is_constant(node.inputs[1])
 
 
 def _is_constant(value: ir.Value | None) -> bool:

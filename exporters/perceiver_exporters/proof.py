@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from perceiver_exporters.count import at_opt, node_flops
+from perceiver_exporters.fused_attention import operands
 from perceiver_exporters.graph import has_constant_weight, products
 from perceiver_exporters.precision import Precision
 from perceiver_runtime.errors import CheckError
@@ -74,7 +75,7 @@ def _share(nodes: list[ir.Node], holds: Callable[[ir.Node], bool]) -> float:
 
 
 def _reads(dtype: ir.DataType) -> Callable[[ir.Node], bool]:
-    return lambda node: all(value is not None and value.dtype == dtype for value in node.inputs[:2])
+    return lambda node: all(value is not None and value.dtype == dtype for value in operands(node))
 
 
 def _reads_integers(node: ir.Node) -> bool:

@@ -3,6 +3,7 @@
 | Nodes | Type | Why |
 |---|---|---|
 | MatMul, Gemm, Conv | low | where the FLOPs and the weights are; kernels accumulate in FP32 |
+| MultiHeadAttention | low | its products are; the softmax inside is FP32 in every kernel |
 | Add and Mul with a constant (bias, scale) | low | fused into the product before them |
 | Gelu, Relu, ... (the format's `functions`) | low | bounded by their input, and fused between two products |
 | Reshape, Transpose, Gather, ... | that of their input | they only move numbers |
@@ -22,6 +23,7 @@ from collections.abc import Set
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.fused_attention import is_fused
 from perceiver_exporters.graph import constant_of
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.precision import Request
@@ -45,6 +47,8 @@ MOVES = frozenset(
         "Tile",
     }
 )
+UNREAD = frozenset({"Shape", "Size"})
+"""Operators that read no numbers: whatever type their input has will do."""
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 STORED_LOW = 1024
 """Elements from which a constant table (positions, embeddings) is stored in the low type whoever reads it."""
@@ -82,7 +86,7 @@ class _Rewrite:
 
     def run(self) -> None:
         low, types = self._form.dtype, (self._form.dtype, SINGLE)
-        for node in list(self._graph):
+        for node in [node for node in self._graph if node.op_type not in UNREAD]:
             becomes = low if self._is_low(node) else SINGLE
             for i, value in enumerate(node.inputs):
                 if value is not None and value.dtype in types:
@@ -96,7 +100,7 @@ class _Rewrite:
         """Whether a node computes in the low type, given that its input may already have it."""
         if node.name in self._protected:
             return False
-        if node.op_type in PRODUCTS:
+        if node.op_type in PRODUCTS or is_fused(node):
             return True
         if node.op_type in MOVES and _is_read_by(node, RECURRENT):
             return False

@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 from perceiver_exporters.count import Cost, cost
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.folded_head import FOLDED_HEAD
@@ -42,6 +43,7 @@ RULES: tuple[Rule, ...] = (
     FOLDED_HEAD,
     PACKED_PROJECTIONS,
     PADDED_CHANNELS,
+    ATTENTION_FORM,
     CHUNKED_ATTENTION,
 )
 

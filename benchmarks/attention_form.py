@@ -1,0 +1,150 @@
+"""Attention as its products, or as ONNX Runtime's one operator, on this processor: time and peak memory of a layer.
+
+    python benchmarks/attention_form.py [--rounds 21] [--threads 2]
+
+One self-attention layer with its MLP, at released widths with random weights, in FP32 and with its weighted products
+in INT8. The forms take turns; a ratio is the time of the products over that of the operator, as median and 95%
+interval. Peak memory is what a fresh process needed for two runs, less what it held with the weights loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from onnx_ir.passes import common
+
+from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.timing import interleave, ratio
+from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.precision import PRECISIONS, Request
+from perceiver_exporters.quiet import quiet
+from perceiver_exporters.rules import Applied, Context, rewrite
+from perceiver_exporters.rules.attention_form import fuse
+from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.tolerance import relative_l2
+from perceiver_exporters.trace import trace
+from perceiver_runtime.machine import machine
+from perceiver_runtime.tensors import Array
+
+CPU = TARGETS["cpu"]
+MODELS = {
+    "language-perceiver": ("masked-language-model", "language-perceiver"),
+    "optical-flow-perceiver": ("optical-flow", "optical-flow-perceiver"),
+}
+PEAK = """
+import sys
+import numpy as np
+import onnxruntime as ort
+def status(key):
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines[key].split()[0]) * 1024
+options = ort.SessionOptions()
+options.intra_op_num_threads, options.log_severity_level = int(sys.argv[2]), 3
+session = ort.InferenceSession(sys.argv[1], options, ["CPUExecutionProvider"])
+feeds = {i.name: np.zeros([d if isinstance(d, int) else 1 for d in i.shape], np.float32) for i in session.get_inputs()}
+held = status("VmRSS")
+for _ in range(2):
+    session.run(None, feeds)
+print(status("VmHWM") - held)
+"""
+COLUMNS = (
+    "Layer of",
+    "Precision",
+    "products, ms",
+    "operator, ms",
+    "ratio",
+    "products, MB",
+    "operator, MB",
+    "relative L2",
+)
+Graphs = Mapping[str, ir.Model]
+
+
+def layer(name: str) -> tuple[Component, Cut, dict[str, Array]]:
+    """The processor block of a released model, cut down to one layer, and latents for it."""
+    family, preset = FAMILIES[MODELS[name][0]], MODELS[name][1]
+    config = family.presets[preset]
+    perceiver = config.perceiver
+    processor = dataclasses.replace(perceiver.processor, layers=1, blocks=1)
+    config = dataclasses.replace(config, perceiver=dataclasses.replace(perceiver, processor=processor))
+    torch.manual_seed(0)
+    cut = family.cut(family.build(config).eval().requires_grad_(False))
+    component = cut.component("processor_block")
+    (spec,) = component.inputs
+    latents = np.random.default_rng(0).standard_normal(spec.resolve({"batch": 1}), dtype=np.float32)
+    return component, cut, {spec.name: latents}
+
+
+def forms(name: str, precision: str) -> tuple[Graphs, dict[str, Array]]:
+    """The layer in both forms, as it is exported for processors otherwise."""
+    component, cut, feeds = layer(name)
+    with quiet():
+        model = trace(component, cut.profile, CPU.opset)
+    context = Context(component.name, component.inputs, cut.profile, CPU, precision, cut.pipeline.step(component.name))
+    rewrite(model, context)
+    if precision == "int8":
+        model = PRECISIONS["int8"].rewrite(model, Request(component.name, CPU.quantization, lambda: iter([feeds])))
+    fused = model.clone()
+    if not isinstance(verdict := fuse(fused, dataclasses.replace(context, precision="fp16")), Applied):
+        raise SystemExit(f"{name}, {precision}: expected attention that can be fused: {verdict.reason}")
+    common.RemoveUnusedNodesPass()(fused)
+    return {"products": model, "operator": fused}, feeds
+
+
+def session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the runtime does
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return ort.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+
+def peak(path: Path, threads: int) -> int:
+    """Bytes that two runs needed in a process of their own."""
+    done = subprocess.run([sys.executable, "-c", PEAK, str(path), str(threads)], capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def row(name: str, precision: str, rounds: int, threads: int, folder: Path) -> str:
+    graphs, feeds = forms(name, precision)
+    paths = {form: folder / f"{name}-{precision}-{form}.onnx" for form in graphs}
+    for form, graph in graphs.items():
+        ir.save(graph, paths[form])
+    sessions = {form: session(path, threads) for form, path in paths.items()}
+    times = interleave({form: partial(each.run, None, feeds) for form, each in sessions.items()}, rounds)
+    exact, got = (sessions[form].run(None, feeds)[0] for form in ("products", "operator"))
+    milliseconds = [f"{np.median(times[form]):.1f}" for form in times]
+    megabytes = [f"{peak(path, threads) / 1e6:,.0f}" for path in paths.values()]
+    gain, error = ratio(times["products"], times["operator"]), relative_l2(exact, got)
+    cells = (name, precision, *milliseconds, str(gain), *megabytes, f"{error:.0e}")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    stated = f"{machine()}, {given.threads} threads, ONNX Runtime {ort.__version__}, load {os.getloadavg()[0]:.1f}"
+    print(f"{stated}; {given.rounds} rounds\n")
+    print(f"| {' | '.join(COLUMNS)} |\n|---|---|{(len(COLUMNS) - 2) * '---:|'}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in MODELS:
+            for precision in ("fp32", "int8"):
+                print(row(name, precision, given.rounds, given.threads, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

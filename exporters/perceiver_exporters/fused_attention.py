@@ -1,0 +1,64 @@
+"""ONNX Runtime's own attention operator, `com.microsoft.MultiHeadAttention`: two products and a softmax in one node.
+
+    query (B, N, heads * E), key (B, M, heads * E), value (B, M, heads * F)  ->  (B, N, heads * F)
+
+The heads are split and merged inside. ONNX does not know the operator: its shapes are inferred by what is registered
+here, without which nothing behind such a node could be counted. Source: ContribOperators.md of ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx import defs
+
+DOMAIN, OPERATOR, VERSION = "com.microsoft", "MultiHeadAttention", 1
+OPERANDS = ("query", "key", "value")
+_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
+
+
+def is_fused(node: ir.Node) -> bool:
+    """Whether a node is attention in one operator."""
+    return node.domain == DOMAIN and node.op_type == OPERATOR
+
+
+def operands(node: ir.Node) -> tuple[ir.Value | None, ...]:
+    """What a matrix product multiplies: its first two inputs, or queries, keys and values."""
+    return tuple(node.inputs[: len(OPERANDS) if is_fused(node) else 2])
+
+
+def register() -> None:
+    """Teach `onnx` the operator's form, as far as it is used here: three inputs, one output."""
+    if defs.has(OPERATOR, DOMAIN):
+        return
+    schema = defs.OpSchema(
+        OPERATOR,
+        DOMAIN,
+        VERSION,
+        "Attention over heads that lie side by side in the last axis.",
+        inputs=[defs.OpSchema.FormalParameter(name, "T") for name in OPERANDS],
+        outputs=[defs.OpSchema.FormalParameter("output", "T")],
+        type_constraints=[("T", _TYPES, "")],
+        attributes=[
+            defs.OpSchema.Attribute("num_heads", defs.OpSchema.AttrType.INT, "", required=True),
+            defs.OpSchema.Attribute("scale", defs.OpSchema.AttrType.FLOAT, "", required=False),
+        ],
+    )
+    schema.set_type_and_shape_inference_function(_infer)
+    defs.register_schema(schema)
+
+
+def _infer(context: onnx.shape_inference.InferenceContext) -> None:
+    """As many rows as queries, as wide as the values."""
+    query, value = context.get_input_type(0), context.get_input_type(2)
+    made = onnx.TypeProto()
+    made.CopyFrom(query)
+    width = value.tensor_type.shape.dim
+    if query.tensor_type.HasField("shape") and len(width) == 3:
+        made.tensor_type.shape.dim[2].CopyFrom(width[2])
+    else:
+        made.tensor_type.ClearField("shape")
+    context.set_output_type(0, made)
+
+
+register()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from faults.seeded import seed
+
+from perceiver_deploy.families import FAMILIES
+from perceiver_exporters.bisection import bisect
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.fused_attention import is_fused
+from perceiver_exporters.rules import stored_outcomes
+from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.attention_form import AS_PRODUCTS, ATTENTION_FORM
+from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
+from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
+from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime import verify
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.manifest import Source
+
+from .conftest import EXACT, SMALL, randomise
+
+
+def fused(graph: ir.Model) -> list[ir.Node]:
+    return [node for node in graph.graph if is_fused(node)]
+
+
+@pytest.mark.parametrize(
+    ("model", "component", "rules", "detail"),
+    [
+        ("fourier", "processor_block", (), "0.attention: flash"),
+        ("flow", "processor_block", (PACKED_PROJECTIONS,), "0.attention: flash"),
+        ("language", "decoder", (), "layer.attention: flash"),  # queries of one row, spread over the batch
+        ("language", "decoder", (GATHERED_QUERY,), "layer.attention: flash"),
+        ("fourier", "decoder", (CONSTANT_QUERY,), "layer.attention: flash"),  # constant queries, scaled already
+        ("texts", "decoder", (), "layer.attention: flash"),
+    ],
+)
+def test_attention_becomes_one_operator(subject, model, component, rules, detail):
+    given = subject(model, component)
+    graph, (*_, outcome) = given.rewritten(*rules, ATTENTION_FORM, target="cuda", precision="fp16")
+    assert outcome.applied
+    assert outcome.detail == detail
+    assert len(fused(graph)) == 1
+    assert not [node for node in graph.graph if node.op_type in ("Softmax", "Transpose")]
+    assert outcome.after.flops == outcome.before.flops
+    assert outcome.after.written < outcome.before.written
+    assert given.distance(graph) < EXACT
+
+
+def test_declines_where_products_are_the_better_form(subject):
+    given = subject("fourier", "processor_block")
+    assert set(AS_PRODUCTS) | {"cuda"} == set(TARGETS)
+    for target, precision, reason in [
+        ("cpu", "fp32", "standard ONNX"),
+        ("jetson-orin", "fp16", "TensorRT fuses the products"),
+        ("rtx", "fp16", "TensorRT-RTX fuses the products"),
+        ("cuda", "bf16", "in BF16"),
+        ("cuda", "fp32", "no fused kernel in fp32 for 16 x 16 x 16 x 16"),
+    ]:
+        graph, (outcome,) = given.rewritten(ATTENTION_FORM, target=target, precision=precision)
+        assert not outcome.applied
+        assert reason in outcome.detail
+        assert given.distance(graph) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "component", "rules", "reason"),
+    [
+        ("conv", "encoder", (), "no fused kernel in fp16 for 16 x 90 x 26 x 26"),
+        ("language", "encoder", (), "the mask is an input"),
+        ("fourier", "encoder", (SEPARABLE_POSITIONS,), "another rule has split its scores or its sums"),
+        ("texts", "decoder", (ABSORBED_ATTENTION,), "another rule has taken its keys or values away"),
+        ("flow", "encoder_fold", (), "no softmax over scores by head"),
+    ],
+)
+def test_declines_what_is_no_plain_attention(subject, model, component, rules, reason):
+    given = subject(model, component)
+    graph, (*_, outcome) = given.rewritten(*rules, ATTENTION_FORM, target="cuda", precision="fp16")
+    assert not outcome.applied
+    assert outcome.detail == reason
+    assert not fused(graph)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A bundle for `cuda` in FP16, its source, and the source's traces."""
+    family, config = FAMILIES[SMALL["language"][0]], SMALL["language"][1]
+    module, traces = randomise(family.build(config)), SharedTraces()
+    blueprint = Blueprint(
+        source=Source("language", family.name, weights_sha256(module), dataclasses.asdict(config), pretrained=False),
+        cut=family.cut(module),
+        golden=(family.sample(config, 2, np.random.default_rng(0)),),
+    )
+    path = tmp_path_factory.mktemp("fused") / "bundle"
+    export_bundle(blueprint, path, "fp16", "cuda", tracer=traces)
+    return path, blueprint, traces
+
+
+def test_a_bundle_for_cuda_verifies_on_a_processor(exported):
+    path, _, _ = exported
+    bundle = load_bundle(path)
+    for name in ("processor_block", "decoder"):
+        entry = bundle.manifest.component(name)
+        (node,) = fused(ir.load(bundle.file(entry.onnx)))
+        assert all(value.dtype == ir.DataType.FLOAT16 for value in (*node.inputs, *node.outputs))
+        assert next(o for o in stored_outcomes(bundle.file(entry.onnx)) if o.rule == "attention-form").applied
+        assert entry.flops == stored_outcomes(bundle.file(entry.onnx))[-1].after.flops
+    report = verify(path, "onnxruntime")
+    assert report.passed, report
+
+
+def test_a_fault_in_the_operator_is_found_there(exported, tmp_path):
+    path, blueprint, traces = exported
+    assert not bisect(path, blueprint, backend="onnxruntime", tracer=traces).blames
+
+    def edit(model: ir.Model) -> None:
+        (node,) = fused(model)
+        key, value = node.inputs[1:3]
+        node.replace_input_with(1, value)
+        node.replace_input_with(2, key)
+
+    broken = seed(path, tmp_path / "broken", "processor_block", edit)
+    assert not verify(broken, "onnxruntime").passed
+    (blame,) = bisect(broken, blueprint, backend="onnxruntime", tracer=traces).blames
+    assert (blame.component, blame.node, blame.op_type) == (
+        "processor_block",
+        "0.attention/fused",
+        "MultiHeadAttention",
+    )
