@@ -1,16 +1,20 @@
 """A bundle on ONNX Runtime's CUDA provider with every value on the device: plain, and captured as CUDA graphs.
 
-    python benchmarks/gpu/onnxruntime_cuda.py BUNDLE [--runs 200]
+    python benchmarks/gpu/onnxruntime_cuda.py BUNDLE [--runs 200] [--products]
 
-Export the bundle at fp16 or bf16 first. Each component is bound once to device memory that the next one reads; feeds
-are copied in and outputs out, in both variants. The answers are held against the golden sample before anything is
-timed. Pipelines that run in chunks need views of device memory, which this script does not make: they are refused.
+Export the bundle at fp16 or bf16 first, for the target cuda. `--products` adds the same model with its attention as
+products and a softmax, exported again from its source: what the one operator gains in their place.
+
+Each component is bound once to device memory that the next one reads; feeds are copied in and outputs out, in all
+variants. The answers are held against the golden sample before anything is timed. Pipelines that run in chunks need
+views of device memory, which this script does not make: they are refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +24,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from perceiver_deploy.timing import interleave, ratio
+from perceiver_deploy.source import blueprint, reference_of
+from perceiver_deploy.timing import Ratio, interleave, ratio
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.rules import RULES
+from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_runtime import UsageError, load_bundle
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.compare import compare
@@ -37,13 +45,18 @@ PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds per run with and without CUDA graphs, and the ratio with its 95% interval."""
+    """Milliseconds per run without and with CUDA graphs, and the ratio with its 95% interval.
+
+    `products` is with CUDA graphs too; `operator` how many times faster the bundle is than that.
+    """
 
     plain: Distribution
     captured: Distribution
     speedup: float
     low: float
     high: float
+    products: Distribution | None = None
+    operator: Ratio | None = None
 
 
 class Resident:
@@ -132,30 +145,47 @@ def check(resident: Resident, bundle: Bundle, feeds: dict[str, Array], expected:
             raise UsageError(f"{name}: expected an error of at most {report.tolerance}, got {report.rel_l2}")
 
 
-def measured(bundle: Bundle, device: str, runs: int) -> Measured:
-    """Both variants, checked and then timed in turn."""
+def with_products(bundle: Bundle, path: Path) -> Bundle:
+    """The bundle's model exported again, all its rules applied but the one that fuses attention."""
+    manifest = bundle.manifest
+    source = blueprint(reference_of(manifest.source))
+    rules = [rule for rule in RULES if rule is not ATTENTION_FORM]
+    export_bundle(source, path, manifest.precision, manifest.target, rules=rules)
+    return load_bundle(path)
+
+
+def measured(bundle: Bundle, device: str, runs: int, products: Bundle | None = None) -> Measured:
+    """The variants, checked and then timed in turn."""
     sample = load_golden(bundle)[0]
     feeds = {spec.name: np.ascontiguousarray(sample.feeds[spec.name]) for spec in bundle.manifest.pipeline.inputs}
+    bundles = {"plain": bundle, "captured": bundle, **({"products": products} if products else {})}
     variants = {
-        n: Resident(bundle, feeds, device, capture=n == "captured" and device == "cuda") for n in ("plain", "captured")
+        name: Resident(each, feeds, device, capture=name != "plain" and device == "cuda")
+        for name, each in bundles.items()
     }
     for resident in variants.values():
         check(resident, bundle, feeds, dict(sample.values))
     times = interleave({name: partial(resident.run, feeds) for name, resident in variants.items()}, runs, 10)
     speedup = ratio(times["plain"], times["captured"])
     each = {name: Distribution.of(values) for name, values in times.items()}
-    return Measured(each["plain"], each["captured"], speedup.median, speedup.low, speedup.high)
+    operator = ratio(times["products"], times["captured"]) if products else None
+    return Measured(
+        each["plain"], each["captured"], speedup.median, speedup.low, speedup.high, each.get("products"), operator
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--products", action="store_true", help="time attention as products and a softmax, too")
     given = parser.parse_args()
     if PROVIDERS["cuda"] not in ort.get_available_providers():
         raise SystemExit("expected onnxruntime-gpu and an NVIDIA GPU; this onnxruntime has no CUDA provider")
     bundle = load_bundle(given.bundle)
-    result = measured(bundle, "cuda", given.runs)
+    with tempfile.TemporaryDirectory() as folder:
+        products = with_products(bundle, Path(folder, "products")) if given.products else None
+        result = measured(bundle, "cuda", given.runs, products)
     stated = {"precision": bundle.manifest.precision, "machine": machine(), "onnxruntime": ort.__version__}
     print(json.dumps({**stated, "transfers": "included", **encode(result)}, indent=2))
 

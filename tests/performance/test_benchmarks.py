@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny_bundles
 
+from perceiver_deploy import export
 from perceiver_runtime import UsageError, load_bundle, open_session
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -119,6 +121,28 @@ def test_answers_are_checked_before_they_are_timed(tmp_path: Path, unchunked: ti
     bad = load_bundle(tiny_bundles.write(tmp_path / "bad", unchunked, _feeds(), tolerance=0.0))
     with pytest.raises(UsageError, match="expected an error of at most 0"):
         script.measured(bad, "cpu", 3)
+
+
+@pytest.fixture
+def fused(tmp_path: Path) -> Path:
+    """A shipped model for `cuda`, its attention one operator."""
+    path = tmp_path / "fused"
+    export("fashion-perceiver", path, precision="fp16", target="cuda")
+    return path
+
+
+def test_both_forms_of_attention_in_one_run(tmp_path: Path, fused: Path) -> None:
+    script = _script("gpu/onnxruntime_cuda.py")
+    bundle = load_bundle(fused)
+    products = script.with_products(bundle, tmp_path / "products")
+    kinds = [
+        {node.op_type for c in b.manifest.components for node in onnx.load(b.file(c.onnx)).graph.node}
+        for b in (bundle, products)
+    ]
+    assert kinds[0] - kinds[1] >= {"MultiHeadAttention"}
+    assert "Softmax" in kinds[1]
+    result = script.measured(bundle, "cpu", 3, products)
+    assert result.operator.low <= result.operator.median <= result.operator.high
 
 
 def test_chunks_are_refused(tmp_path: Path) -> None:

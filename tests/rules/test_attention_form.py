@@ -12,6 +12,7 @@ from perceiver_exporters.bisection import bisect
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.fused_attention import is_fused
+from perceiver_exporters.preflight import check
 from perceiver_exporters.rules import stored_outcomes
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
 from perceiver_exporters.rules.attention_form import AS_PRODUCTS, ATTENTION_FORM
@@ -116,6 +117,14 @@ def test_a_bundle_for_cuda_verifies_on_a_processor(exported):
         assert entry.flops == stored_outcomes(bundle.file(entry.onnx))[-1].after.flops
     report = verify(path, "onnxruntime")
     assert report.passed, report
+
+
+def test_tensorrt_is_told_to_take_another_bundle(exported):
+    path, _, _ = exported
+    (found,) = {(f.verdict, f.message, f.remedy) for f in check(path, "jetson-orin").findings if f.rule == "PF001"}
+    assert found[0] == "blocked"
+    assert "com.microsoft.MultiHeadAttention" in found[1]
+    assert "export for this target" in found[2]
 
 
 def test_a_fault_in_the_operator_is_found_there(exported, tmp_path):

@@ -9,7 +9,7 @@ RULES = (
     Rule(
         "PF001",
         "operators that TensorRT can't import",
-        "express it with supported operators (a DFT as a product with constant matrices), or export at opset 20",
+        "export for this target, at opset 20; a DFT is a product with constant matrices",
         graph_rules.operators,
     ),
     Rule(
