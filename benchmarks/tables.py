@@ -111,6 +111,16 @@ def loops(result: Result) -> str:
     )
 
 
+def forms(result: Result) -> str:
+    return table(
+        ("Activations x weights", "Backend", "ms", "FP32 / this", "Relative L2 to FP32", "Kernel"),
+        [
+            (r["form"], r["backend"], f"{r['milliseconds']:.1f}", ratio(r["ratio"]), f"{r['error']:.1e}", r["kernel"])
+            for r in result["rows"]
+        ],
+    )
+
+
 def start(result: Result) -> str:
     return table(
         (
@@ -154,6 +164,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "looping": loops,
     "cold-start-language-perceiver": start,
     "threads": threads,
+    "integer-forms": forms,
 }
 
 
