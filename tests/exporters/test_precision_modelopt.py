@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_deploy.verification import verify_bundle
+from perceiver_exporters.engines import build
 from perceiver_exporters.precision.modelopt import PYTHON
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.targets import TARGETS, require
@@ -70,7 +71,8 @@ def quantize(path, quantize_mode, calibration_data, calibration_eps, nodes_to_qu
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in made]
     del graph.node[:]
     graph.node.extend(nodes)
-    model.opset_import[0].version = 21
+    if quantize_mode == "int4":
+        model.opset_import[0].version = 21
     onnx.save(model, output_path)
 
 def _eight(name, values):
@@ -108,6 +110,26 @@ def test_what_modelopt_makes_is_bundled_and_proven(precision: str, dtype: ir.Dat
         assert [v.name for v in graph.inputs] == [spec.name for spec in component.inputs]
         assert dtype in {value.const_value.dtype for value in graph.initializers.values() if value.const_value}
     assert {t.component for t in manifest.tolerances} == {*(c.name for c in manifest.components), "pipeline"}
+
+
+@pytest.mark.parametrize("target", ["jetson-thor", "hopper"])
+@pytest.mark.usefixtures("modelopt")
+def test_an_fp8_bundle_goes_to_the_device_as_a_kit(target: str, bundle: Bundle, tmp_path: Path) -> None:
+    path, _ = bundle("fp8", target=target)
+    outcome = build(path, target, kit=tmp_path / "kit")
+    assert outcome.preflight.verdict != "blocked"
+    assert outcome.kit == tmp_path / "kit"
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int4"])
+@pytest.mark.usefixtures("modelopt")
+def test_tensorrt_takes_them(precision: str, bundle: Bundle) -> None:
+    """REAL: TensorRT-RTX parses and builds the graphs; a product with INT4 weights computes in its input's type."""
+    path, manifest = bundle(precision, target="rtx")
+    engines = build(path, "rtx").engines
+    assert [engine.component for engine in engines] == [entry.name for entry in manifest.components]
+    computed = "fp32" if precision == "int4" else precision
+    assert all(engine.products.get(computed, 0) > 0 for engine in engines)
 
 
 @pytest.mark.usefixtures("modelopt")

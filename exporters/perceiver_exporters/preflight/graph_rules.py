@@ -55,6 +55,7 @@ TYPES = frozenset(
         ir.DataType.INT64,
         ir.DataType.INT32,
         ir.DataType.INT8,
+        ir.DataType.INT4,  # weights; where the parser is too old for them, the operator set is blocked
         ir.DataType.UINT8,
         ir.DataType.BOOL,
     )

@@ -16,6 +16,7 @@ from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION
+from perceiver_exporters.rules.constant_product import CONSTANT_PRODUCT
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.folded_head import FOLDED_HEAD
 from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
@@ -41,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     ABSORBED_ATTENTION,
     FOLDED_OUTPUT,
     FOLDED_HEAD,
+    CONSTANT_PRODUCT,
     PACKED_PROJECTIONS,
     PADDED_CHANNELS,
     ATTENTION_FORM,

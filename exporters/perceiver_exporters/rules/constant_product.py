@@ -1,0 +1,39 @@
+"""A product of two constants is computed once, at export: learned positions through a projection of their own.
+
+TensorRT's INT8 wants it, too: a quantiser stands on an activation, and here is none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.graph import products
+from perceiver_exporters.rules.draft import Draft, Exact, replace
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import array_of
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """Put the result in place of each MatMul or Gemm whose operands are all constants."""
+    done = []
+    for node in list(products(model.graph)):
+        if (result := _evaluate(node)) is not None:
+            draft = Draft(model.graph, str(node.name).rsplit("/", 1)[0], node)
+            replace(node.outputs[0], draft.constant(result, f"{node.name}.folded"))
+            done.append(str(node.name))
+    return Applied(", ".join(done)) if done else Declined("no product of two constants")
+
+
+def _evaluate(node: ir.Node) -> Exact | None:
+    operands = [array_of(value) for value in node.inputs]
+    if node.op_type == "Conv" or node.outputs[0].is_graph_output() or any(array is None for array in operands):
+        return None
+    a, b, *bias = (np.asarray(array, np.float64) for array in operands)
+    get = node.attributes  # a MatMul has none of Gemm's
+    made: Exact = (a.T if get.get_int("transA", 0) else a) @ (b.T if get.get_int("transB", 0) else b)
+    made = get.get_float("alpha", 1.0) * made
+    return made + get.get_float("beta", 1.0) * bias[0] if bias else made
+
+
+CONSTANT_PRODUCT = Rule("constant-product", "products of two constants, computed at export", apply)
