@@ -15,7 +15,7 @@ GraphSpecs = Mapping[str, tuple[str, Sequence[int | str | None]]]
 
 
 class HostMemory:
-    """NumPy arrays; graphs run on them in place. With a GPU provider, ONNX Runtime copies them at each graph."""
+    """NumPy arrays; graphs run on them in place."""
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Uninitialised array."""

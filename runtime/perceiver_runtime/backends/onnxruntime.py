@@ -1,4 +1,4 @@
-"""ONNX Runtime: graphs on host memory, bound once per plan."""
+"""ONNX Runtime: graphs on host memory, or on memory of a GPU, bound once per plan."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.backends.backend import Backend, Buffer, Device
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.manifest import ComponentEntry
-from perceiver_runtime.tensors import Array
 
 try:
     import onnxruntime as ort
+
+    from perceiver_runtime.backends.resident import Resident, ResidentMemory
 except ImportError as error:
     raise UnavailableError(
         f"backend onnxruntime: the package is not installed ({error}); pip install 'perceiver-runtime[ort]'"
@@ -46,6 +47,8 @@ ENTRIES = {
     # weights that are mapped and not copied, until it is done in the background.
     QUICK: {"session.disable_prepacking": "1"},
 }
+RESIDENT = {"onnxruntime-cuda": "cuda"}
+"""Backends whose values stay on the device; with another GPU provider, ONNX Runtime copies them at each graph."""
 DTYPES = {
     "tensor(bool)": "bool",
     "tensor(int8)": "int8",
@@ -77,7 +80,7 @@ class OnnxRuntime:
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name = name
-        self.device = HostMemory()
+        self.device: Device = ResidentMemory(RESIDENT[name]) if name in RESIDENT else HostMemory()
         self.concurrency = overlapping_runs(threads)
         self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
         self._threads = threads
@@ -137,15 +140,15 @@ class Graph:
             self._later = None
         return self._session
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
-        """Bind arrays; they must live as long as the result, which holds them."""
+    def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
+        """Bind buffers; they must live as long as the result, which holds them."""
         return Bound(self, inputs, outputs).run
 
 
 class Bound:
-    """A graph's session on arrays, bound again when the session is another."""
+    """A graph's session on buffers, bound again when the session is another."""
 
-    def __init__(self, graph: Graph, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    def __init__(self, graph: Graph, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         self._graph, self._inputs, self._outputs = graph, inputs, outputs
         self._bind(graph.session())
 
@@ -161,11 +164,18 @@ class Bound:
 
     def _bind(self, session: Any) -> None:
         binding = session.io_binding()
-        for name, array in self._inputs.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-        for name, array in self._outputs.items():
-            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, buffer in self._inputs.items():
+            _tie(binding.bind_input, binding.bind_ortvalue_input, name, buffer)
+        for name, buffer in self._outputs.items():
+            _tie(binding.bind_output, binding.bind_ortvalue_output, name, buffer)
         self._session, self._binding = session, binding
+
+
+def _tie(by_address: Callable[..., None], by_value: Callable[..., None], name: str, buffer: Buffer) -> None:
+    if isinstance(buffer, Resident):
+        by_address(name, buffer.kind, 0, buffer.dtype.type, buffer.shape, buffer.address)
+    else:
+        by_value(name, ort.OrtValue.ortvalue_from_numpy(buffer))
 
 
 def _specs(nodes: list[Any]) -> dict[str, tuple[str, list[int | str | None]]]:
