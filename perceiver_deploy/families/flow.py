@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor, nn
 
+from perceiver_deploy.families.asking import ask, asked, begin_decoding
 from perceiver_deploy.families.family import Family
 from perceiver_deploy.families.folding import NEXT, Begin, finish, folded, state
-from perceiver_deploy.families.parts import join, latents_spec, part, processor
+from perceiver_deploy.families.parts import join, part, processor
 from perceiver_deploy.models import chunked
 from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
 from perceiver_deploy.models.released import RELEASED
@@ -37,27 +38,27 @@ class FoldRows(nn.Module):
 
 
 class RowDecoder(nn.Module):
-    """Latents (B, N, D) asked by the tokens of pixel rows: flow (B, R, W, 2)."""
+    """Keys and values of the latents, asked by the tokens of pixel rows: flow (B, R, W, 2)."""
 
     def __init__(self, model: OpticalFlow) -> None:
         super().__init__()
-        self.tokens, self.layer, self.head = model.tokens, model.perceiver.decoder, model.head
+        self.tokens, self.ask, self.head = model.tokens, ask(model.perceiver), model.head
         self.width, self.divisor = model.config.width, model.config.divisor
 
-    def forward(self, latents: Tensor, inputs: Tensor, row_index: Tensor) -> Tensor:
+    def forward(self, key: Tensor, value: Tensor, inputs: Tensor, row_index: Tensor) -> Tensor:
         """Cross-attention and output adapter."""
-        flow: Tensor = self.head(self.layer(self.tokens.rows(inputs, row_index), latents)) / self.divisor
+        flow: Tensor = self.head(self.ask(self.tokens.rows(inputs, row_index), key, value)) / self.divisor
         return flow.reshape(flow.shape[0], -1, self.width, 2)
 
 
 def cut(model: OpticalFlow) -> Cut:
-    """Begin, fold (some rows at a time), finish; processor block; decoder (some rows at a time)."""
+    """Begin, fold (some rows at a time), finish; processor block; keys and values; decoder (some rows at a time)."""
     config, perceiver = model.config, model.perceiver
     rows = min(config.height, max(1, TOKENS_PER_CHUNK // config.width))
     frames = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, config.height, config.width))
     piece = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, "rows", config.width))
     every, some = TensorSpec("row_index", "int64", (config.height,)), TensorSpec("row_index", "int64", ("rows",))
-    latents, states = latents_spec(perceiver.config), state(perceiver.config)
+    states = state(perceiver.config)
     flow = TensorSpec("flow", "float32", ("batch", "rows", config.width, 2))
     chunk = Chunk("rows", rows)
     parts = [
@@ -74,7 +75,8 @@ def cut(model: OpticalFlow) -> Cut:
         ),
         finish(perceiver),
         processor(perceiver.block, perceiver.config),
-        part("decoder", RowDecoder(model), (latents, piece, some), (flow,), "decode", chunk=chunk),
+        begin_decoding(perceiver),
+        part("decoder", RowDecoder(model), (*asked(perceiver), piece, some), (flow,), "decode", chunk=chunk),
     ]
     whole = TensorSpec("flow", "float32", ("batch", config.height, config.width, 2))
     return join(parts, (frames,), (whole,), {"batch": Range(1, 1, 8), "rows": Range(1, rows, config.height)})

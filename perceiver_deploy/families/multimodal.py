@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perceiver_deploy.families.asking import ask, asked, begin_decoding
 from perceiver_deploy.families.family import Family
 from perceiver_deploy.families.folding import NEXT, Begin, finish, folded, state
-from perceiver_deploy.families.parts import Part, join, latents_spec, part, processor
+from perceiver_deploy.families.parts import Part, join, part, processor
 from perceiver_deploy.models import chunked
 from perceiver_deploy.models.modalities import MultimodalConfig
 from perceiver_deploy.models.multimodal import MultimodalAutoencoder, coordinates_of
@@ -68,41 +69,41 @@ class Decoder(nn.Module):
 
     def __init__(self, model: MultimodalAutoencoder, head: nn.Module) -> None:
         super().__init__()
-        self.queries, self.layer, self.project, self.head = model.queries, model.perceiver.decoder, model.project, head
+        self.queries, self.ask, self.project, self.head = model.queries, ask(model.perceiver), model.project, head
         self.config = model.config
 
-    def answer(self, latents: Tensor, queries: Tensor) -> Tensor:
-        """Latents (B, N, D) asked by queries (1, O, C): (B, O, width of the head)."""
-        answers: Tensor = self.head(self.project(self.layer(queries, latents)))
+    def answer(self, key: Tensor, value: Tensor, queries: Tensor) -> Tensor:
+        """Keys and values of the latents, asked by queries (1, O, C): (B, O, width of the head)."""
+        answers: Tensor = self.head(self.project(self.ask(queries, key, value)))
         return answers
 
 
 class ImageDecoder(Decoder):
-    """Latents and video points (O,) to pixels (B, O, C)."""
+    """Keys, values and video points (O,) to pixels (B, O, C)."""
 
-    def forward(self, latents: Tensor, index: Tensor) -> Tensor:
+    def forward(self, key: Tensor, value: Tensor, index: Tensor) -> Tensor:
         """Cross-attention and output adapter."""
-        return self.answer(latents, self.queries.image(coordinates_of(index, self.config.video)))
+        return self.answer(key, value, self.queries.image(coordinates_of(index, self.config.video)))
 
 
 class AudioDecoder(Decoder):
-    """Latents and audio patches (O,) to samples (B, O, audio_patch)."""
+    """Keys, values and audio patches (O,) to samples (B, O, audio_patch)."""
 
-    def forward(self, latents: Tensor, index: Tensor) -> Tensor:
+    def forward(self, key: Tensor, value: Tensor, index: Tensor) -> Tensor:
         """Cross-attention and output adapter."""
-        return self.answer(latents, self.queries.audio(index[:, None]))
+        return self.answer(key, value, self.queries.audio(index[:, None]))
 
 
 class LabelDecoder(Decoder):
-    """Latents to class logits (B, classes)."""
+    """Keys and values to class logits (B, classes)."""
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, key: Tensor, value: Tensor) -> Tensor:
         """Cross-attention and output adapter."""
-        return self.answer(latents, self.queries.label())[:, 0]
+        return self.answer(key, value, self.queries.label())[:, 0]
 
 
 def cut(model: MultimodalAutoencoder) -> Cut:
-    """Begin (audio), fold (some frames at a time), finish; processor block; a decoder per modality."""
+    """Begin (audio), fold (some frames at a time), finish; processor block; keys and values; a decoder per modality."""
     config, perceiver = model.config, model.perceiver
     image, audio = _clip(config)
     index = tuple(TensorSpec(f"{name}_index", "int64", (f"{name}_points",)) for name in DECODED)
@@ -112,15 +113,12 @@ def cut(model: MultimodalAutoencoder) -> Cut:
     parts = [
         *_encoder(model, audio),
         processor(perceiver.block, perceiver.config),
-        _decoder(ImageDecoder(model, model.image_head), pixels, "pixels", _points_per_chunk(config)),
-        _decoder(AudioDecoder(model, model.audio_head), samples, "patches", min(POINTS_PER_CHUNK, *config.audio)),
-        part(
-            "label_decoder",
-            LabelDecoder(model, model.label_head),
-            (latents_spec(perceiver.config),),
-            (label,),
-            "decode",
+        begin_decoding(perceiver),
+        _decoder(model, ImageDecoder(model, model.image_head), pixels, "pixels", _points_per_chunk(config)),
+        _decoder(
+            model, AudioDecoder(model, model.audio_head), samples, "patches", min(POINTS_PER_CHUNK, *config.audio)
         ),
+        part("label_decoder", LabelDecoder(model, model.label_head), asked(perceiver), (label,), "decode"),
     ]
     return join(parts, (image, audio, *index), (pixels, samples, label), _dimensions(config), aliases=DECODED)
 
@@ -153,11 +151,11 @@ def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[Part]:
     ]
 
 
-def _decoder(module: Decoder, output: TensorSpec, points: str, chunk: int) -> Part:
+def _decoder(model: MultimodalAutoencoder, module: Decoder, output: TensorSpec, points: str, chunk: int) -> Part:
     """The graph's own dimension `points` is the chunk's; the session's is that of the index it is given."""
     index = TensorSpec("index", "int64", (points,))
     own = TensorSpec(DECODED[output.name], output.dtype, ("batch", points, output.shape[2]))
-    inputs = (latents_spec(module.config.perceiver), index)
+    inputs = (*asked(model.perceiver), index)
     values = {"index": f"{output.name}_index"}
     return part(f"{output.name}_decoder", module, inputs, (own,), "decode", values=values, chunk=Chunk(points, chunk))
 

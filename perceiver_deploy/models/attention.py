@@ -49,18 +49,19 @@ class Attention(nn.Module):
 
     def queries(self, q: Tensor) -> Tensor:
         """Project q (B, N, q_dim) to heads (B, heads, N, qk_dim / heads)."""
-        return self._split(self.query(q))
+        return self.split(self.query(q))
 
     def keys_values(self, kv: Tensor) -> tuple[Tensor, Tensor]:
         """Project kv (B, M, kv_dim) to heads (B, heads, M, qk_dim / heads) and (B, heads, M, v_dim / heads)."""
-        return self._split(self.key(kv)), self._split(self.value(kv))
+        return self.split(self.key(kv)), self.split(self.value(kv))
 
     def merge(self, attended: Tensor) -> Tensor:
         """Join heads (B, heads, N, v_dim / heads) and project them: (B, N, out_dim)."""
         merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return merged
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
+        """Projections (B, M, width) by head: (B, heads, M, width / heads)."""
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 

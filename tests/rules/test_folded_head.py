@@ -15,10 +15,11 @@ def test_the_last_residual_is_never_made(subject):
     given = subject("flow", "decoder")
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)
     assert outcome.applied, outcome.detail
-    assert "layer.mlp.2 into head" in outcome.detail
+    assert "ask.layer.mlp.2 into head" in outcome.detail
     assert outcome.after.flops < outcome.before.flops
     assert outcome.after.written < outcome.before.written
-    assert not [name for name in names(graph) if name.startswith("layer.mlp.2/")]
+    assert "ask.layer.mlp.2/MatMul" not in names(graph)
+    assert {"ask.layer.mlp.2/into_head", "head/direct"} <= set(names(graph))
     assert given.distance(graph) < EXACT
 
 
@@ -42,6 +43,14 @@ def test_one_layer_behind_another(subject):
     """The multimodal model projects to a common width before each modality's head: that goes, then the residual."""
     given = subject("multimodal", "image_decoder")
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)
-    assert outcome.detail == "project into head; layer.mlp.2 into head"
-    assert not [name for name in names(graph) if name.startswith(("project/", "layer.mlp.2/"))]
+    assert outcome.detail == "project into head; ask.layer.mlp.2 into project"
+    assert not {"head/MatMul", "project/MatMul", "ask.layer.mlp.2/MatMul"} & set(names(graph))
+    assert given.distance(graph) < EXACT
+
+
+def test_values_meet_the_output_projection_once(subject):
+    given = subject("flow", "decoder_begin")
+    graph, (outcome,) = given.rewritten(FOLDED_HEAD)
+    assert outcome.applied
+    assert len(names(graph)) == 2  # keys, and values through the output projection
     assert given.distance(graph) < EXACT

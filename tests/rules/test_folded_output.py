@@ -6,7 +6,7 @@ from .conftest import EXACT
 
 
 def test_one_head_gives_its_output_at_once(subject):
-    given = subject("flow", "decoder")  # values of 64, an output of 34
+    given = subject("texts", "decoder")  # values of 64, an output of 48
     graph, (outcome,) = given.rewritten(FOLDED_OUTPUT)
     assert outcome.applied
     assert outcome.after.flops < outcome.before.flops

@@ -23,7 +23,7 @@ APPLIED = {
     "language": {"encoder": {"constant-query", "token-tables"}, "decoder": {"gathered-query"}},
     "flow": {
         "encoder_fold": {"separable-positions", "chunked-attention"},
-        "decoder": {"separable-queries", "folded-output", "folded-head", "chunked-attention"},
+        "decoder": {"separable-queries", "folded-head", "chunked-attention"},
     },
 }
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
-from perceiver_exporters.rules.draft import Draft, Operand, replace
+from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Projection, array_of, producer, projection
 
@@ -109,21 +109,21 @@ def _flops(head: Head, shapes: Sizes) -> tuple[int, int]:
 
 
 def _fold(graph: ir.Graph, head: Head) -> None:
+    """Each product keeps the name of the layer whose inputs it reads, which INT8 decides by."""
+    matrix, bias = head.output.weight.astype(np.float64), head.output.bias.astype(np.float64)
     write = Draft(graph, head.name, head.output.product)
-    matrix = head.output.weight.astype(np.float64)
-    bias = head.output.bias.astype(np.float64)
-    summed: list[Operand] = []
+    summed: list[ir.Value] = []
     for layer in head.layers:
-        weight = layer.weight.astype(np.float64) @ matrix
-        summed.append(write("MatMul", layer.x, weight, name=f"through.{_module(layer)}"))
+        own = Draft(graph, _module(layer), head.output.product)
+        summed.append(own("MatMul", layer.x, layer.weight.astype(np.float64) @ matrix, name=f"into_{head.name}"))
         bias = bias + layer.bias.astype(np.float64) @ matrix
     for term in head.others:
         constant = array_of(term)
-        made = (
-            write("MatMul", term, matrix, name="direct") if constant is None else constant.astype(np.float64) @ matrix
-        )
-        summed.append(made)
-    total = reduce(lambda left, right: write("Add", left, right, name="sum"), summed[1:], summed[0])
+        if constant is None:
+            summed.append(write("MatMul", term, matrix, name="direct"))
+        else:
+            bias = bias + constant.astype(np.float64) @ matrix
+    total = reduce(lambda left, right: write("Add", left, right, name="sum"), summed)
     replace(head.made, write("Add", total, bias, name="bias"))
 
 

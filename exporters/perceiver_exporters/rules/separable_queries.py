@@ -16,27 +16,34 @@ from perceiver_exporters.rules.absorption import exempt, per_head, sizes
 from perceiver_exporters.rules.draft import Draft, ints, replace
 from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, beside_deviation, find_tokens, statistics
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, Site, operand, sites
+from perceiver_exporters.rules.sites import Projection, operand, projected_query
 
 
 @dataclass(frozen=True)
 class Asking:
-    """A site whose queries are projected from grid tokens, and scaled."""
+    """Scores (B, heads, N, M) of scaled queries that are projected from grid tokens; the keys may be an input."""
 
-    site: Site
+    scores: ir.Node
+    heads: int
+    keys: int
     query: Projection
     scale: float
     tokens: Tokens
 
+    @property
+    def name(self) -> str:
+        """Name of the module that attends."""
+        return str(self.scores.name).rsplit("/", 1)[0]
+
 
 def apply(model: ir.Model, context: Context) -> Verdict:
     """Rewrite every attention that is asked by the points of a grid."""
-    found = [asking for site in sites(model.graph) if (asking := _asking(model, site, context)) is not None]
+    found = [asking for node in model.graph if (asking := _asking(model, node, context)) is not None]
     if not found:
         return Declined("no queries made of content beside positions of a grid under LayerNorm")
     shapes = sizes(model, context)
     for asking in found:
-        _, heads, queries, keys = shapes[str(asking.site.scores.outputs[0].name)]
+        _, heads, queries, keys = shapes[str(asking.scores.outputs[0].name)]
         channels, qk = asking.query.weight.shape
         grid, live = asking.tokens.grid, asking.tokens.live
         points = live + queries // grid.width + grid.width
@@ -44,20 +51,28 @@ def apply(model: ir.Model, context: Context) -> Verdict:
             return Declined(f"{heads} heads over {live} channels cost more than one product of {qk}")
     for asking in found:
         _rewrite(model.graph, asking)
-    return Applied(", ".join(f"{a.site.name}: {a.tokens.live} of {a.tokens.channels} channels live" for a in found))
+    return Applied(", ".join(f"{a.name}: {a.tokens.live} of {a.tokens.channels} channels live" for a in found))
 
 
-def _asking(model: ir.Model, site: Site, context: Context) -> Asking | None:
-    query = site.asked_by()
-    if query is None:
+def _asking(model: ir.Model, node: ir.Node, context: Context) -> Asking | None:
+    query = projected_query(operand(node, 0)) if node.op_type == "MatMul" else None
+    sizes_known = _heads_and_keys(node) if query is not None else None
+    if query is None or sizes_known is None:
         return None
     tokens = find_tokens(model, query.projection.x, {query.projection.product}, context)
-    return None if tokens is None else Asking(site, query.projection, query.scale, tokens)
+    return None if tokens is None else Asking(node, *sizes_known, query.projection, query.scale, tokens)
+
+
+def _heads_and_keys(scores: ir.Node) -> tuple[int, int] | None:
+    """Keys are latents, whose number is fixed."""
+    shape = scores.outputs[0].shape
+    _, heads, _, keys = shape if shape is not None and len(shape) == 4 else (None, None, None, None)
+    return (heads, keys) if isinstance(heads, int) and isinstance(keys, int) else None
 
 
 def _rewrite(graph: ir.Graph, asking: Asking) -> None:
-    site, tokens, grid, heads = asking.site, asking.tokens, asking.tokens.grid, asking.site.heads
-    write, keys = Draft(graph, site.name, site.scores), operand(site.scores, 1)
+    tokens, grid, heads = asking.tokens, asking.tokens.grid, asking.heads
+    write, keys = Draft(graph, asking.name, asking.scores), operand(asking.scores, 1)
     measured = statistics(write, tokens)
     weight = asking.query.by_head(heads) * asking.scale  # (heads, C, E)
     asked = weight * tokens.scale[:, None]
@@ -67,7 +82,7 @@ def _rewrite(graph: ir.Graph, asking: Asking) -> None:
     by_channel = np.concatenate([asked[:, : tokens.live], bias[:, None]], axis=1)
     by_key = exempt(write("MatMul", per_head(by_channel), keys, name="asked"))
     flat = write("MatMul", beside_deviation(write, tokens, measured), by_key, name="content_scores")
-    scores = write("Reshape", flat, ints(0, heads, -1, grid.width, _keys(site)), name="content_scores")
+    scores = write("Reshape", flat, ints(0, heads, -1, grid.width, asking.keys), name="content_scores")
     rows = asked_rows(write, grid, per_head(grid.rows @ asked[:, tokens.live + grid.row_channels]), -2)
     by_row = exempt(write("MatMul", rows, keys, name="row_scores"))
     columns = per_head(grid.columns @ asked[:, tokens.live + grid.column_channels])
@@ -75,15 +90,7 @@ def _rewrite(graph: ir.Graph, asking: Asking) -> None:
     scores = write("Add", scores, write("Unsqueeze", by_row, ints(3), name="table"), name="with_row")
     scores = write("Add", scores, write("Unsqueeze", by_column, ints(2), name="table"), name="with_column")
     scores = write("Mul", scores, write("Unsqueeze", measured.rstd, ints(-1), name="rstd"), name="scaled_scores")
-    replace(site.scores.outputs[0], write("Reshape", scores, ints(0, heads, -1, _keys(site)), name="scores"))
-
-
-def _keys(site: Site) -> int:
-    """Number of keys, which are latents and therefore fixed."""
-    shape = site.scores.outputs[0].shape
-    assert shape is not None
-    assert isinstance(shape[3], int)
-    return shape[3]
+    replace(asking.scores.outputs[0], write("Reshape", scores, ints(0, heads, -1, asking.keys), name="scores"))
 
 
 SEPARABLE_QUERIES = Rule(

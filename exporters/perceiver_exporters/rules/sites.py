@@ -78,16 +78,7 @@ class Site:
 
     def asked_by(self) -> Query | None:
         """What the queries are projected from, if they are projected here."""
-        scaled = producer(self.query, "Mul")
-        scale = array_of(scaled.inputs[1]) if scaled else None
-        spread = producer(scaled.inputs[0], "Expand") if scaled else None  # queries of one row, over the batch
-        whole = spread or scaled
-        transposed = producer(whole.inputs[0], "Transpose") if whole else None
-        reshaped = producer(transposed.inputs[0], "Reshape") if transposed else None
-        found = projection(reshaped.inputs[0]) if reshaped else None
-        if found is None or scale is None or scale.size != 1 or transposed is None:
-            return None
-        return Query(found, float(scale)) if tuple(transposed.attributes["perm"].as_ints()) == VALUES else None
+        return projected_query(self.query)
 
 
 def sites(graph: ir.Graph) -> Iterator[Site]:
@@ -102,6 +93,20 @@ def sites(graph: ir.Graph) -> Iterator[Site]:
         if heads is not None and _weights_of(scores, operand(node, 0)):
             softmax = producer(operand(node, 0), "Softmax") is not None
             yield Site(value.x, heads, operand(scores, 0), key, value, scores, node, softmax)
+
+
+def projected_query(query: ir.Value) -> Query | None:
+    """What scaled queries (B, heads, N, E) are projected from, if they are."""
+    scaled = producer(query, "Mul")
+    scale = array_of(scaled.inputs[1]) if scaled else None
+    spread = producer(scaled.inputs[0], "Expand") if scaled else None  # queries of one row, over the batch
+    whole = spread or scaled
+    transposed = producer(whole.inputs[0], "Transpose") if whole else None
+    reshaped = producer(transposed.inputs[0], "Reshape") if transposed else None
+    found = projection(reshaped.inputs[0]) if reshaped else None
+    if found is None or scale is None or scale.size != 1 or transposed is None:
+        return None
+    return Query(found, float(scale)) if tuple(transposed.attributes["perm"].as_ints()) == VALUES else None
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:
