@@ -40,6 +40,7 @@ SUBJECTS = (
     ("language-perceiver", "decoder"),
     ("optical-flow-perceiver", "encoder_fold"),
     ("optical-flow-perceiver", "decoder"),
+    ("multimodal-perceiver", "image_decoder"),
 )
 BEGIN, END = "<!-- benchmarks/rules.py: begin -->", "<!-- benchmarks/rules.py: end -->"
 
