@@ -28,7 +28,9 @@ from onnx_ir.passes import common
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.timing import interleave, ratio
 from perceiver_exporters.component import Component, Cut
-from perceiver_exporters.precision import PRECISIONS, Request
+from perceiver_exporters.precision.calibration.observe import observe
+from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules import Applied, Context, rewrite
 from perceiver_exporters.rules.attention_form import fuse
@@ -41,6 +43,7 @@ from perceiver_runtime.tensors import Array
 CPU = TARGETS["cpu"]
 MODELS = {
     "language-perceiver": ("masked-language-model", "language-perceiver"),
+    "vision-perceiver-conv": ("image-classifier-conv", "vision-perceiver-conv"),
     "optical-flow-perceiver": ("optical-flow", "optical-flow-perceiver"),
 }
 PEAK = """
@@ -95,7 +98,7 @@ def forms(name: str, precision: str) -> tuple[Graphs, dict[str, Array]]:
     context = Context(component.name, component.inputs, cut.profile, CPU, precision, cut.pipeline.step(component.name))
     rewrite(model, context)
     if precision == "int8":
-        model = PRECISIONS["int8"].rewrite(model, Request(component.name, CPU.quantization, lambda: iter([feeds])))
+        model = quantize(model, ComponentPlan(observe(model, [feeds])), SCHEMES[CPU.quantization])
     fused = model.clone()
     if not isinstance(verdict := fuse(fused, dataclasses.replace(context, precision="fp16")), Applied):
         raise SystemExit(f"{name}, {precision}: expected attention that can be fused: {verdict.reason}")

@@ -28,8 +28,11 @@ from onnxruntime import quantization
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Component, Cut
-from perceiver_exporters.precision import PRECISIONS, Feeds, Request
+from perceiver_exporters.precision import Feeds
+from perceiver_exporters.precision.calibration.observe import observe
+from perceiver_exporters.precision.int8 import SCHEMES, quantize
 from perceiver_exporters.precision.layers import weighted
+from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, rewrite
@@ -55,7 +58,7 @@ def graphs(component: Component, cut: Cut, feeds: Sequence[Feeds]) -> Graphs:
         model = trace(component, cut.profile, CPU.opset)
     step = cut.pipeline.step(component.name)
     rewrite(model, Context(component.name, component.inputs, cut.profile, CPU, "int8", step))
-    static = PRECISIONS["int8"].rewrite(model, Request(component.name, CPU.quantization, lambda: iter(feeds)))
+    static = quantize(model, ComponentPlan(observe(model, feeds)), SCHEMES[CPU.quantization])
     single: onnx.ModelProto = ir.to_proto(model)
     names = [str(node.name) for node in weighted(model.graph)]
     return {"fp32": single, "static": ir.to_proto(static), "dynamic": dynamic(single, names)}

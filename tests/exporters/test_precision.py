@@ -12,7 +12,9 @@ import pytest
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.graph import has_constant_weight, products
 from perceiver_exporters.precision import PRECISIONS, Request
+from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import quantizers
+from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import CheckError
 
@@ -32,7 +34,8 @@ def rewrite(blueprint: Blueprint, graph: ir.Model, precision: str, scheme: str =
         feeds = FAMILY.sample(CONFIG, 16, np.random.default_rng(5))
         return (a.inputs for a in reference.applications(feeds) if a.component == name)
 
-    return PRECISIONS[precision].rewrite(graph, Request(name, scheme, calibration))
+    plan = ComponentPlan(observe(graph, calibration())) if PRECISIONS[precision].planned else None
+    return PRECISIONS[precision].rewrite(graph, Request(name, scheme, calibration, plan=plan))
 
 
 def size(graph: ir.Model) -> int:
@@ -138,3 +141,8 @@ def test_quantising_is_silent(
     rewrite(blueprint, graphs["decoder"], "int8")
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_int8_is_refused_without_a_plan(graphs: dict[str, ir.Model]) -> None:
+    with pytest.raises(CheckError, match="component decoder: expected a plan of its ranges, got none"):
+        PRECISIONS["int8"].rewrite(graphs["decoder"], Request("decoder", "cpu", lambda: iter(())))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.precision.precision import Request
@@ -52,14 +51,15 @@ WEIGHT_RANGE = {"uint8": (-128, 127), "int8": (-127, 127)}
 
 
 def rewrite(model: ir.Model, request: Request) -> ir.Model:
-    """Quantise an FP32 graph as the request's plan says; returns a new one. Without a plan: extremes, no smoothing.
+    """Quantise an FP32 graph as the request's plan says; returns a new one.
 
-    Raises UnavailableError without onnxruntime, CheckError if any product was left in floating point.
+    Raises UnavailableError without onnxruntime, CheckError without a plan or if any product was left in floating point.
     """
     if not weighted(model.graph):
         return model
-    plan = request.plan or ComponentPlan(observe(model, request.calibration()))
-    return quantize(model, plan, SCHEMES[request.scheme])
+    if request.plan is None:
+        raise CheckError(f"component {request.component}: expected a plan of its ranges, got none; see make_plan")
+    return quantize(model, request.plan, SCHEMES[request.scheme])
 
 
 def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:

@@ -23,8 +23,8 @@ class Request:
     """What a rewrite may need beside the graph.
 
     `scheme` names the target's INT8 scheme; `calibration` starts a stream of the component's own reference
-    inputs over the whole calibration set, all repetitions and pieces included: it is read only where there is no
-    `plan`. Nodes that `findings` name stay in FP32.
+    inputs over the whole calibration set, all repetitions and pieces included, for a quantiser that takes ranges of its
+    own; `planned` precisions need the `plan`. Nodes that `findings` name stay in FP32.
     """
 
     component: str
