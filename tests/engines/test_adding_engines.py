@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+from engines.simulation.trt import MAGIC
 
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines
 from perceiver_runtime.tensorrt.progress import BuildProgress
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
@@ -43,6 +48,9 @@ def test_engines_come_with_sidecars_and_inspection(path: Path, jetson: Simulated
     bundle = load_bundle(path)
     assert [r.component for r in reports] == [c.name for c in bundle.manifest.components]
     assert {f"engines/jetson-orin/encoder{e}" for e in (".plan", ".json", ".layers.json")} <= set(bundle.manifest.files)
+    inspected = json.loads((path / "engines/jetson-orin/encoder.layers.json").read_text())
+    assert all(layer["LayerType"] for layer in inspected["Layers"])
+    assert inspected["Layers"]
     sidecar = read_sidecar(path / "engines/jetson-orin/fold.json")
     assert sidecar.compute_capabilities == ("8.7",)
     assert sidecar.tensorrt == "10.3.0"
@@ -50,6 +58,18 @@ def test_engines_come_with_sidecars_and_inspection(path: Path, jetson: Simulated
     # Own symbols with the ranges that the pipeline gives them: keys arrive in pieces of 3.
     assert dict(sidecar.profiles[0].dimensions) == {"b": Range(1, 1, 4), "n": Range(1, 3, 3)}
     assert read_sidecar(path / "engines/jetson-orin/block.json").products == {"fp32": 1}
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+def test_how_engines_are_built(path: Path, jetson: SimulatedJetson, compatible: bool) -> None:
+    """Without TF32, which would take 13 of FP32's bits; with all details for the inspector; within the workspace."""
+    options = EngineOptions(workspace=77 << 20, version_compatible=compatible)
+    build_engines(path, "jetson-orin", jetson.trt, options)
+    header = json.loads((path / "engines/jetson-orin/encoder.plan").read_bytes()[len(MAGIC) :].split(b"\n", 1)[0])
+    assert header["flags"] == (["EXCLUDE_LEAN_RUNTIME", "VERSION_COMPATIBLE"] if compatible else [])
+    assert header["verbosity"] == "DETAILED"
+    assert header["workspace"] == 77 << 20
+    assert header["profiles"]
 
 
 def test_building_again_replaces_and_keeps_other_targets(path: Path, jetson: SimulatedJetson) -> None:
@@ -91,20 +111,43 @@ def test_a_killed_build_leaves_the_bundle_as_it_was(path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["bundle"]
 
 
+@pytest.mark.parametrize("suffix", [".plan", ".layers.json", "block.json", "manifest.json"])
+@pytest.mark.parametrize("links", [True, False])
 def test_a_full_disk_leaves_the_bundle_as_it_was(
+    path: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch, suffix: str, links: bool
+) -> None:
+    """Whatever the disk has no room for: an engine, its inspection, its sidecar, the manifest, or a file's bytes."""
+    before = content(path)
+    opened = io.open
+
+    def full(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if "w" in mode and str(file).endswith(suffix):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        return opened(file, mode, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", full)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_link)
+    with pytest.raises(OSError, match="No space left"):
+        jetson.build(path)
+    assert content(path) == before
+    assert [p.name for p in path.parent.iterdir()] == ["bundle"]
+
+
+def refuse_link(*_: Any) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_disk_that_fails_while_syncing_leaves_the_bundle_as_it_was(
     path: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, written = content(path), []
-    write = Path.write_bytes
+    """Where blocks are allocated late, a full disk shows up here."""
+    before = content(path)
 
-    def full(self: Path, data: bytes) -> int:
-        if self.suffix == ".plan":
-            written.append(self.name)
-            if len(written) == 3:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-        return write(self, data)
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         jetson.build(path)
     assert content(path) == before
@@ -155,3 +198,23 @@ def test_a_timing_cache_is_kept(path: Path, jetson: SimulatedJetson, tmp_path: P
     cache.write_bytes(b"older timings")
     build_engines(path, "jetson-orin", jetson.trt, EngineOptions(timing_cache=cache))
     assert cache.read_bytes() == b"older timings"
+
+
+@pytest.mark.parametrize(("refuses", "answer"), [("set_timing_cache", False), ("create_timing_cache", None)])
+def test_another_gpus_timing_cache_is_refused(
+    path: Path, jetson: SimulatedJetson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str, answer: object
+) -> None:
+    before, cache = content(path), tmp_path / "timings"
+    cache.write_bytes(b"of another GPU")
+    monkeypatch.setattr(jetson.trt.IBuilderConfig, refuses, lambda *_, **__: answer)
+    with pytest.raises(UsageError, match="no timings of this TensorRT on this GPU; give another file"):
+        build_engines(path, "jetson-orin", jetson.trt, EngineOptions(timing_cache=cache))
+    assert cache.read_bytes() == b"of another GPU"
+    assert content(path) == before
+
+
+def test_tensorrt_rtx_has_no_timing_cache(path: Path, tmp_path: Path) -> None:
+    """REAL: the option is for TensorRT; here a file is neither read nor written."""
+    options = EngineOptions(compute_capabilities=("12.0",), timing_cache=tmp_path / "timings")
+    assert build_engines(path, "rtx", load_tensorrt("tensorrt_rtx"), options)
+    assert not (tmp_path / "timings").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from engines.seeded import node
 from engines.simulation.jetson import simulated_jetson
 from onnx import TensorProto
 
+from perceiver_deploy.cli.main import main
+from perceiver_exporters import engines
 from perceiver_exporters.preflight import check
 from perceiver_exporters.preflight.graph_rules import NO_IMPORTER
 from perceiver_exporters.preflight.memory import live_bytes
 from perceiver_exporters.preflight.table import RULES
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import CheckError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.sidecar import read_sidecar, sidecar_path, write_sidecar
 
@@ -182,6 +185,41 @@ def test_a_seeded_fault_is_caught(fault: Fault, tmp_path: Path) -> None:
     assert fault.message in found[0].message
     assert fault.remedy in found[0].remedy
     assert report.verdict in ("blocked", fault.verdict)
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_nothing_is_built_from_a_blocked_bundle(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of another machine don't stand in the way of a build, which replaces them, and a risk is not a block."""
+    path = fault.make(tmp_path / "bundle")
+    before, started = content(tmp_path), []
+    monkeypatch.setattr(engines, "_builder", lambda *_: lambda path, *_: started.append(path) or ())
+    if fault.verdict == "blocked" and fault.rule not in engines.STALE_ENGINES:
+        with pytest.raises(CheckError, match=f"{fault.rule} .*{fault.remedy}"):
+            engines.build(path, fault.target)
+        assert started == []
+    else:
+        engines.build(path, fault.target)
+        assert started == [path]
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_command_names_rule_and_remedy(fault: Fault, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(fault.make(tmp_path / "bundle")), "--target", fault.target, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert ended.value.code == (1 if report["verdict"] == "blocked" else 0)
+    assert [(f["verdict"], fault.remedy in f["remedy"]) for f in report["findings"] if f["rule"] == fault.rule] == [
+        (fault.verdict, True)
+    ]
+
+
+def test_the_twelve_faults_have_a_rule_each() -> None:
+    assert [fault.rule for fault in FAULTS] == [f"PF{n:03}" for n in range(1, 13)]
 
 
 @pytest.mark.parametrize("target", ["jetson-orin", "jetson-thor", "rtx", "hopper"])

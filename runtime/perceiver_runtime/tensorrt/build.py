@@ -170,7 +170,9 @@ def _configure(
     _set_profiles(builder, network, config, request)
     if rules.timing_cache and request.timing_cache is not None:
         kept = request.timing_cache.read_bytes() if request.timing_cache.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(kept), ignore_mismatch=False)
+        cache = config.create_timing_cache(kept)
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise UsageError(f"{request.timing_cache}: no timings of this TensorRT on this GPU; give another file")
 
 
 def _set_capabilities(trt: ModuleType, config: IBuilderConfig, request: BuildRequest, rules: Dialect) -> None:

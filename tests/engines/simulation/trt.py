@@ -222,6 +222,7 @@ class IBuilderConfig:
         self._flags = {BuilderFlag.TF32}
         self._profiles: list[IOptimizationProfile] = []
         self._cache: ITimingCache | None = None
+        self._workspace = 0
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         self._workspace = pool_size
@@ -273,16 +274,26 @@ class Builder:
                     return None
             monitor.phase_finish("Building engine")
         assert network._model is not None
-        header = json.dumps({"profiles": [p._shapes for p in config._profiles]}).encode()
-        return MAGIC + header + b"\n" + network._model.SerializeToString(deterministic=True)
+        header = {
+            "profiles": [p._shapes for p in config._profiles],
+            "flags": sorted(flag.name for flag in config._flags),
+            "verbosity": config.profiling_verbosity.name,
+            "workspace": config._workspace,
+        }
+        return MAGIC + json.dumps(header).encode() + b"\n" + network._model.SerializeToString(deterministic=True)
 
 
 class EngineInspector:
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = model
+    """An engine built at another verbosity than DETAILED tells no more than names."""
+
+    def __init__(self, model: onnx.ModelProto, detailed: bool) -> None:
+        self._model, self._detailed = model, detailed
 
     def get_engine_information(self, format: LayerInformationFormat) -> str:
-        return json.dumps({"Layers": [{"Name": n.name, "LayerType": n.op_type} for n in self._model.graph.node]})
+        nodes = self._model.graph.node
+        return json.dumps(
+            {"Layers": [{"Name": n.name, "LayerType": n.op_type} if self._detailed else n.name for n in nodes]}
+        )
 
 
 class IExecutionContext:
@@ -357,7 +368,7 @@ class IExecutionContext:
 
 class ICudaEngine:
     def __init__(self, cuda: SimulatedCuda, header: dict[str, Any], model: onnx.ModelProto) -> None:
-        self._cuda, self._model, self._profiles = cuda, model, header["profiles"]
+        self._cuda, self._model, self._header, self._profiles = cuda, model, header, header["profiles"]
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -390,7 +401,7 @@ class ICudaEngine:
         return IExecutionContext(self, strategy)
 
     def create_engine_inspector(self) -> EngineInspector:
-        return EngineInspector(self._model)
+        return EngineInspector(self._model, self._header["verbosity"] == "DETAILED")
 
     @property
     def device_memory_size_v2(self) -> int:
