@@ -1,10 +1,11 @@
 """Build every component of every family with TensorRT-RTX, without a GPU, and write the table of docs/tensorrt.md.
 
-    python benchmarks/tensorrt_builds.py                 small models, at fp32, fp16 and int8
-    python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights, at --precision P
+    python benchmarks/tensorrt_builds.py                 small models
+    python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights
     python benchmarks/tensorrt_builds.py --repeat N      how many of N builds are byte-identical
 
-Each table goes between the page's markers of its name; rows of released sizes join those that are there.
+At fp32, fp16 and int8, or at --precision P. Each table goes between the page's markers of its name; rows of released
+sizes join those that are there.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import onnx_ir as ir  # noqa: E402
 import torch  # noqa: E402
-from engines.rtx import build, released, rewritten, traced  # noqa: E402
+from engines.rtx import NEWEST, Subject, released, small  # noqa: E402
 from small_models import SMALL  # noqa: E402
 
-from perceiver_deploy.zoo import zoo  # noqa: E402
+from perceiver_exporters.storage import save_graphs  # noqa: E402
 from perceiver_exporters.targets import TARGETS  # noqa: E402
 from perceiver_runtime.errors import PerceiverError  # noqa: E402
 from perceiver_runtime.tensorrt.api import load_tensorrt  # noqa: E402
@@ -48,41 +50,33 @@ class Row:
     products: str
 
 
-def small_rows() -> Iterator[Row]:
-    """All families at the sizes of the tests."""
-    trt = load_tensorrt("tensorrt_rtx")
-    for family in SMALL:
-        for precision in ("fp32", "fp16", "int8"):
-            built, components = [], 0
-            with tempfile.TemporaryDirectory() as folder:
-                for name, graph in rewritten(family, precision):
-                    components += 1
-                    ir.save(graph, path := Path(folder, f"{name}.onnx"))
-                    try:
-                        built.append(build(trt, family, name, path))
-                    except PerceiverError as error:
-                        print(f"{family} {precision} {name}: {error}", file=sys.stderr)
-            size = sum(len(engine.plan) for engine in built)
-            products = _products(engine.sidecar.products for engine in built)
-            yield Row(family, precision, components, len(built), sum(e.seconds for e in built), size / 1e6, products)
-        traced.cache_clear()
-
-
-def released_rows(names: Sequence[str], precisions: Sequence[str]) -> Iterator[Row]:
-    """Presets of the zoo, random weights, for all GPUs of the target `rtx`."""
-    trt = load_tensorrt("tensorrt_rtx")
-    for name in names:
+def rows(subjects: Iterable[tuple[str, Subject]], precisions: Sequence[str], every_gpu: bool) -> Iterator[Row]:
+    """One row per model and precision, for the target's GPUs or for the newest alone."""
+    trt, engines = load_tensorrt("tensorrt_rtx"), TARGETS["rtx"].engines
+    assert engines is not None
+    for name, subject in subjects:
         for precision in precisions:
-            built: list[BuiltEngine] = []
+            capabilities = engines.capabilities(precision) if every_gpu else NEWEST
             with tempfile.TemporaryDirectory() as folder:
-                try:
-                    built.extend(released(trt, name, precision, Path(folder)))
-                except PerceiverError as error:
-                    print(f"{name} {precision}: {error}", file=sys.stderr)
-            size, total = sum(len(engine.plan) for engine in built), sum(engine.seconds for engine in built)
-            components = len(zoo()[name].family.cut(zoo()[name].family.build(zoo()[name].config)).components)
+                paths = save_graphs(subject.graphs(precision), Path(folder))
+                built = [
+                    engine
+                    for component, path in paths.items()
+                    if (engine := _attempt(trt, subject, component, Path(folder, path), capabilities)) is not None
+                ]
+            seconds, size = sum(e.seconds for e in built), sum(len(engine.plan) for engine in built)
             products = _products(engine.sidecar.products for engine in built)
-            yield Row(name, precision, components, len(built), total, size / 1e6, products)
+            yield Row(name, precision, len(subject.made.cut.components), len(built), seconds, size / 1e6, products)
+
+
+def _attempt(
+    trt: ModuleType, subject: Subject, component: str, path: Path, capabilities: tuple[str, ...]
+) -> BuiltEngine | None:
+    try:
+        return subject.build(trt, component, path, capabilities)
+    except PerceiverError as error:
+        print(error, file=sys.stderr)
+        return None
 
 
 def repeat_table(times: int) -> str:
@@ -90,11 +84,12 @@ def repeat_table(times: int) -> str:
     trt, target = load_tensorrt("tensorrt_rtx"), TARGETS["rtx"].engines
     assert target is not None
     lines = ["| Component | GPUs | Byte-identical | Results | Bytes |", "|---|---|---|---|---|"]
-    for name, graph in rewritten("patch-classifier", "fp16"):
-        for capabilities in (("12.0",), target.capabilities("fp16")):
+    subject = small("patch-classifier")
+    for name, graph in subject.graphs("fp16").items():
+        for capabilities in (NEWEST, target.capabilities("fp16")):
             with tempfile.TemporaryDirectory() as folder:
                 ir.save(graph, path := Path(folder, "graph.onnx"))
-                plans = Counter(build(trt, "patch-classifier", name, path, capabilities).plan for _ in range(times))
+                plans = Counter(subject.build(trt, name, path, capabilities).plan for _ in range(times))
             sizes = sorted({len(plan) for plan in plans})
             most, size = plans.most_common(1)[0][1], f"{sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "")
             lines.append(f"| {name} | {len(capabilities)} | {most} of {times} | {len(plans)} | {size} |")
@@ -143,7 +138,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--released", nargs="+", metavar="NAME")
-    parser.add_argument("--precision", nargs="+", default=["fp32", "fp16"], metavar="P")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "fp16", "int8"], metavar="P")
     parser.add_argument("--repeat", type=int, metavar="N")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,9 +146,11 @@ def main() -> None:
     if options.repeat:
         name, text = "repeat", repeat_table(options.repeat)
     elif options.released:
-        name, text = "released", joined(PAGE, table(released_rows(options.released, options.precision)))
+        subjects = ((name, released(name)) for name in options.released)
+        name, text = "released", joined(PAGE, table(rows(subjects, options.precision, every_gpu=True)))
     else:
-        name, text = "small", table(small_rows())
+        subjects = ((family, small(family)) for family in SMALL)
+        name, text = "small", table(rows(subjects, options.precision, every_gpu=False))
     version = load_tensorrt("tensorrt_rtx").__version__
     replace_section(PAGE, name, f"TensorRT-RTX {version} on a CPU, {started}:\n\n{text}")
 

@@ -1,92 +1,91 @@
-"""REAL builds with TensorRT-RTX of the small models' components; shared by tests and the benchmark."""
+"""REAL builds with TensorRT-RTX of what an export for it holds; shared by tests and the benchmark.
+
+INT8 is calibrated on one random sample: enough to build, not to be accurate.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import onnx
 import onnx_ir as ir
-from small_models import SmallModel, small_model
+from small_models import small_model
 
-from perceiver_deploy.zoo import zoo
-from perceiver_exporters.precision import PRECISIONS, Feeds, Request
-from perceiver_exporters.precision.audit import audit
-from perceiver_exporters.reference import Reference
+from perceiver_deploy.source import blueprint, resolve
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import component_graphs
+from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
+from perceiver_exporters.trace import SharedTraces
+from perceiver_runtime.manifest import Source
 from perceiver_runtime.tensorrt.build import BuildRequest, BuiltEngine, build_engine
 
 NEWEST = ("12.0",)  # one GPU builds faster than six
+WORKSPACE = 64 << 30
+"""Bytes: the largest batch of a released size takes more than the default. Nothing is allocated without a GPU."""
+OPERANDS = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be exported, at any precision and traced once."""
+
+    made: Blueprint
+    traces: SharedTraces
+
+    def graphs(self, precision: str) -> dict[str, ir.Model]:
+        """By component: traced, rewritten by the rules, and in that precision, as `export` does it."""
+        chosen = PRECISIONS[precision]
+        graphs, _ = component_graphs(self.made, chosen, TARGETS["rtx"], tracer=self.traces)
+        return graphs
+
+    def build(
+        self, trt: ModuleType, name: str, path: Path, capabilities: tuple[str, ...] = NEWEST, **options: object
+    ) -> BuiltEngine:
+        """One component's engine from its graph at `path`. Raises what `build_engine` raises."""
+        cut = self.made.cut
+        inputs = cut.component(name).inputs
+        request = BuildRequest(name, path, inputs, (cut.profile,), "0" * 64, WORKSPACE, capabilities)
+        return build_engine(trt, request, **options)  # type: ignore[arg-type]
 
 
 @functools.cache
-def traced(family: str) -> tuple[SmallModel, dict[str, bytes]]:
-    """The FP32 graphs of the family's small model, traced once."""
+def small(family: str) -> Subject:
+    """The family's small model."""
     model = small_model(family)
-    graphs = {c.name: trace(c, model.cut.profile, TARGETS["rtx"].opset) for c in model.cut.components}
-    return model, {name: ir.to_proto(graph).SerializeToString() for name, graph in graphs.items()}
+    source = Source(family, family, "", {}, pretrained=False)
+    return Subject(Blueprint(source, model.cut, (), (model.feeds,)), SharedTraces())
 
 
-def rewritten(family: str, precision: str) -> Iterator[tuple[str, ir.Model]]:
-    model, graphs = traced(family)
-
-    def calibration(component: str) -> Iterator[Feeds]:
-        return (a.inputs for a in Reference(model.cut).applications(model.feeds) if a.component == component)
-
-    for name, content in graphs.items():
-        stream = functools.partial(calibration, name)
-        graph, chosen = _load(content), PRECISIONS[precision]
-        inputs, form = model.cut.component(name).inputs, chosen.format
-        findings = audit(graph, inputs, model.cut.profile, form) if form is not None else ()
-        yield name, chosen.rewrite(graph, Request(name, "tensorrt", stream, findings))
+@functools.lru_cache(maxsize=1)
+def released(name: str) -> Subject:
+    """A released size with random weights. Only the last is kept."""
+    made = blueprint(resolve(name))
+    return Subject(replace(made, golden=(), calibration=made.golden), SharedTraces())
 
 
-def _load(content: bytes) -> ir.Model:
-
-    return ir.from_proto(onnx.load_from_string(content))
-
-
-def build(
-    trt: ModuleType, family: str, name: str, path: Path, capabilities: tuple[str, ...] = NEWEST, **options: object
-) -> BuiltEngine:
-    model, _ = traced(family)
-    component = model.cut.component(name)
-    request = BuildRequest(name, path, component.inputs, (model.cut.profile,), "0" * 64, 1 << 28, capabilities)
-    return build_engine(trt, request, **options)  # type: ignore[arg-type]
-
-
-def released(trt: ModuleType, name: str, precision: str, folder: Path) -> Iterator[BuiltEngine]:
-    """The components of a released size, with random weights, for all GPUs of the target.
-
-    INT8 is calibrated on one random sample: enough to build, not to be accurate.
-    """
-    target, entry = TARGETS["rtx"], zoo()[name]
-    assert target.engines is not None
-    cut = entry.family.cut(entry.family.build(entry.config).eval())
-    feeds = entry.family.sample(entry.config, 1, np.random.default_rng(0)) if precision == "int8" else {}
-    graphs = {c.name: trace(c, cut.profile, target.opset) for c in cut.components}
-
-    def calibration(component: str) -> Iterator[Feeds]:
-        return (a.inputs for a in Reference(cut).applications(feeds) if a.component == component)
-
-    def request(name: str) -> Request:
-        return Request(name, target.quantization, functools.partial(calibration, name))
-
-    graphs = {name: PRECISIONS[precision].rewrite(graph, request(name)) for name, graph in graphs.items()}
+def components(
+    trt: ModuleType, subject: Subject, precision: str, folder: Path, capabilities: tuple[str, ...] = NEWEST
+) -> Iterator[tuple[ir.Model, BuiltEngine]]:
+    """Every component's graph and the engine built from it."""
+    graphs = subject.graphs(precision)
     paths = save_graphs(graphs, folder)
-    for component in cut.components:
-        wanted = BuildRequest(
-            component=component.name,
-            onnx=folder / paths[component.name],
-            inputs=component.inputs,
-            profiles=(cut.profile,),
-            graph_sha256="0" * 64,
-            workspace=64 << 30,
-            compute_capabilities=target.engines.capabilities(precision),
-        )
-        yield build_engine(trt, wanted)
+    for name, path in paths.items():
+        yield graphs[name], subject.build(trt, name, folder / path, capabilities)
+
+
+def expected_products(graph: ir.Model, precision: str) -> Counter[str]:
+    """Operand types that an engine's products must have.
+
+    At INT8 all products with a trained weight are INT8 and all others FP32; at other precisions the graph's types are.
+    """
+    nodes = list(products(graph.graph))
+    if precision == "int8":
+        return +Counter(int8=(weighted := sum(map(has_constant_weight, nodes))), fp32=len(nodes) - weighted)
+    return Counter(OPERANDS[node.inputs[0].dtype] for node in nodes if node.inputs[0] and node.inputs[0].dtype)
