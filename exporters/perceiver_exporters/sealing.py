@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perceiver_exporters.card import write_card
 from perceiver_runtime.bundle import file_entry, write_manifest
-from perceiver_runtime.manifest import FileEntry, Manifest
+from perceiver_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
@@ -30,6 +30,6 @@ def tool_versions() -> dict[str, str]:
 
 
 def files_of(directory: Path) -> dict[str, FileEntry]:
-    """Size and hash of every file below the directory, by its path in it."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    """Size and hash of every file below the directory but its manifest, by its path in it."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME)
     return {path.relative_to(directory).as_posix(): file_entry(path) for path in paths}

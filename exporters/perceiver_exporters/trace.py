@@ -34,7 +34,6 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
                 component.module.eval(),
                 inputs,
                 input_names=[spec.name for spec in component.inputs],
-                output_names=[spec.name for spec in component.outputs],
                 dynamic_shapes=_dynamic_shapes(component, profile),
                 custom_translation_table=TRANSLATIONS,
                 opset_version=opset,
@@ -44,7 +43,7 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise CheckError(f"component {component.name} can't be traced: {error}") from error
         assert program is not None  # for mypy: only the legacy exporter returns None
-        model = clean(name_by_module(program.model))
+        model = clean(_name_outputs(name_by_module(program.model), component.outputs))
         common.CheckerPass(full_check=False)(model)
     model.graph.name = component.name
     model.metadata_props[PARAMETERS] = str(_parameters(program.exported_program))
@@ -96,6 +95,19 @@ class SharedTraces:
         if key not in self._models:
             self._models[key] = trace(component, profile, opset)
         return self._models[key].clone()
+
+
+def _name_outputs(model: ir.Model, specs: Sequence[TensorSpec]) -> ir.Model:
+    """Name the outputs by their specs; a parameter that bears one of these names makes way.
+
+    The exporter, given the names, would have two values of one name. Outputs without a spec are left to `check_specs`.
+    """
+    initializers = model.graph.initializers
+    for value, spec in zip(model.graph.outputs, specs, strict=False):
+        if (parameter := initializers.get(spec.name)) is not None and parameter is not value:
+            parameter.name = f"{spec.name}.parameter"
+        value.name = spec.name
+    return model
 
 
 def _dynamic_shapes(component: Component, profile: Profile) -> tuple[dict[int, torch.export.Dim], ...]:

@@ -34,17 +34,18 @@ Feeds = Mapping[str, Array]
 PlanKey = tuple[Program, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
-def open_session(path: str | Path, backend: str = "auto", threads: int | None = None) -> Session:
-    """Load the bundle in a directory and make it ready to run.
+def open_session(bundle: str | Path | Bundle, backend: str = "auto", threads: int | None = None) -> Session:
+    """Load the bundle in a directory, or take a loaded one, and make it ready to run.
 
     `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None:
     all cores). `auto` is ONNX Runtime on the CPU, or what was measured as fastest for this bundle on this kind of
     machine (see `perceiver_runtime.tuning`). Raises BundleError, UsageError (unknown backend), UnavailableError (not
     on this machine).
     """
-    tuned = _open_tuned(Path(path), threads) if backend == "auto" else None
+    path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
+    tuned = _open_tuned(path, threads) if backend == "auto" else None
     opened, threads = tuned or (open_backend(backend, threads), threads)
-    return Session(load_bundle(path), opened, threads)
+    return Session(bundle if isinstance(bundle, Bundle) else load_bundle(path), opened, threads)
 
 
 def _open_tuned(path: Path, threads: int | None) -> tuple[Backend, int] | None:

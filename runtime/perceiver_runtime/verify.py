@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.compare import Mode, ParityReport, compare
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.golden import GoldenSample, load_golden
@@ -31,11 +32,11 @@ class VerifyReport:
         return all(report.passed for report in self.reports)
 
 
-def verify(session: Session | str | Path, backend: str = "auto", threads: int | None = None) -> VerifyReport:
+def verify(session: Session | Bundle | str | Path, backend: str = "auto", threads: int | None = None) -> VerifyReport:
     """Run the golden samples, each component alone on the reference's inputs and the pipeline end to end.
 
-    A path is opened with `backend` and `threads` first. Raises BundleError if the bundle has no golden samples, or no
-    tolerance for one of their tensors.
+    A bundle or path is opened with `backend` and `threads` first. Raises BundleError if the bundle has no golden
+    samples, or no tolerance for one of their tensors.
     """
     with ExitStack() as stack:
         opened = (

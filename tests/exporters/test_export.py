@@ -11,16 +11,20 @@ import torch
 from safetensors.numpy import load_file
 
 from perceiver_deploy.models.image_classifier import ImageClassifier
+from perceiver_deploy.verification import verify_bundle
 from perceiver_exporters import storage
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer, export_bundle
+from perceiver_exporters.sealing import seal
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, require
 from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime import bundle as loading
 from perceiver_runtime import open_session
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
+from perceiver_runtime.manifest import MANIFEST_NAME
 
 from .conftest import CONFIG, FAMILY, Bundle, build_blueprint, build_model
 
@@ -53,6 +57,24 @@ def test_a_bundle_loads_and_answers_as_the_model(
     with open_session(path) as session:
         got = session.run(feeds)["logits"]
     assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_a_bundle_may_be_sealed_again(bundle: Bundle) -> None:
+    path, manifest = bundle("fp32")
+    again = seal(dataclasses.replace(manifest, metrics={"accuracy": 0.5}), path)
+    assert MANIFEST_NAME not in again.files
+    assert load_bundle(path).manifest == again
+
+
+def test_verification_hashes_a_bundle_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = bundle("fp32")
+    hashed = []
+    check = loading._check_hashes
+    monkeypatch.setattr(
+        loading, "_check_hashes", lambda directory, files: (hashed.append(files), check(directory, files))
+    )
+    assert verify_bundle(path).passed
+    assert len(hashed) == 1
 
 
 def test_progress_names_each_stage(bundle: Bundle) -> None:

@@ -147,6 +147,28 @@ def test_specs_that_the_graph_does_not_keep_are_refused(blueprint: Blueprint) ->
         trace(wrong, blueprint.cut.profile)
 
 
+class Namesakes(nn.Module):
+    """Parameters named like an output, and like the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.latents = nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.x + self.latents, x - self.latents
+
+
+def test_parameters_may_be_named_like_inputs_and_outputs() -> None:
+    x, latents, rest = (TensorSpec(name, "float32", ("batch", 8)) for name in ("x", "latents", "rest"))
+    module = Namesakes()
+    graph = trace(Component("net", module, (x,), (latents, rest)), Profile("p", {"batch": Range(1, 2, 4)}))
+    given = np.random.default_rng(0).standard_normal((3, 8), dtype=np.float32)
+    expected = module(torch.from_numpy(given))
+    for array, tensor in zip(run(graph, {"x": given}), expected, strict=True):
+        np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-6)
+    assert count.parameters(graph) == 16
+
+
 class Untraceable(nn.Module):
     """Its output depends on a value."""
 

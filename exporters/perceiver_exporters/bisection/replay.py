@@ -100,7 +100,7 @@ def _run_part(directory: Path, inputs: Mapping[str, Array], expected: Mapping[st
 
 def _run_bundle(replay: Replay, inputs: Mapping[str, Array]) -> dict[str, Array]:
     bundle = load_bundle(replay.bundle)
-    with runnable_bundle(bundle, replay.backend) as path, open_session(path, replay.backend) as session:
+    with runnable_bundle(bundle, replay.backend) as runnable, open_session(runnable, replay.backend) as session:
         if replay.component == PIPELINE:
             return {**session.encode(inputs), **session.run(inputs)}
         return session.run_component(replay.component, inputs)

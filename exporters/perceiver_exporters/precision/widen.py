@@ -38,18 +38,17 @@ def widen(model: ir.Model) -> ir.Model:
 
 
 @contextmanager
-def runnable_bundle(bundle: Bundle, backend: str) -> Iterator[Path]:
-    """The bundle's directory, or a copy that rounds to BF16 in FP32 where the backend has no BF16 kernels."""
+def runnable_bundle(bundle: Bundle, backend: str) -> Iterator[Bundle]:
+    """The bundle, or a copy that rounds to BF16 in FP32 where the backend has no BF16 kernels."""
     if bundle.manifest.precision != "bf16" or backend != "onnxruntime-exact":
-        yield bundle.path
+        yield bundle
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield widened_bundle(bundle.path, Path(folder))
+        yield load_bundle(widened_bundle(bundle, Path(folder)))
 
 
-def widened_bundle(bundle: Path, directory: Path) -> Path:
+def widened_bundle(loaded: Bundle, directory: Path) -> Path:
     """A copy of a BF16 bundle in an empty directory, its graphs widened; everything else is the bundle's own."""
-    loaded = load_bundle(bundle)
     graphs = {component.onnx for component in loaded.manifest.components}
     for relative in loaded.manifest.files:
         (directory / relative).parent.mkdir(parents=True, exist_ok=True)
