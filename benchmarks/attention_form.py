@@ -33,7 +33,7 @@ from perceiver_exporters.precision.int8 import SCHEMES, quantize
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules import Applied, Context, rewrite
-from perceiver_exporters.rules.attention_form import fuse
+from perceiver_exporters.rules.attention_form import fuse, on_cuda
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
@@ -100,7 +100,7 @@ def forms(name: str, precision: str) -> tuple[Graphs, dict[str, Array]]:
     if precision == "int8":
         model = quantize(model, ComponentPlan(observe(model, [feeds])), SCHEMES[CPU.quantization])
     fused = model.clone()
-    if not isinstance(verdict := fuse(fused, dataclasses.replace(context, precision="fp16")), Applied):
+    if not isinstance(verdict := fuse(fused, context, lambda sizes, _: on_cuda(sizes, "fp16")), Applied):
         raise SystemExit(f"{name}, {precision}: expected attention that can be fused: {verdict.reason}")
     common.RemoveUnusedNodesPass()(fused)
     return {"products": model, "operator": fused}, feeds

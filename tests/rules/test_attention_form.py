@@ -8,26 +8,28 @@ import pytest
 from faults.seeded import seed
 
 from perceiver_deploy.families import FAMILIES
+from perceiver_deploy.models.config import PerceiverConfig, ProcessorConfig
+from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
 from perceiver_exporters.bisection import bisect
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.fused_attention import is_fused
 from perceiver_exporters.preflight import check
-from perceiver_exporters.rules import stored_outcomes
+from perceiver_exporters.rules import Context, rewrite, stored_outcomes
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
-from perceiver_exporters.rules.attention_form import AS_PRODUCTS, ATTENTION_FORM
+from perceiver_exporters.rules.attention_form import AS_PRODUCTS, ATTENTION_FORM, KERNELS
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
 from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
 from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.trace import SharedTraces, trace
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import verify
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.manifest import Source
 
-from .conftest import EXACT, SMALL, randomise
+from .conftest import EXACT, SMALL, Subject, cross, randomise
 
 
 def fused(graph: ir.Model) -> list[ir.Node]:
@@ -59,9 +61,10 @@ def test_attention_becomes_one_operator(subject, model, component, rules, detail
 
 def test_declines_where_products_are_the_better_form(subject):
     given = subject("fourier", "processor_block")
-    assert set(AS_PRODUCTS) | {"cuda"} == set(TARGETS)
+    assert set(AS_PRODUCTS) | set(KERNELS) == set(TARGETS)
     for target, precision, reason in [
-        ("cpu", "fp32", "standard ONNX"),
+        ("cpu", "fp32", "no fused kernel in fp32 for 16 x 16 x 16 x 16"),
+        ("cpu", "bf16", "in BF16"),
         ("jetson-orin", "fp16", "TensorRT fuses the products"),
         ("rtx", "fp16", "TensorRT-RTX fuses the products"),
         ("cuda", "bf16", "in BF16"),
@@ -71,6 +74,24 @@ def test_declines_where_products_are_the_better_form(subject):
         assert not outcome.applied
         assert reason in outcome.detail
         assert given.distance(graph) == 0
+
+
+def test_processors_attend_in_blocks_where_scores_are_many():
+    """From 1024 latents on: the whole matrix of scores would go through memory."""
+    layer, sized = ProcessorConfig(blocks=1, layers=1, heads=2), {}
+    for latents in (1023, 1024):
+        config = PerceiverConfig(latents, 16, cross(1, 16, 16), layer, cross(1, 16, 16))
+        cut = FAMILIES["optical-flow"].cut(randomise(OpticalFlow(FlowConfig(4, 4, 3, 8, 2, config))))
+        component = cut.component("processor_block")
+        graph = trace(component, cut.profile)
+        step = cut.pipeline.step("processor_block")
+        before = graph.clone()
+        context = Context("processor_block", component.inputs, cut.profile, TARGETS["cpu"], "fp32", step)
+        (outcome,) = rewrite(graph, context, (ATTENTION_FORM,))
+        sized[latents] = outcome.detail if outcome.applied else ""
+        feeds = {"latents": np.random.default_rng(0).standard_normal((2, latents, 16), dtype=np.float32)}
+        assert Subject("processor_block", cut, before, [feeds]).distance(graph) < EXACT
+    assert sized == {1023: "", 1024: "0.attention: in blocks"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 | Target | Form | Why |
 |---|---|---|
 | cuda | `com.microsoft.MultiHeadAttention` | scores stay on the chip; heads are neither transposed nor copied |
-| cpu | products | standard ONNX; `benchmarks/attention_form.py` measures what the operator would gain there |
+| cpu | the operator from 1024 queries and keys on | its blocks stay in the cache; scores of that size do not |
+| cpu, fewer | products | no slower (`benchmarks/attention_form.py`), and standard ONNX |
 | TensorRT | products | it fuses them; ONNX `Attention` is opset 23, above the 20 that all these targets read |
 
 What ONNX Runtime's CUDA provider runs for the operator (`contrib_ops/cuda/bert/multihead_attention.cc`), tried in this
@@ -25,7 +26,7 @@ On processors the operator has FP32 kernels only; ONNX Runtime casts FP16 before
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,6 @@ from perceiver_exporters.rules.sites import KEYS, VALUES, array_of, heads_of, op
 from perceiver_runtime.tensors import Array
 
 AS_PRODUCTS: Mapping[str, str] = {
-    "cpu": "bundles for processors stay standard ONNX",
     "jetson-orin": "TensorRT fuses the products",
     "jetson-thor": "TensorRT fuses the products",
     "rtx": "TensorRT-RTX fuses the products",
@@ -50,7 +50,13 @@ AS_PRODUCTS: Mapping[str, str] = {
 MULTIPLE, FLASH, EFFICIENT = 8, 256, 1024
 """Of a head's width, and the widest that flash and memory efficient attention take."""
 LEAST_FP32 = 256
-"""Queries or keys from which FP32 has a fused kernel."""
+"""Queries or keys from which FP32 has a fused kernel on CUDA."""
+LEAST_BLOCKS = 1024
+"""Queries and keys from which a processor is faster in blocks of them."""
+
+
+HeadSizes = tuple[int, int, int, int]
+"""Queries, keys, and the width of a head in both and in the values."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,11 @@ def apply(model: ir.Model, context: Context) -> Verdict:
         return Declined(AS_PRODUCTS[context.target.name])
     if context.precision == "bf16":
         return Declined("not every ONNX Runtime that reads this target has the operator in BF16")
-    return fuse(model, context)
+    return fuse(model, context, KERNELS[context.target.name])
 
 
-def fuse(model: ir.Model, context: Context) -> Verdict:
-    """Fuse every plain attention whose sizes a fused kernel takes, whatever the target."""
+def fuse(model: ir.Model, context: Context, kernel: Callable[[HeadSizes, str], str]) -> Verdict:
+    """Fuse every plain attention that `kernel` names a kernel for, by sizes and precision."""
     softmaxes = [node for node in model.graph if node.op_type == "Softmax" and _rank(node.outputs[0]) == 4]
     if not softmaxes:
         return Declined("no softmax over scores by head")
@@ -95,8 +101,8 @@ def fuse(model: ir.Model, context: Context) -> Verdict:
     for found in map(_attention, softmaxes):
         if isinstance(found, str):
             declined.append(found)
-        elif kernel := _kernel(found, shapes, context.precision):
-            chosen.append((found, kernel))
+        elif name := kernel(_sizes(found, shapes), context.precision):
+            chosen.append((found, name))
         else:
             declined.append(f"no fused kernel in {context.precision} for {' x '.join(map(str, _sizes(found, shapes)))}")
     if not chosen:
@@ -104,7 +110,7 @@ def fuse(model: ir.Model, context: Context) -> Verdict:
     model.opset_imports[DOMAIN] = VERSION
     for attention, _ in chosen:
         _fuse(model.graph, attention)
-    return Applied(", ".join(f"{attention.name}: {kernel}" for attention, kernel in chosen))
+    return Applied(", ".join(f"{attention.name}: {name}" for attention, name in chosen))
 
 
 def _attention(softmax: ir.Node) -> Attention | str:
@@ -167,21 +173,30 @@ def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
     return node if node.op_type == op and index == 0 else None
 
 
-def _sizes(attention: Attention, shapes: Sizes) -> tuple[int, int, int, int]:
-    """Queries, keys, and the width of a head in both and in the values."""
+def _sizes(attention: Attention, shapes: Sizes) -> HeadSizes:
     *_, queries, keys = shapes[str(attention.scores.outputs[0].name)]
     width, values = (shapes[str(operand(n, i).name)][-1] for n, i in ((attention.scores, 0), (attention.weighted, 1)))
     return queries, keys, width, values
 
 
-def _kernel(attention: Attention, shapes: Sizes, precision: str) -> str:
+def on_cuda(sizes: HeadSizes, precision: str) -> str:
     """The fused kernel that CUDA has for an attention; empty if it has none."""
-    queries, keys, width, values = _sizes(attention, shapes)
+    queries, keys, width, values = sizes
     if width % MULTIPLE or values % MULTIPLE or max(width, values) > EFFICIENT:
         return ""
     if precision == "fp32":
         return "memory efficient" if max(queries, keys) >= LEAST_FP32 else ""
     return "flash" if width == values <= FLASH else "memory efficient"
+
+
+def on_processors(sizes: HeadSizes, precision: str) -> str:
+    """The processor's only kernel, where it pays: FP32, in blocks of queries and keys."""
+    queries, keys, _, _ = sizes
+    return "in blocks" if min(queries, keys) >= LEAST_BLOCKS else ""
+
+
+KERNELS: Mapping[str, Callable[[HeadSizes, str], str]] = {"cuda": on_cuda, "cpu": on_processors}
+"""By target: the kernel of an attention of these sizes in this precision, or nothing."""
 
 
 def _fuse(graph: ir.Graph, attention: Attention) -> None:
