@@ -30,6 +30,7 @@ IOptimizationProfile: TypeAlias = Any
 IRuntimeConfig: TypeAlias = Any
 ITensor: TypeAlias = Any
 OnnxParser: TypeAlias = Any
+ParserError: TypeAlias = Any
 Runtime: TypeAlias = Any
 
 MODULES = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx")

@@ -26,6 +26,7 @@ from perceiver_runtime.tensorrt.api import (
     INetworkDefinition,
     IOptimizationProfile,
     OnnxParser,
+    ParserError,
     module_kind,
 )
 from perceiver_runtime.tensorrt.dialect import Dialect, dialect
@@ -134,7 +135,7 @@ def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: B
     )
 
 
-def _describe(error: Any) -> str:
+def _describe(error: ParserError) -> str:
     return f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip()
 
 

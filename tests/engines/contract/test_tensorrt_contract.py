@@ -44,6 +44,9 @@ def test_the_extraction_sees_calls_enums_and_keywords(used: list[Use]) -> None:
         ("BuilderFlag", "TF32"),
         ("IAttention", "decomposable"),
         ("IOptimizationProfile", "set_shape"),
+        ("ITimingCache", "serialize"),
+        ("ParserError", "node_operator"),
+        ("EngineInspector", "get_engine_information"),
     } <= seen
     assert any("ignore_mismatch" in use.keywords for use in used if use.attribute == "set_timing_cache")
 
@@ -78,6 +81,20 @@ def test_a_wrong_use_is_caught(source: str, problem: str, tmp_path: Path) -> Non
     path.write_text(source)
     real = surface("11.4.0.106")
     assert any(problem in (missing(use, real) or "") for use in uses([path], [real]))
+
+
+def test_nothing_else_speaks_to_tensorrt() -> None:
+    """So that the files above are all there is to hold against its API."""
+    folders = ("runtime/perceiver_runtime", "exporters/perceiver_exporters", "perceiver_deploy")
+    others = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if path not in SOURCES]
+    assert len(others) > 100
+    for path in others:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not [name for name in names if name.split(".")[0].startswith("tensorrt")], path
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trt":
+                assert node.attr.startswith("__"), f"{path}:{node.lineno}"
 
 
 def test_no_version_is_compared_outside_of_the_table() -> None:
