@@ -20,7 +20,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not full and not gpu" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadgroup
 
 # Released sizes: minutes and gigabytes per test, one at a time.
 test-full: $(VENV)/.dev
