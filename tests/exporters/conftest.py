@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
+from torch_threads import one_thread as one_thread
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
@@ -64,14 +65,6 @@ def build_blueprint(model: ImageClassifier) -> Blueprint:
         calibration=tuple(FAMILY.sample(CONFIG, 32, random) for _ in range(2)),
         labels=tuple("abcdefghij"),
     )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

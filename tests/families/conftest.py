@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from models.oracle import Case, saved
 from models.test_huggingface_parity import CASES
 from models.test_multimodal_parity import SMALL
 from torch import Tensor, nn
+from torch_threads import deterministic as deterministic
 
 import perceiver_deploy
 from perceiver_deploy.families import flow, multimodal
@@ -41,16 +42,6 @@ class Exported:
     def run(self, inputs: dict[str, Tensor], outputs: list[str] | None = None) -> dict[str, Tensor]:
         made = self.session.run({name: t.numpy() for name, t in inputs.items()}, outputs)
         return {name: torch.from_numpy(array) for name, array in made.items()}
-
-
-@pytest.fixture(autouse=True)
-def _deterministic() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import torch
+from torch_threads import one_thread as one_thread
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
@@ -14,14 +14,6 @@ from perceiver_exporters.trace import SharedTraces
 from . import subjects
 
 Healthy = Callable[[str, str], Path]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

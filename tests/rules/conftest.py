@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from small_models import SMALL as FAMILY_MODELS
 from torch import nn
+from torch_threads import one_thread as one_thread
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
@@ -103,14 +104,6 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
         else:
             nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.3)
     return module.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from torch_threads import one_thread as one_thread
 
 from perceiver_deploy.datasets.fashion_mnist import normalise
 from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_deploy.train.recipe import MODEL
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small run fastest on one thread; torch's thread count is put back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
