@@ -32,8 +32,8 @@ from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import SCHEMES, quantize
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.quiet import quiet
-from perceiver_exporters.rules import Applied, Context, rewrite
-from perceiver_exporters.rules.attention_form import fuse, on_cuda
+from perceiver_exporters.rules import RULES, Applied, Context, rewrite
+from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cuda
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
@@ -96,7 +96,7 @@ def forms(name: str, precision: str) -> tuple[Graphs, dict[str, Array]]:
     with quiet():
         model = trace(component, cut.profile, CPU.opset)
     context = Context(component.name, component.inputs, cut.profile, CPU, precision, cut.pipeline.step(component.name))
-    rewrite(model, context)
+    rewrite(model, context, [rule for rule in RULES if rule is not ATTENTION_FORM])
     if precision == "int8":
         model = quantize(model, ComponentPlan(observe(model, [feeds])), SCHEMES[CPU.quantization])
     fused = model.clone()

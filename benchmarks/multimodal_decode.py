@@ -48,7 +48,7 @@ def complete(session: Session, feeds: Feeds) -> tuple[float, float]:
 
 
 def encoding(session: Session) -> float:
-    """TFLOP from inputs to latents."""
+    """TFLOP from inputs to what decoding reads."""
     steps = [s for s in session.manifest.pipeline.steps if s.stage == "encode"]
     frames = session.inputs[0].shape[1]
     assert isinstance(frames, int)

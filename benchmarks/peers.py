@@ -2,7 +2,8 @@
 
     python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8] [--skip VARIANT ...] [--prepare]
 
-Random weights, batch 1, all variants in turn, end to end from arrays to arrays. DIRECTORY keeps the bundles and the
+Random weights, batch 1, all variants in turn, end to end from arrays to arrays; beside each its distance from the model
+in FP64. DIRECTORY keeps the bundles and the
 peers' graphs; `--prepare` makes those and times nothing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left
 out without. Writes benchmarks/results/peers-NAME.json.
 """
@@ -10,10 +11,12 @@ out without. Writes benchmarks/results/peers-NAME.json.
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from peer_variants import (
     Feeds,
@@ -24,18 +27,27 @@ from peer_variants import (
     static_onnxruntime,
     static_openvino,
 )
-from record import bundles, compare, markdown, random_weights, write
+from record import Row, bundles, compare, markdown, random_weights, write
 
 from perceiver_deploy.benchmarking import eager_call
 from perceiver_deploy.source import Model, blueprint, resolve
 from perceiver_deploy.timing import Call
+from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import UnavailableError, open_session
 from perceiver_runtime.latency import BATCH
+from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")
 REFERENCES = ("torch eager", "plain ONNX Runtime")
 FP32 = (*REFERENCES, "torch.compile", "plain OpenVINO")
 Makers = Mapping[str, Callable[[], Call]]
+
+
+@dataclass(frozen=True)
+class PeerRow(Row):
+    """And the relative L2 distance of its first output from the model's in FP64."""
+
+    relative_l2: float
 
 
 def peers(model: Model, feeds: Feeds, directory: Path, threads: int) -> Makers:
@@ -65,6 +77,18 @@ def sessions(paths: Mapping[str, Path], feeds: Feeds, threads: int) -> Makers:
 def session_call(bundle: Path, backend: str, feeds: Feeds, threads: int) -> Call:
     session = open_session(bundle, backend, threads)
     return lambda: session.run(feeds)
+
+
+def first_output(answer: object) -> Array:
+    """Of what a module, a runtime or a session returns."""
+    values = list(answer.values()) if isinstance(answer, Mapping) else answer
+    return np.asarray(values[0] if isinstance(values, (list, tuple)) else values)
+
+
+def exact(model: Model, feeds: Feeds) -> Array:
+    """The model's first output in FP64."""
+    double = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in feeds.items()}
+    return first_output(eager_call(replace(model, module=copy.deepcopy(model.module).double()), double)())
 
 
 def made(make: Callable[[], Call]) -> Call | None:
@@ -109,7 +133,10 @@ def main() -> None:
         "best of OpenVINO": [name for name in others if "OpenVINO" in name],
         "best peer": tuple(others),
     }
-    rows = compare(calls, REFERENCES, given.rounds, groups)
+    reference = exact(model, feeds)
+    errors = {name: relative_l2(reference, first_output(call())) for name, call in calls.items()}
+    timed = compare(calls, REFERENCES, given.rounds, groups)
+    rows = [PeerRow(**vars(row), relative_l2=errors[row.variant]) for row in timed]
     print(markdown(rows))
     write(f"peers-{given.name}", {"rounds": given.rounds, "threads": given.threads, "batch": 1, "rows": rows})
 

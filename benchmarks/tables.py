@@ -33,7 +33,9 @@ def ratio(value: Result | None) -> str:
 
 
 def peers(result: Result) -> str:
-    return compared(result["rows"], ("ms",), lambda row: (f"{row['milliseconds']:.4g}",))
+    return compared(
+        result["rows"], ("ms", "Relative L2"), lambda row: (f"{row['milliseconds']:.4g}", f"{row['relative_l2']:.1e}")
+    )
 
 
 def flow(result: Result) -> str:

@@ -91,9 +91,9 @@ def eager_call(model: Model, feeds: Mapping[str, Array]) -> Call:
     parameters = inspect.signature(model.module.forward).parameters
     named = {MODALITIES[name]: tensor for name, tensor in tensors.items() if MODALITIES.get(name) in parameters}
 
-    def call() -> None:
+    def call() -> object:
         with torch.inference_mode():
-            model.module(**named) if named else model.module(*tensors.values())
+            return model.module(**named) if named else model.module(*tensors.values())
 
     return call
 

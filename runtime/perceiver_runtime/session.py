@@ -109,7 +109,7 @@ class Session:
         return self._execute(self._run_program(None if outputs is None else tuple(outputs)), feeds, record)
 
     def encode(self, feeds: Feeds) -> dict[str, Array]:
-        """Inputs to the encoded values (the latents): once for any number of `decode` calls."""
+        """Inputs to the encoded values (latents, or keys and values of them): once for any number of `decode` calls."""
         return self._execute(self._encode_program, feeds, None)
 
     def decode(

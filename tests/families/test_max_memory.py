@@ -15,13 +15,17 @@ def run(*arguments: str) -> int:
     return exit_.value.code
 
 
+def megabytes(forecast: str) -> int:
+    return int(forecast.split(" MB")[0].replace(",", ""))
+
+
 def test_a_plan_forecasts_within_the_limit(capsys, tmp_path):
     arguments = ["-o", str(tmp_path / "b"), "--dry-run", "--json"]
     assert run(*arguments) == 0
     own = json.loads(capsys.readouterr().out)["memory"]
     assert run(*arguments, "--max-memory", "0.6GB") == 0
     bounded = json.loads(capsys.readouterr().out)["memory"]
-    assert int(bounded.split(" MB")[0]) <= 600 < int(own.split(" MB")[0])
+    assert megabytes(bounded) <= 600 < megabytes(own)
 
 
 @pytest.mark.parametrize(("size", "says"), [("1500", "a number with a unit"), ("100MB", "the least possible is")])

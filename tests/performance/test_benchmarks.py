@@ -49,11 +49,11 @@ def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.Mon
         "date": "2026-01-01",
         "threads": 2,
         "rounds": 3,
-        "rows": [{"variant": "v", "milliseconds": 12.0, "ratios": {"torch eager": ratio}}],
+        "rows": [{"variant": "v", "milliseconds": 12.0, "relative_l2": 0.01, "ratios": {"torch eager": ratio}}],
     }
     (tmp_path / "peers-language-perceiver.json").write_text(json.dumps(result))
     made = tables.made("peers-language-perceiver")
-    assert "| v | 12 | 2.00 (1.50 to 2.50) |" in made
+    assert "| v | 12 | 1.0e-02 | 2.00 (1.50 to 2.50) |" in made
     assert "M (avx2), load 0.1 when it was recorded; 3 rounds, 2 threads; torch 2; 2026-01-01." in made
 
 

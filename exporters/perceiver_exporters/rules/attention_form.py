@@ -120,6 +120,8 @@ def _attention(softmax: ir.Node) -> Attention | str:
         return "the mask is an input"
     if scores is None or weighted is None:
         return "another rule has split its scores or its sums"
+    if operand(weighted, 1).is_graph_input():
+        return "its keys and values are made in another component"
     key, value = _heads_merged(scores.inputs[1], KEYS), _heads_merged(weighted.inputs[1], VALUES)
     heads, ending = heads_of(weighted), _ending(weighted.outputs[0])
     if key is None or value is None or heads is None or ending is None:
@@ -161,7 +163,10 @@ def _asked(query: ir.Value) -> tuple[ir.Value | Array, float] | None:
 def _ending(weighted: ir.Value) -> ir.Node | None:
     """The node that merges the heads."""
     transposed = _only_reader(weighted, "Transpose")
-    return _only_reader(transposed.outputs[0], "Reshape") if transposed else None
+    if transposed is None or tuple(transposed.attributes["perm"].as_ints()) != VALUES:
+        return None
+    merged = _only_reader(transposed.outputs[0], "Reshape")
+    return merged if merged is not None and _rank(merged.outputs[0]) == 3 else None
 
 
 def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
@@ -179,9 +184,9 @@ def _sizes(attention: Attention, shapes: Sizes) -> HeadSizes:
     return queries, keys, width, values
 
 
-def on_cuda(sizes: HeadSizes, precision: str) -> str:
+def on_cuda(of: HeadSizes, precision: str) -> str:
     """The fused kernel that CUDA has for an attention; empty if it has none."""
-    queries, keys, width, values = sizes
+    queries, keys, width, values = of
     if width % MULTIPLE or values % MULTIPLE or max(width, values) > EFFICIENT:
         return ""
     if precision == "fp32":
@@ -189,9 +194,9 @@ def on_cuda(sizes: HeadSizes, precision: str) -> str:
     return "flash" if width == values <= FLASH else "memory efficient"
 
 
-def on_processors(sizes: HeadSizes, precision: str) -> str:
+def on_processors(of: HeadSizes, precision: str) -> str:
     """The processor's only kernel, where it pays: FP32, in blocks of queries and keys."""
-    queries, keys, _, _ = sizes
+    queries, keys, _, _ = of
     return "in blocks" if min(queries, keys) >= LEAST_BLOCKS else ""
 
 

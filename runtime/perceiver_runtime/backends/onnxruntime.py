@@ -15,12 +15,12 @@ from perceiver_runtime.manifest import ComponentEntry
 
 try:
     import onnxruntime as ort
-
-    from perceiver_runtime.backends.resident import Resident, ResidentMemory
 except ImportError as error:
     raise UnavailableError(
         f"backend onnxruntime: the package is not installed ({error}); pip install 'perceiver-runtime[ort]'"
     ) from error
+
+from perceiver_runtime.backends.resident import Resident, ResidentMemory
 
 QUICK = "onnxruntime-quick"
 PROVIDERS = {

@@ -44,8 +44,8 @@ class Resident:
 class ResidentMemory:
     """The device protocol over `OrtValue`. ONNX Runtime's copies, and its runs, return when they are done.
 
-    It has no copy of a part: copies between a value and a view of it whose rows have gaps (chunks of a batch of
-    several) go through the host.
+    It has no copy of a part: copies between a value and a view of it whose rows have gaps (rows of frames, chunks of a
+    batch of several) take the whole value through the host, each time.
     """
 
     def __init__(self, kind: str) -> None:

@@ -1,7 +1,7 @@
 """Video, audio and class of a clip, reconstructed by the multimodal autoencoder (Jaegle et al. 2021, section 4.3).
 
 A clip is encoded once; its complete output (802,816 pixels and 1,920 audio patches at the released size) is decoded
-from the latents a chunk of points at a time, which is exact.
+from that a chunk of points at a time, which is exact.
 """
 
 from __future__ import annotations
