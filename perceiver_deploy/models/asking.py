@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver_deploy.models.attention import CrossAttentionLayer
+from perceiver_deploy.models.attention import CrossAttentionLayer, attend
 
 
 class KeysValues(nn.Module):
@@ -46,10 +46,7 @@ class Ask(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend, and run the rest of the layer."""
         attention = self.layer.attention
-        asked = attention.queries(self.layer.query_norm(query))
-        if asked.shape[0] == 1:  # queries shared by the batch are projected once
-            asked = asked.expand(key.shape[0], -1, -1, -1)
-        attended = F.scaled_dot_product_attention(asked, key, value)
+        attended = attend(attention.queries(self.layer.query_norm(query)), key, value)
         merged = attended.squeeze(1) + attention.output.bias if self.projected else attention.merge(attended)
         return self.layer.update(query, merged)
 

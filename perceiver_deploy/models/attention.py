@@ -21,6 +21,13 @@ def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(mask, 0.0, MASKED_SCORE).to(dtype)[:, None, None, :]
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Heads of queries (B or 1, h, N, e), keys (B, h, M, e) and values (B, h, M, f) to (B, h, N, f)."""
+    if query.shape[0] == 1:  # queries shared by the batch are projected once
+        query = query.expand(key.shape[0], -1, -1, -1)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
 class Attention(nn.Module):
     """Multi-head attention whose queries, keys/values and output may each have their own width.
 
@@ -42,10 +49,8 @@ class Attention(nn.Module):
     def forward(self, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from q (B or 1, N, q_dim) to kv (B, M, kv_dim): (B, N, out_dim)."""
         query, (key, value) = self.queries(q), self.keys_values(kv)
-        if query.shape[0] == 1:  # queries shared by the batch are projected once
-            query = query.expand(key.shape[0], -1, -1, -1)
         bias = None if mask is None else score_bias(mask, query.dtype)
-        return self.merge(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+        return self.merge(attend(query, key, value, bias))
 
     def queries(self, q: Tensor) -> Tensor:
         """Project q (B, N, q_dim) to heads (B, heads, N, qk_dim / heads)."""

@@ -27,7 +27,8 @@ def apply(model: ir.Model, context: Context) -> Verdict:
 
 def _evaluate(node: ir.Node) -> Exact | None:
     operands = [array_of(value) for value in node.inputs]
-    if node.op_type == "Conv" or node.outputs[0].is_graph_output() or any(array is None for array in operands):
+    known = all(array is not None and array.dtype == np.float32 for array in operands)
+    if node.op_type == "Conv" or node.outputs[0].is_graph_output() or not known:
         return None
     a, b, *bias = (np.asarray(array, np.float64) for array in operands)
     get = node.attributes  # a MatMul has none of Gemm's

@@ -67,7 +67,7 @@ def _heads(graph: ir.Graph) -> Iterator[Head]:
             continue
         terms = list(_terms(output.x))
         layers = tuple(layer for term in terms if (layer := _own(term)) is not None)
-        if layers:
+        if layers and all(_width(term) == len(output.weight) for term in terms):  # no broadcast along the channels
             yield Head(made, output, layers, tuple(term for term in terms if _own(term) is None))
 
 
@@ -94,6 +94,10 @@ def _own(value: ir.Value) -> Projection | None:
     """The linear layer that makes a value for one reader alone."""
     found = projection(value) if _read_once(value) else None
     return found if found is not None and _read_once(found.product.outputs[0]) else None
+
+
+def _width(value: ir.Value) -> object:
+    return value.shape[-1] if value.shape else None
 
 
 def _read_once(value: ir.Value) -> bool:
