@@ -23,7 +23,6 @@ from perceiver_deploy.source import resolve
 from perceiver_exporters.component import Cut
 from perceiver_exporters.memory import forecast, with_chunks
 from perceiver_runtime.bundle import load_bundle, write_manifest
-from perceiver_runtime.pipeline import Chunk
 
 LIMITS = {"optical-flow-perceiver": 1.5e9, "multimodal-perceiver": 2e9}
 """Bytes that one run in chunks may take at most."""
@@ -70,7 +69,9 @@ def unchunked(bundle: Path) -> Path:
             os.link(bundle / path, target / path)
     largest = manifest.profiles[0].dimensions
     steps = tuple(
-        dataclasses.replace(s, chunk=Chunk(s.chunk.dimension, largest[s.chunk.dimension].max)) if s.chunk else s
+        dataclasses.replace(s, chunk=dataclasses.replace(s.chunk, size=largest[s.chunk.dimension].max))
+        if s.chunk
+        else s
         for s in manifest.pipeline.steps
     )
     pipeline = dataclasses.replace(manifest.pipeline, steps=steps)

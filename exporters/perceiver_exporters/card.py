@@ -95,7 +95,10 @@ def _component_rows(manifest: Manifest) -> list[tuple[str, ...]]:
 
 def _runs(manifest: Manifest, component: ComponentEntry) -> str:
     steps = [step for step in manifest.pipeline.steps if step.component == component.name]
-    return ", ".join(f"per {s.chunk.size} {s.chunk.dimension}" if s.chunk else str(s.repeat) for s in steps)
+    return ", ".join(
+        f"per {s.chunk.size} {s.chunk.dimension}" if s.chunk and not s.chunk.only_first else str(s.repeat)
+        for s in steps
+    )
 
 
 def _precision(report: Sequence[ComponentPrecision]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.shapes import Shape, step_shapes, value_bytes
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.pipeline import Chunk, Step
+from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Range
 
 PROCESS = 100_000_000
@@ -97,7 +97,7 @@ def fit(cut: Cut, limit: int) -> Cut:
 def with_chunks(cut: Cut, sizes: Mapping[str, int]) -> Cut:
     """The cut with other chunk sizes, by dimension: the same graphs, run in other pieces."""
     steps = tuple(
-        dataclasses.replace(step, chunk=Chunk(step.chunk.dimension, sizes[step.chunk.dimension]))
+        dataclasses.replace(step, chunk=dataclasses.replace(step.chunk, size=sizes[step.chunk.dimension]))
         if step.chunk
         else step
         for step in cut.pipeline.steps

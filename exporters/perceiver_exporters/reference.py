@@ -130,7 +130,7 @@ def _pieces(step: Step, component: Component, state: Tensors) -> Iterator[Tensor
     axes = {s.name: s.shape.index(chunk.dimension) for s in component.inputs if chunk.dimension in s.shape}
     whole = {name: state[name] for name in axes}
     total = next(whole[name].shape[axis] for name, axis in axes.items())
-    for start in range(0, total, chunk.size):
+    for start in range(0, min(chunk.size, total) if chunk.only_first else total, chunk.size):
         size = min(chunk.size, total - start)
         yield {name: whole[name].narrow(axis, start, size) for name, axis in axes.items()}
 

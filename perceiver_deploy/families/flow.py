@@ -60,9 +60,9 @@ def cut(model: OpticalFlow) -> Cut:
     every, some = TensorSpec("row_index", "int64", (config.height,)), TensorSpec("row_index", "int64", ("rows",))
     states = state(perceiver.config)
     flow = TensorSpec("flow", "float32", ("batch", "rows", config.width, 2))
-    chunk = Chunk("rows", rows)
+    chunk, first = Chunk("rows", rows), Chunk("rows", rows, only_first=True)
     parts = [
-        part("encoder_begin", Begin(perceiver, config.height), (frames,), (*states, every), "encode"),
+        part("encoder_begin", Begin(perceiver, config.height), (piece,), (*states, every), "encode", chunk=first),
         part(
             "encoder_fold",
             FoldRows(model),

@@ -34,7 +34,7 @@ def folded(config: PerceiverConfig) -> Specs:
 
 
 class Begin(nn.Module):
-    """Inputs, of which only the batch matters, to the empty state and the index (slices,) of all slices."""
+    """Any piece of the inputs, of which only the batch matters, to the empty state and the index (slices,) of all."""
 
     def __init__(self, perceiver: Perceiver, slices: int) -> None:
         super().__init__()

@@ -49,4 +49,5 @@ def _pieces(step: Step, sizes: Mapping[str, int]) -> tuple[Piece, ...]:
     if step.chunk is None:
         return (None,) * step.repeat
     total, size = sizes[step.chunk.dimension], step.chunk.size
-    return tuple(slice(start, min(start + size, total)) for start in range(0, total, size))
+    end = min(size, total) if step.chunk.only_first else total
+    return tuple(slice(start, min(start + size, total)) for start in range(0, end, size))

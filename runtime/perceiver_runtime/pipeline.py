@@ -28,10 +28,12 @@ class Chunk:
 
     Inputs having the dimension are sliced along it, all others are given whole to every piece. Outputs having
     the dimension are concatenated along it; of all others the last piece's value stands (see `Step.carry`).
+    `only_first`: the step runs on the first piece alone, for what it makes does not depend on the others.
     """
 
     dimension: str
     size: int
+    only_first: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,20 @@ def test_chunks_equal_the_whole(tmp_path: Path, model: Model, session: Session, 
         _check(session.run(feeds), unchunked.run(feeds))
 
 
+@pytest.mark.parametrize("keys", [1, 3, 20])
+def test_only_the_first_piece(tmp_path: Path, model: Model, keys: int) -> None:
+    """`answers` depend on the folded total: as if there were no keys but those of the first piece."""
+    steps = {"outputs": {"total_out": "total"}, "chunk": Chunk("n", tiny_bundles.FOLD, only_first=True)}
+    changed = tiny_bundles.with_steps(model, fold=steps)
+    outputs = tuple(spec for spec in model.pipeline.outputs if spec.name != "scaled_keys")
+    parts = tuple(replace(part, outputs=part.outputs[:1]) if part.name == "fold" else part for part in changed.parts)
+    changed = replace(changed, parts=parts, pipeline=replace(changed.pipeline, outputs=outputs))
+    feeds = tiny_bundles.feeds(2, keys)
+    first = {**feeds, "keys": feeds["keys"][:, : tiny_bundles.FOLD]}
+    with open_session(tiny_bundles.write(tmp_path / "b", changed, first), threads=1) as session:
+        _check(session.run(feeds), tiny_bundles.reference(changed, first))
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("repeat", [1, 2, 5])
 def test_repeats(tmp_path: Path, model: Model, repeat: int, batch: int) -> None:

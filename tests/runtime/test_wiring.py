@@ -57,6 +57,10 @@ MISFITS: dict[str, tuple[Edit, str]] = {
     "repeat of chunks": (_step("fold", lambda s: s.update(repeat=2)), "without a chunk"),
     "chunk of nothing": (_step("query", lambda s: s.update(chunk={"dimension": "q", "size": 0})), "chunk of 0"),
     "chunk elsewhere": (_step("query", lambda s: s.update(chunk={"dimension": "z", "size": 2})), "'z', which no graph"),
+    "first piece of all": (
+        _step("query", lambda s: s["chunk"].update(only_first=True)),
+        "only the first piece is run, but answers",
+    ),
     "chunk of the carried": (
         _step("fold", lambda s: s.update(chunk={"dimension": "b", "size": 2})),
         "carried total_out",

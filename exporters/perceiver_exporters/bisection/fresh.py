@@ -75,8 +75,8 @@ def step_differences(expected: Pipeline, got: Pipeline) -> list[tuple[str, str]]
             for field in ("repeat", "inputs", "outputs", "carry", "stage")
             if getattr(a, field) != getattr(b, field)
         ]
-        if _dimension(a.chunk) != _dimension(b.chunk):
-            found.append((a.component, f"chunked along {_dimension(b.chunk)}; its source along {_dimension(a.chunk)}"))
+        if _way(a.chunk) != _way(b.chunk):
+            found.append((a.component, f"chunked along {_way(b.chunk)}; its source along {_way(a.chunk)}"))
     return found
 
 
@@ -122,10 +122,12 @@ def _planned() -> Iterator[Feeds]:
 
 
 def _chunked(step: Step, bundled: Step | None) -> Step:
-    if step.chunk is None or bundled is None or _dimension(bundled.chunk) != step.chunk.dimension:
+    if step.chunk is None or bundled is None or _way(bundled.chunk) != _way(step.chunk):
         return step
     return dataclasses.replace(step, chunk=bundled.chunk)
 
 
-def _dimension(chunk: Chunk | None) -> str | None:
-    return None if chunk is None else chunk.dimension
+def _way(chunk: Chunk | None) -> str | None:
+    if chunk is None:
+        return None
+    return f"{chunk.dimension}, the first piece alone" if chunk.only_first else chunk.dimension
