@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ SMALL: dict[str, tuple[str, Any]] = {
         FlowConfig(18, 12, 27, 16, 4, perceiver(cross(1, 34, 34), cross(1, 64, 64, query_residual=False))),
     ),
     "multimodal": ("multimodal-autoencoder", FAMILY_MODELS["multimodal-autoencoder"]),
+    "narrow multimodal": ("multimodal-autoencoder", replace(FAMILY_MODELS["multimodal-autoencoder"], decoded_dim=8)),
 }
 
 

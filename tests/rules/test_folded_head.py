@@ -48,6 +48,14 @@ def test_one_layer_behind_another(subject):
     assert given.distance(graph) < EXACT
 
 
+def test_a_layer_just_folded_is_folded_on(subject):
+    """The new sum is known by its layers: nothing has inferred its shape yet."""
+    given = subject("narrow multimodal", "image_decoder")
+    graph, (outcome,) = given.rewritten(FOLDED_HEAD)
+    assert outcome.detail == "ask.layer.mlp.2 into project; ask.layer.mlp.2, project into head"
+    assert given.distance(graph) < EXACT
+
+
 def test_values_meet_the_output_projection_once(subject):
     given = subject("flow", "decoder_begin")
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)

@@ -41,7 +41,7 @@ def _refusal(site: Site, shapes: Sizes, context: Context) -> str:
     as_it_is, absorbed = projected_flops(site, shapes)
     if absorbed >= as_it_is:
         return f"absorbed {gigaflop(absorbed)}, projected {gigaflop(as_it_is)}"
-    if context.precision == "int8" and site.heads > 1:
+    if context.integers and site.heads > 1:
         return "a value projection per head has no integer kernel"
     return ""
 

@@ -41,15 +41,17 @@ class Head:
 def apply(model: ir.Model, context: Context) -> Verdict:
     """Fold one head after the other, as long as that counts fewer FLOPs."""
     folded: list[str] = []
-    while (head := next((h for h, (now, then) in _costs(model, context) if then < now), None)) is not None:
+    while True:
+        costs = _costs(model, context)
+        head = next((head for head, (now, then) in costs if then < now), None)
+        if head is None:
+            break
         _fold(model.graph, head)
         common.RemoveUnusedNodesPass()(model)  # what is folded must not be found again
         folded.append(f"{', '.join(_module(layer) for layer in head.layers)} into {head.name}")
     if folded:
         return Applied("; ".join(folded))
-    refused = [
-        f"{h.name} folded {gigaflop(then)}, as it is {gigaflop(now)}" for h, (now, then) in _costs(model, context)
-    ]
+    refused = [f"{head.name} folded {gigaflop(then)}, as it is {gigaflop(now)}" for head, (now, then) in costs]
     return Declined("; ".join(refused) or "no linear layer is read by another one alone")
 
 
@@ -97,6 +99,10 @@ def _own(value: ir.Value) -> Projection | None:
 
 
 def _width(value: ir.Value) -> object:
+    """Channels of a term; of a linear layer also where a fold has just made it."""
+    found = projection(value)
+    if found is not None:
+        return found.weight.shape[1]
     return value.shape[-1] if value.shape else None
 
 

@@ -15,8 +15,8 @@ from perceiver_exporters.rules.sites import Projection, Site, sites
 
 def apply(model: ir.Model, context: Context) -> Verdict:
     """Pack the projections of every self-attention."""
-    if context.precision == "int8":
-        return Declined("int8 keeps or quantises each projection by its own name")
+    if context.integers:
+        return Declined(f"{context.precision} keeps or quantises each projection by its own name")
     found = [(site, packed) for site in sites(model.graph) if (packed := _projections(site)) is not None]
     for site, packed in found:
         _pack(model.graph, site, packed)

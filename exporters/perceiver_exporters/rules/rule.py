@@ -24,6 +24,11 @@ class Context:
     precision: str
     step: Step
 
+    @property
+    def integers(self) -> bool:
+        """Whether products with a weight become integer ones."""
+        return self.precision in ("int8", "int8-dynamic")
+
 
 @dataclass(frozen=True)
 class Applied:

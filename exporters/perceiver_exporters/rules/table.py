@@ -21,6 +21,7 @@ from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.folded_head import FOLDED_HEAD
 from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
 from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
+from perceiver_exporters.rules.gathered_scores import GATHERED_SCORES
 from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
 from perceiver_exporters.rules.padded_channels import PADDED_CHANNELS
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
@@ -36,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     UNMASKED_ATTENTION,
     CONSTANT_QUERY,
     GATHERED_QUERY,
+    GATHERED_SCORES,
     TOKEN_TABLES,
     SEPARABLE_POSITIONS,
     SEPARABLE_QUERIES,
