@@ -46,6 +46,10 @@ SMALL: dict[str, tuple[str, Any]] = {
         "image-classifier-conv",
         ConvClassifierConfig(3, 40, 44, 8, 4, (10, 11), 48, 10, perceiver(cross(1, 26, 26), cross(2, 64, 64))),
     ),
+    "wide conv": (
+        "image-classifier-conv",
+        ConvClassifierConfig(3, 40, 44, 8, 4, (10, 11), 48, 10, perceiver(cross(1, 26, 8), cross(2, 64, 64))),
+    ),
     "language": (
         "masked-language-model",
         MaskedLanguageModelConfig(50, 20, 32, 32, perceiver(cross(4, 32, 64), cross(4, 32, 32, query_residual=False))),

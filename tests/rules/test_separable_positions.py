@@ -32,6 +32,25 @@ def test_only_content_is_multiplied_by_token(subject, model, component, live, ru
     assert given.distance(graph) < EXACT
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_output_projection_is_folded_unless_it_is_in_integers(subject, precision):
+    given = subject("conv", "encoder")
+    graph, (outcome,) = given.rewritten(SEPARABLE_POSITIONS, precision=precision)
+    folded = precision == "fp32"
+    assert ("output projection folded" in outcome.detail) == folded
+    assert any("attention.output/MatMul" in str(node.name) for node in graph.graph) != folded
+    assert given.distance(graph) < EXACT
+
+
+def test_the_output_projection_stays_where_it_is_cheaper(subject):
+    """Wide latents: three sums into each of their channels are more than the values and one product."""
+    given = subject("wide conv", "encoder")
+    graph, (outcome,) = given.rewritten(SEPARABLE_POSITIONS)
+    assert outcome.applied
+    assert "folded" not in outcome.detail
+    assert given.distance(graph) < EXACT
+
+
 def test_shrinks_the_table_of_positions(subject, monkeypatch):
     monkeypatch.setattr(separable_positions, "MOST_BYTES", 0)
     graph, (outcome,) = subject("conv", "encoder").rewritten(SEPARABLE_POSITIONS)

@@ -7,34 +7,19 @@ The sum over keys then has the output's width, and the output projection is gone
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
 from perceiver_exporters.rules.draft import Draft, ints, replace
+from perceiver_exporters.rules.endings import Ending, find_ending
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, heads_of, operand, producer, projected_values, projection
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Values (B, 1, M, v_dim) weighted by a softmax, and the projection (v_dim, D) that follows at once."""
-
-    weighted: ir.Node
-    value: Projection
-    output: Projection
-
-    @property
-    def name(self) -> str:
-        """Name of the module that attends."""
-        return str(self.weighted.name).rsplit("/", 1)[0]
+from perceiver_exporters.rules.sites import operand
 
 
 def apply(model: ir.Model, context: Context) -> Verdict:
     """Fold every output projection where that counts fewer FLOPs."""
-    found = [ending for node in model.graph if (ending := _ending(node)) is not None]
+    found = [ending for node in model.graph if (ending := find_ending(node)) is not None]
     if not found:
         return Declined("no attention of one head is followed by its output projection")
     shapes = sizes(model, context)
@@ -45,21 +30,6 @@ def apply(model: ir.Model, context: Context) -> Verdict:
     for ending in chosen:
         _fold(model.graph, ending)
     return Applied(", ".join(ending.name for ending in chosen))
-
-
-def _ending(node: ir.Node) -> Ending | None:
-    """Heads merged by Transpose and Reshape, then a linear layer."""
-    value = projected_values(node)
-    if value is None or heads_of(node) != 1 or producer(node.inputs[0], "Softmax") is None:
-        return None
-    reached = node.outputs[0]
-    for op in ("Transpose", "Reshape", "MatMul"):
-        readers = list(reached.uses())
-        if len(readers) != 1 or readers[0][0].op_type != op:
-            return None
-        reached = readers[0][0].outputs[0]
-    output = projection(reached)
-    return None if output is None else Ending(node, value, output)
 
 
 def _flops(ending: Ending, shapes: Sizes) -> tuple[int, int]:

@@ -8,9 +8,12 @@ they do not see a token's mean,
 and of x A^T, the positions' part is R[query, row] + C[query, column]: tables of N x (rows + width) in the place of a
 product of N x M x channels, M = rows * width. The sums over tokens go the same way back: those over each row and each
 column of the grid meet the two position tables afterwards. Only the content's channels are multiplied token by token.
+Where all these sums together are narrower than the values, the output projection is folded into what they meet.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +27,7 @@ from perceiver_exporters.rules.absorption import (
     with_value_bias,
 )
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints, replace
+from perceiver_exporters.rules.endings import Ending, find_ending
 from perceiver_exporters.rules.grid_tokens import (
     Statistics,
     Tokens,
@@ -51,21 +55,55 @@ def apply(model: ir.Model, context: Context) -> Verdict:
         batch, heads, queries, keys = shapes[str(site.scores.outputs[0].name)]
         if 4 * batch * heads * queries * keys * (tokens.live + 1) >= as_it_is:
             return Declined(f"{heads} heads of {queries} queries over {tokens.live} channels cost more than they save")
-    for site, tokens in found:
-        _rewrite(model.graph, site, tokens)
-    return Applied(", ".join(f"{s.name}: {t.live} of {t.channels} channels live" for s, t in found))
+    return Applied(", ".join(_rewrite(model.graph, site, tokens, context) for site, tokens in found))
 
 
 def _tokens(model: ir.Model, site: Site, context: Context) -> Tokens | None:
     return find_tokens(model, site.x, {site.key.product, site.value.product}, context)
 
 
-def _rewrite(graph: ir.Graph, site: Site, tokens: Tokens) -> None:
+def _worth_folding(site: Site, tokens: Tokens, context: Context) -> Ending | None:
+    """The output projection behind one head, where the parts are narrower than the values; INT8 has it in integers."""
+    ending = find_ending(site.weighted) if context.precision != "int8" else None
+    if ending is None:
+        return None
+    grid, (values, width) = tokens.grid, ending.output.weight.shape
+
+    def parts(into: int) -> int:
+        """Products per query of what becomes of the sums."""
+        columns, channels = len(grid.columns) * into, grid.columns.shape[1]
+        if not _is_narrow(into, grid.columns):
+            columns = channels * (len(grid.columns) + into)
+        return (tokens.live + 1 + len(grid.rows)) * into + columns
+
+    return ending if parts(width) < parts(values) + values * width else None
+
+
+def _rewrite(graph: ir.Graph, site: Site, tokens: Tokens, context: Context) -> str:
+    """Returns what was done."""
+    ending = _worth_folding(site, tokens, context)
     before = Draft(graph, site.name, site.scores)
     measured = statistics(before, tokens)
     replace(site.scores.outputs[0], _scores(before, site, tokens, measured))
     after = Draft(graph, site.name, site.weighted)
-    replace(site.weighted.outputs[0], _attended(after, site, tokens, measured))
+    if ending is None:
+        replace(site.weighted.outputs[0], _attended(after, site, tokens, measured))
+    else:
+        merged = _attended(after, _with_output(site, ending), tokens, measured)
+        replace(ending.output.product.outputs[0], after("Squeeze", merged, ints(1), name="merged"))
+    folded = "" if ending is None else ", output projection folded"
+    return f"{site.name}: {tokens.live} of {tokens.channels} channels live{folded}"
+
+
+def _with_output(site: Site, ending: Ending) -> Site:
+    """Values that are projected by the output projection at once: the next layer's bias stays where it is."""
+    matrix = ending.output.weight.astype(np.float64)
+    value = dataclasses.replace(
+        site.value,
+        weight=site.value.weight.astype(np.float64) @ matrix,
+        bias=site.value.bias.astype(np.float64) @ matrix,
+    )
+    return dataclasses.replace(site, value=value)
 
 
 def _scores(write: Draft, site: Site, tokens: Tokens, measured: Statistics) -> ir.Value:

@@ -1,0 +1,38 @@
+"""Where the attention of one head ends: its weighted values, and the output projection that follows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from perceiver_exporters.rules.sites import Projection, heads_of, producer, projected_values, projection
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Values (B, 1, M, v_dim) weighted by a softmax, and the projection (v_dim, D) that follows at once."""
+
+    weighted: ir.Node
+    value: Projection
+    output: Projection
+
+    @property
+    def name(self) -> str:
+        """Name of the module that attends."""
+        return str(self.weighted.name).rsplit("/", 1)[0]
+
+
+def find_ending(node: ir.Node) -> Ending | None:
+    """Heads merged by Transpose and Reshape, then a linear layer."""
+    value = projected_values(node)
+    if value is None or heads_of(node) != 1 or producer(node.inputs[0], "Softmax") is None:
+        return None
+    reached = node.outputs[0]
+    for op in ("Transpose", "Reshape", "MatMul"):
+        readers = list(reached.uses())
+        if len(readers) != 1 or readers[0][0].op_type != op:
+            return None
+        reached = readers[0][0].outputs[0]
+    output = projection(reached)
+    return None if output is None else Ending(node, value, output)
