@@ -34,7 +34,7 @@ def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str
         _ranges(manifest),
         "## Components",
         _table(("Component", "Runs", "Parameters", "MFLOP a run", "Precision"), _component_rows(manifest)),
-        *(_precision(report) if report else ()),
+        *(_precision(report, manifest.precision) if report else ()),
         "## Parity",
         "`perceiver-run verify` holds this device to these bounds, on the golden samples inside the bundle. A bound is "
         "the reference's own error in this precision times a constant margin; nothing loosens it.",
@@ -101,7 +101,7 @@ def _runs(manifest: Manifest, component: ComponentEntry) -> str:
     )
 
 
-def _precision(report: Sequence[ComponentPrecision]) -> Iterator[str]:
+def _precision(report: Sequence[ComponentPrecision], precision: str) -> Iterator[str]:
     yield "## Precision"
     yield "Shares of the FLOPs of matrix products: with a weight, all, and by the kernels that ONNX Runtime runs."
     rows: list[tuple[str, ...]] = [
@@ -109,8 +109,8 @@ def _precision(report: Sequence[ComponentPrecision]) -> Iterator[str]:
             f"`{entry.component}`",
             f"{entry.weighted:.1%}",
             f"{entry.overall:.1%}",
-            ", ".join(f"{kind} {share:.1%}" for kind, share in entry.kernels.items()) or "-",
-            ", ".join(filter(None, (entry.calibration, "smoothed" if entry.smoothed else ""))) or "-",
+            entry.run_in(precision) or "-",
+            entry.ranges or "-",
             ", ".join(f"`{layer}`" for layer in entry.kept) or "-",
         )
         for entry in report

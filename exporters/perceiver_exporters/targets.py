@@ -51,9 +51,11 @@ class Target:
     """A device family. `precisions` are those that its backend computes in, rather than merely accepts.
 
     `opset` is the highest ONNX operator set that the backend reads; `quantization` names the INT8 scheme that
-    its kernels want (a key of `perceiver_exporters.precision.int8.SCHEMES`), or is empty. `engines` is absent where
-    the backend reads ONNX itself. `lacks` says why a precision is not offered. `computed` is, where it is not all, the
-    least share of the weighted FLOPs that the backend must be seen to run in a precision's own kernels.
+    its kernels want (a key of `perceiver_exporters.precision.int8.SCHEMES`), or is empty; `reduced` the one with
+    weights of 7 bits, where that gains anything. `engines` is absent where the backend reads ONNX itself. `lacks` says
+    why a precision is not offered. `computed` is, where it is not all, the least share of the weighted FLOPs that the
+    backend must be seen to run in a precision's own kernels; `widened` are precisions that weights are stored in, and
+    that the backend computes in FP32 on processors without such arithmetic.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Target:
     boards: tuple[Board, ...] = ()
     lacks: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, float] = field(default_factory=dict)
+    widened: tuple[str, ...] = ()
 
 
 def _order(capability: str) -> tuple[int, int]:
@@ -159,8 +162,8 @@ _ALL = (
             "fp8": "processors have no FP8 arithmetic",
             "int4": "weight-only INT4 is for GPUs that are short of memory bandwidth",
         },
-        # FP16 is how the weights are stored: ONNX Runtime widens them where a processor has no FP16 arithmetic.
-        computed={"fp16": 0.0, "int8": 0.99},
+        widened=("fp16",),
+        computed={"int8": 0.99, "int8-dynamic": 0.99},
     ),
     Target(
         name="cuda",

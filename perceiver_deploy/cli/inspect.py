@@ -26,7 +26,7 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     if rules:
         return _show_rules(bundle, manifest, as_json)
     if precision:
-        return _show_precision(bundle, as_json)
+        return _show_precision(bundle, manifest, as_json)
     if as_json:
         return print_json(manifest)
     steps = {step.component: step for step in manifest.pipeline.steps}
@@ -82,7 +82,7 @@ def _change(before: int, after: int, unit: float) -> str:
     return f"{before / unit:.4g} -> {after / unit:.4g}" if before != after else f"{after / unit:.4g}"
 
 
-def _show_precision(bundle: Path, as_json: bool) -> None:
+def _show_precision(bundle: Path, manifest: Manifest, as_json: bool) -> None:
     from perceiver_exporters.precision.report import PATH, load_report
 
     report = load_report(bundle / PATH)
@@ -93,8 +93,8 @@ def _show_precision(bundle: Path, as_json: bool) -> None:
             entry.component,
             f"{entry.weighted:.1%}",
             f"{entry.overall:.1%}",
-            "\n".join(f"{kind} {share:.1%}" for kind, share in entry.kernels.items()),
-            ", ".join(filter(None, (entry.calibration, "smoothed" if entry.smoothed else ""))),
+            entry.run_in(manifest.precision),
+            entry.ranges,
             "\n".join((*entry.kept, *map(str, entry.findings))),
         )
         for entry in report

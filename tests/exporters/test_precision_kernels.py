@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 
 import onnx_ir as ir
 import pytest
@@ -59,10 +60,18 @@ def test_targets_with_engines_are_not_proven_by_this_processor(
     assert prove_kernels(graphs["decoder"], component.inputs, profile, "int8", TARGETS["rtx"], frozenset()) == {}
 
 
+def test_a_widened_precision_runs_in_fp32_or_its_own_kernels_and_no_others(
+    blueprint: Blueprint, graphs: dict[str, ir.Model]
+) -> None:
+    quantized = rewrite(blueprint, graphs["decoder"], "int8")
+    with pytest.raises(CheckError, match=r"run 100% .* in fp16 or fp32 kernels, found 0\.0% \(int8 100\.0%\)"):
+        prove(blueprint, quantized, "fp16")
+
+
 def test_a_threshold_of_the_target_decides(blueprint: Blueprint, graphs: dict[str, ir.Model]) -> None:
     component = blueprint.cut.component("decoder")
     half = rewrite(blueprint, graphs["decoder"], "fp16")
-    strict = dataclasses.replace(CPU, computed={})
+    strict = dataclasses.replace(CPU, widened=())
     with pytest.raises(CheckError, match=r"run 100% .* fp16 kernels, found 0\.0%"):
         prove_kernels(half, component.inputs, blueprint.cut.profile, "fp16", strict, frozenset())
 
@@ -70,4 +79,12 @@ def test_a_threshold_of_the_target_decides(blueprint: Blueprint, graphs: dict[st
 def test_the_report_names_the_kernels(bundle: Bundle) -> None:
     path, _ = bundle("int8")
     assert all(entry.kernels == {"int8": 1.0} for entry in load_report(path / PATH))
-    assert "int8 100.0%" in (path / "README.md").read_text()
+    assert "| int8 100.0% |" in (path / "README.md").read_text()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors have FP16 kernels")
+def test_the_report_says_that_fp16_is_widened(bundle: Bundle) -> None:
+    path, _ = bundle("fp16")
+    said = "computed in fp32 100.0%: ONNX Runtime has no FP16 kernels here"
+    assert all(entry.run_in("fp16") == said for entry in load_report(path / PATH))
+    assert said in (path / "README.md").read_text()

@@ -21,7 +21,8 @@ class ComponentPrecision:
     `weighted` and `overall` are those of products with a weight, and of all products, that the graph has in the asked
     precision; `kernels` says what ONNX Runtime runs the weighted ones in on this kind of processor (empty where the
     target has engines of its own). `calibration` and `smoothed` are those of a calibrated precision; `kept` are the
-    layers left in FP32 to hold the accuracy budget; `findings` the nodes left there by the range audit, and why.
+    layers left in FP32 to hold the accuracy budget, or because they are faster there; `findings` the nodes left there
+    by the range audit, and why. With `reduced_range` weights have 7 bits.
     """
 
     component: str
@@ -32,6 +33,20 @@ class ComponentPrecision:
     smoothed: bool = False
     kept: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    reduced_range: bool = False
+
+    def run_in(self, precision: str) -> str:
+        """What ONNX Runtime computes the weighted products in, and where it is not the asked precision, why."""
+        shares = ", ".join(f"{kind} {share:.1%}" for kind, share in self.kernels.items())
+        if not self.kernels or precision in self.kernels:
+            return shares
+        return f"computed in {shares}: ONNX Runtime has no {precision.upper()} kernels here"
+
+    @property
+    def ranges(self) -> str:
+        """How activations and weights were given theirs."""
+        made = self.calibration, "smoothed" if self.smoothed else "", "7-bit weights" if self.reduced_range else ""
+        return ", ".join(filter(None, made))
 
 
 def save_report(report: Sequence[ComponentPrecision], directory: Path) -> None:
