@@ -66,11 +66,11 @@ def write_failures(path: str | Path, verification: Verification, directory: Path
         runnable_bundle(bundle, verification.backend) as runnable,
         open_session(runnable, verification.backend) as session,
     ):
-        return tuple(_write(session, name, verification.backend, directory / name) for name in failed)
+        return tuple(_write(bundle, session, name, verification.backend, directory / name) for name in failed)
 
 
-def _write(session: Session, component: str, backend: str, directory: Path) -> Failure:
-    bundle = session.bundle
+def _write(bundle: Bundle, session: Session, component: str, backend: str, directory: Path) -> Failure:
+    """The session may run a copy that is gone when it is closed: a replay is of the bundle itself."""
     sample = next(s for s in load_golden(bundle) if _fails(session, s, component))
     inputs, expected = _arrays(sample, component)
     replay = Replay(str(bundle.path.resolve()), component, backend, _tolerances(bundle, component))

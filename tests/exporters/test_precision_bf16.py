@@ -9,7 +9,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from perceiver_deploy.verification import verify_bundle
+from perceiver_deploy.verification import verify_bundle, write_failures
+from perceiver_exporters.bisection.replay import read_replay, run_replay
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.precision.widen import widen
 
@@ -57,5 +58,12 @@ def test_a_bundle_verifies_without_bf16_kernels(target: str, bundle: Bundle) -> 
 def test_a_broken_bundle_does_not(bundle: Bundle, traced: dict[str, ir.Model], tmp_path: Path) -> None:
     broken = {**traced, "processor_block": swap_query_and_key(traced["processor_block"].clone())}
     path, _ = bundle("bf16", target="rtx", tracer=lambda component, *_: broken[component.name].clone())
-    failed = {r.component for r in verify_bundle(path).parity.reports if not r.passed}
+    verification = verify_bundle(path)
+    failed = {r.component for r in verification.parity.reports if not r.passed}
     assert failed == {"processor_block", "pipeline"}
+    for failure in write_failures(path, verification, tmp_path / "failures"):
+        directory = Path(failure.directory)
+        assert read_replay(directory).bundle == str(path.resolve())
+        measured = {r.tensor: r.rel_l2 for r in verification.parity.reports if r.component == failure.component}
+        again = {r.tensor: r.rel_l2 for r in run_replay(directory)}
+        assert again == pytest.approx(measured, rel=1e-3)
