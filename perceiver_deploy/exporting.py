@@ -12,9 +12,9 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
 from perceiver_deploy.source import Model, blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import DEFAULTS, export_bundle
+from perceiver_exporters.export import export_bundle
 from perceiver_exporters.memory import fit, forecast
-from perceiver_exporters.precision.options import Budget, QuantizationOptions
+from perceiver_exporters.precision.options import DEFAULTS, Budget, QuantizationOptions
 from perceiver_exporters.targets import TARGETS, require
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import Manifest
@@ -64,12 +64,13 @@ def export(
     `max_memory` bounds the bytes that a session is expected to need at the profile's `opt` sizes: it sets the sizes
     of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). `options` say
     which revision of a hub id, where it is cached, and whether it may be downloaded. `quantization` says how int8 is
-    calibrated; `max_accuracy_drop`, in points, has the fewest layers left in FP32 that keep the accuracy on the model's
-    data within it. The bundle appears whole or not at all. Raises UsageError (unknown names, existing destination, int8
-    without calibration data, no chunks that are small enough), CheckpointError, UnavailableError (a hub id that can't
-    be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
+    calibrated, and how many bits the weights of int8 and int8-dynamic have; `max_accuracy_drop`, in points, has the
+    fewest layers left in FP32 that keep the accuracy on the model's data within it. The bundle appears whole or not at
+    all. Raises UsageError (unknown names, existing destination, int8 without calibration data, an option that the
+    precision or target does not have, no chunks that are small enough), CheckpointError, UnavailableError (a hub id
+    that can't be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
     """
-    require(TARGETS, target, precision)
+    quantization.require(*require(TARGETS, target, precision))
     progress(f"load {source}")
     model = resolve(source, options)
     made = _bounded(blueprint(model), max_memory)
@@ -89,9 +90,10 @@ def plan(
     target: str = "cpu",
     max_memory: int | None = None,
     options: LoadOptions = DEFAULT,
+    quantization: QuantizationOptions = DEFAULTS,
 ) -> ExportPlan:
     """Say what `export` with the same arguments would write. Raises the same usage errors."""
-    require(TARGETS, target, precision)
+    quantization.require(*require(TARGETS, target, precision))
     made = _bounded(blueprint(resolve(source, options)), max_memory)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
     components = tuple(

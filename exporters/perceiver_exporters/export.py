@@ -12,16 +12,15 @@ import onnx_ir as ir
 from perceiver_exporters import count, tolerance
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.kernels import prove_kernels
-from perceiver_exporters.precision import Feeds, Precision, Request
+from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
 from perceiver_exporters.precision.audit import audit
 from perceiver_exporters.precision.finding import Finding, refuse
-from perceiver_exporters.precision.int8 import SCHEMES, quantize
 from perceiver_exporters.precision.layers import kept_nodes
-from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.precision.pareto import save_pareto
 from perceiver_exporters.precision.placement import Pareto, search
 from perceiver_exporters.precision.plan import Plan
-from perceiver_exporters.precision.planning import make_plan
+from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.report import ComponentPrecision, save_report
 from perceiver_exporters.proof import prove
 from perceiver_exporters.reference import Reference
@@ -42,7 +41,6 @@ from perceiver_runtime.tensors import Profile
 Progress = Callable[[str], None]
 Tracer = Callable[[Component, Profile, int], ir.Model]
 Graphs = dict[str, ir.Model]
-DEFAULTS = QuantizationOptions()
 
 
 def export_bundle(
@@ -61,13 +59,14 @@ def export_bundle(
 
     Exports of one blueprint at several precisions may share a `SharedTraces` as their `tracer`. `rules` rewrite each
     traced graph before its precision does; none leaves it as traced. `quantization` says how int8 is calibrated, and
-    what accuracy it may cost.
+    what accuracy it may cost; it says the latter of int8-dynamic too, and of both how many bits weights have.
 
     Two exports of the same blueprint give the same bytes. Raises UsageError (unknown or unsuited precision or target,
     existing destination, int8 without calibration data), CheckError (a component can't be traced, its graph is not in
     the asked precision or leaves its range, or its accuracy budget can't be held), OSError (the disk).
     """
     place, chosen = require(TARGETS, target, precision)
+    quantization.require(place, chosen)
     _require_data(blueprint, chosen, quantization)
     check_destination(destination, overwrite=overwrite)
     traced = _trace(blueprint.cut, chosen, place, progress, tracer, rules)
@@ -76,12 +75,14 @@ def export_bundle(
     findings = _audit(blueprint.cut, traced, chosen, progress)
     draft = _draft(blueprint, traced, chosen, place)
     plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.planned else ({}, None)
-    graphs = _rewrite(blueprint, traced, findings, plan, chosen, place, progress)
+    scheme = quantization.scheme(place)
+    graphs = _rewrite(blueprint, traced, findings, plan, chosen, scheme, progress)
     progress("reference: noise and tolerances")
-    scope = chosen.emulate(blueprint.cut, blueprint.calibration, place.quantization, plan or None)
+    scope = chosen.emulate(blueprint.cut, blueprint.calibration, scheme, plan or None)
     progress(f"write {destination}")
     with staged(destination, overwrite=overwrite) as directory:
-        save_report(_prove(blueprint.cut, graphs, findings, plan, chosen, place), directory)
+        report = _prove(blueprint.cut, graphs, findings, plan, chosen, place, quantization.reduce_range)
+        save_report(report, directory)
         save_graphs(graphs, directory)
         if pareto is not None:
             save_pareto(pareto, directory)
@@ -113,18 +114,16 @@ def component_graphs(
     plan: Plan = {}
     if precision.planned:
         samples, scheme = blueprint.calibration, target.quantization
-        plan = make_plan(blueprint.cut, traced, samples, (), scheme, DEFAULTS, silent)
-    return _rewrite(blueprint, traced, findings, plan, precision, target, silent), plan
+        plan = plan_precision(precision, blueprint.cut, traced, samples, (), scheme, DEFAULTS, silent)
+    return _rewrite(blueprint, traced, findings, plan, precision, target.quantization, silent), plan
 
 
 def _require_data(blueprint: Blueprint, precision: Precision, quantization: QuantizationOptions) -> None:
     if precision.calibrated and not blueprint.calibration:
         raise UsageError(
             f"{precision.name} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "
-            "export fp32 or fp16, or give the model a data set"
+            "export fp32, fp16 or int8-dynamic, or give the model a data set"
         )
-    if dataclasses.replace(quantization, cache=None) != DEFAULTS and not precision.calibrated:
-        raise UsageError(f"{precision.name} is not calibrated: calibration and accuracy budget are options of int8")
     quantization.check(tuple(component.name for component in blueprint.cut.components))
 
 
@@ -164,19 +163,19 @@ def _plan(
     progress: Progress,
 ) -> tuple[Plan, Pareto | None]:
     """How each component is quantised, and what a search for the layers to keep has found."""
-    target = TARGETS[draft.target]
-    scheme = SCHEMES[target.quantization]
-    cut = blueprint.cut
-    plan = make_plan(cut, traced, blueprint.calibration, golden, target.quantization, options, progress)
+    target, precision = TARGETS[draft.target], PRECISIONS[draft.precision]
+    cut, scheme = blueprint.cut, options.scheme(target)
+    plan = plan_precision(precision, cut, traced, blueprint.calibration, golden, scheme, options, progress)
     if options.budget is None:
         return plan, None
 
     def trial(tried: Plan, directory: Path) -> Session:
-        save_graphs({name: quantize(graph, tried[name], scheme) for name, graph in traced.items()}, directory)
+        no_findings = dict.fromkeys(traced, ())
+        save_graphs(_rewrite(blueprint, traced, no_findings, tried, precision, scheme, lambda _: None), directory)
         write_manifest(directory, dataclasses.replace(draft, files=files_of(directory)))
         return open_session(directory, "onnxruntime" if target.engines is None else "onnxruntime-exact")
 
-    return search(cut, traced, plan, golden, target.quantization, options.budget, trial, progress)
+    return search(cut, traced, plan, golden, precision.emulate, scheme, options.budget, trial, progress)
 
 
 def _rewrite(
@@ -185,14 +184,14 @@ def _rewrite(
     findings: Mapping[str, tuple[Finding, ...]],
     plan: Plan,
     precision: Precision,
-    target: Target,
+    scheme: str,
     progress: Progress,
 ) -> Graphs:
     graphs = {}
     for name, model in traced.items():
         progress(f"{name}: {precision.name}")
         stream = functools.partial(_calibration, blueprint, name)
-        request = Request(name, target.quantization, stream, findings[name], plan.get(name))
+        request = Request(name, scheme, stream, findings[name], plan.get(name))
         graphs[name] = precision.rewrite(model, request)
     return graphs
 
@@ -204,6 +203,7 @@ def _prove(
     plan: Plan,
     precision: Precision,
     target: Target,
+    reduced_range: bool,
 ) -> tuple[ComponentPrecision, ...]:
     """What each graph holds, and what ONNX Runtime makes of it. Raises CheckError where that is not what was asked."""
     report = []
@@ -223,6 +223,7 @@ def _prove(
                 bool(planned is not None and planned.divisors),
                 tuple(sorted(planned.kept)) if planned is not None else (),
                 findings[component.name],
+                reduced_range,
             )
         )
     return tuple(report)

@@ -149,16 +149,18 @@ def _kernels(optimised: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     """For every product with a stored operand: the type that its kernel computes in, and the weight's first name."""
     stored = {tensor.name: tensor for tensor in optimised.graph.initializer}
     dequantized = {node.output[0]: node.input[0] for node in optimised.graph.node if node.op_type == "DequantizeLinear"}
+    ranged = {name for n in optimised.graph.node if n.op_type == "DynamicQuantizeLinear" for name in n.output}
     for node in optimised.graph.node:
         if node.op_type in INTEGER_KERNELS | FLOAT_KERNELS | set(BLOCKWISE_KERNELS):
             for name in (dequantized.get(name, name) for name in node.input):
                 if name in stored and len(stored[name].dims) > 1:
-                    yield _type(node, stored[name]), _first_name(name)
+                    yield _type(node, stored[name], ranged), _first_name(name)
 
 
-def _type(node: onnx.NodeProto, weight: onnx.TensorProto) -> str:
+def _type(node: onnx.NodeProto, weight: onnx.TensorProto, ranged: Set[str]) -> str:
+    """`ranged` are what quantisers with ranges of run time give."""
     if node.op_type in INTEGER_KERNELS:
-        return "int8"
+        return "int8-dynamic" if node.op_type == "DynamicQuantizeMatMul" or ranged & set(node.input) else "int8"
     return BLOCKWISE_KERNELS.get(node.op_type) or _TYPES.get(weight.data_type, "fp32")
 
 

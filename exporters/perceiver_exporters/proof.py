@@ -83,6 +83,15 @@ def _reads_integers(node: ir.Node) -> bool:
     return all(_is_dequantized(value) for value in node.inputs[:2])
 
 
+def _reads_ranged(node: ir.Node) -> bool:
+    """The same, and the range of the first is taken at run time."""
+    if not _reads_integers(node):
+        return False
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    quantiser = source.inputs[0].producer() if source is not None and source.inputs[0] is not None else None
+    return quantiser is not None and quantiser.op_type == "DynamicQuantizeLinear"
+
+
 def _reads_stored(dtype: ir.DataType, operands: int) -> Callable[[ir.Node], bool]:
     """The last `operands` operands come out of a DequantizeLinear that reads this type."""
 
@@ -107,7 +116,8 @@ _HOLDS: dict[str, Callable[[ir.Node], bool]] = {
     "fp32": _reads(ir.DataType.FLOAT),
     "fp16": _reads(ir.DataType.FLOAT16),
     "bf16": _reads(ir.DataType.BFLOAT16),
-    "int8": _reads_integers,
+    "int8": lambda node: _reads_integers(node) and not _reads_ranged(node),
+    "int8-dynamic": _reads_ranged,
     "fp8": _reads_stored(ir.DataType.FLOAT8E4M3FN, operands=2),
     "int4": _reads_stored(ir.DataType.INT4, operands=1),
 }

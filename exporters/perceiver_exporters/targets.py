@@ -64,6 +64,7 @@ class Target:
     opset: int
     precisions: tuple[str, ...]
     quantization: str = ""
+    reduced: str = ""
     engines: EngineTarget | None = None
     boards: tuple[Board, ...] = ()
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -148,6 +149,7 @@ _HOPPER = (
     ),
 )
 
+NO_RUN_TIME_RANGES = "TensorRT takes the ranges of INT8 from the graph; int8 has them"
 NEEDS_21 = "INT4 weights in blocks are opset 21, and the parser of its oldest TensorRT reads 20"
 _ALL = (
     Target(
@@ -155,8 +157,9 @@ _ALL = (
         summary="x86-64 and arm64 processors, ONNX Runtime",
         backend="onnxruntime",
         opset=20,
-        precisions=("fp32", "fp16", "int8"),
+        precisions=("fp32", "fp16", "int8", "int8-dynamic"),
         quantization="cpu",
+        reduced="cpu-reduced",
         lacks={
             "bf16": "ONNX Runtime has no BF16 matrix products for processors",
             "fp8": "processors have no FP8 arithmetic",
@@ -173,6 +176,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16"),
         lacks={
             "int8": "ONNX Runtime's CUDA provider has no INT8 matrix products",
+            "int8-dynamic": "ONNX Runtime's CUDA provider has no INT8 matrix products",
             "fp8": "ONNX Runtime's CUDA provider has no FP8 matrix products of this form",
             "int4": "ONNX Runtime's CUDA provider has no INT4 weights in this form",
         },
@@ -185,7 +189,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("8.7",)),
-        lacks={"fp8": "Orin has no FP8 arithmetic", "int4": NEEDS_21},
+        lacks={"int8-dynamic": NO_RUN_TIME_RANGES, "fp8": "Orin has no FP8 arithmetic", "int4": NEEDS_21},
         boards=_ORIN,
     ),
     Target(
@@ -196,7 +200,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 13), ("11.0",)),
-        lacks={"int4": NEEDS_21},
+        lacks={"int8-dynamic": NO_RUN_TIME_RANGES, "int4": NEEDS_21},
         boards=_THOR,
     ),
     Target(
@@ -206,6 +210,7 @@ _ALL = (
         opset=20,
         precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
         quantization="tensorrt",
+        lacks={"int8-dynamic": NO_RUN_TIME_RANGES},
         engines=EngineTarget(
             "tensorrt_rtx",
             (1, 0),
@@ -229,7 +234,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("9.0",)),
-        lacks={"int4": NEEDS_21},
+        lacks={"int8-dynamic": NO_RUN_TIME_RANGES, "int4": NEEDS_21},
         boards=_HOPPER,
     ),
 )

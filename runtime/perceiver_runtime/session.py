@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-from perceiver_runtime.backends import open_backend
+from perceiver_runtime.backends import check_precision, open_backend
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import FeedError, UnavailableError, UsageError
@@ -72,6 +72,8 @@ class Session:
         self.versions = backend.versions
         self.threads = threads
         self._device = backend.device
+        for entry in bundle.manifest.components:
+            check_precision(backend.name, entry.precision)
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
         self._plans: OrderedDict[PlanKey, list[Plan]] = OrderedDict()
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from perceiver_exporters.component import Blueprint
 from perceiver_exporters.graph import has_constant_weight, products
 from perceiver_exporters.precision import pareto
 from perceiver_exporters.precision.calibration.calibrate import calibrate
+from perceiver_exporters.precision.emulation import quantized
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.pareto import CHART, TABLE
 from perceiver_exporters.precision.placement import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
@@ -110,7 +111,7 @@ def test_the_most_sensitive_layer_comes_first(blueprint: Blueprint, graphs: dict
     statistics = calibrate(blueprint.cut, graphs, blueprint.calibration)
     statistics["processor_block"].sites["9"].histogram.high = 1e4  # the tenth product there: 1.attention.output
     plan = {name: ComponentPlan(each) for name, each in statistics.items()}
-    first = sensitivities(blueprint.cut, graphs, plan, golden, "cpu")[0]
+    first = sensitivities(blueprint.cut, graphs, plan, golden, quantized, "cpu")[0]
     assert (first.component, first.layer) == ("processor_block", "1.attention.output")
     kept = keep(plan, [first, Sensitivity("decoder", "head", 0.0)])
     assert {name: set(each.kept) for name, each in kept.items()} == {

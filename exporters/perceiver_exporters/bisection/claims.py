@@ -10,6 +10,7 @@ FP32 hides the overflow that a GPU will meet. These rules read the graph alone.
 | `quantiser-pair` | a DequantizeLinear that undoes its QuantizeLinear with another scale or zero point |
 | `weight-axis` | a weight's scales do not lie along the output channels of the product that reads it |
 | `weight-zero` | a weight's zero point is not the middle of its integers: weights are symmetric |
+| `weight-range` | a weight leaves the 7 bits that its bundle promises |
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from onnx_ir.passes import common
 from perceiver_exporters.bisection.record import kept_in_fp32, precision_record
 from perceiver_exporters.graph import constant_of
 from perceiver_exporters.precision import PRECISIONS
+from perceiver_exporters.precision.int8 import REDUCED_RANGE
 from perceiver_exporters.precision.report import ComponentPrecision
 from perceiver_exporters.proof import prove
 from perceiver_runtime.bundle import Bundle
@@ -74,6 +76,8 @@ def _breaches(
         for rule, check in NODE_RULES.items():
             for why in check(node):
                 yield Breach(entry.name, str(node.name), rule, why)
+        for why in _weight_range(node) if record is not None and record.reduced_range else ():
+            yield Breach(entry.name, str(node.name), "weight-range", why)
 
 
 def _low_sum(node: ir.Node) -> Iterator[str]:
@@ -85,7 +89,11 @@ def _low_sum(node: ir.Node) -> Iterator[str]:
 def _quantiser_pair(node: ir.Node) -> Iterator[str]:
     first = node.inputs[0] if node.inputs else None
     quantiser = first.producer() if first is not None else None
-    if node.op_type != "DequantizeLinear" or quantiser is None or quantiser.op_type != "QuantizeLinear":
+    if node.op_type != "DequantizeLinear" or quantiser is None:
+        return
+    if quantiser.op_type == "DynamicQuantizeLinear" and tuple(node.inputs) != tuple(quantiser.outputs):
+        yield f"its scale and zero point are not those that {quantiser.name} gives"
+    if quantiser.op_type != "QuantizeLinear":
         return
     for i, what in ((1, "scale"), (2, "zero point")):
         given, taken = _constant(quantiser, i), _constant(node, i)
@@ -109,6 +117,16 @@ def _weight_zero(node: ir.Node) -> Iterator[str]:
     weight, zero = _weight(node), _constant(node, 2)
     if weight is not None and zero.size and (off := zero != MIDDLE[weight.dtype]).any():
         yield f"zero point {_show(zero[off] if zero.ndim else zero)}; a symmetric weight's is {MIDDLE[weight.dtype]}"
+
+
+def _weight_range(node: ir.Node) -> Iterator[str]:
+    weight = _weight(node)
+    if weight is None:
+        return
+    low, high = (int(getattr(weight.numpy(), side)()) - MIDDLE[weight.dtype] for side in ("min", "max"))
+    if low < REDUCED_RANGE[0] or high > REDUCED_RANGE[1]:
+        promised = " to ".join(map(str, REDUCED_RANGE))
+        yield f"its integers lie in {low} to {high}, those of a reduced range in {promised}"
 
 
 NODE_RULES: dict[str, Callable[[ir.Node], Iterator[str]]] = {

@@ -16,7 +16,7 @@ from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
 from perceiver_exporters.precision.audit import audit
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
-from perceiver_exporters.precision.planning import make_plan
+from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.report import ComponentPrecision
 from perceiver_exporters.precision.smooth import divisors, smooth
 from perceiver_exporters.rules import RULES, Context, rewrite
@@ -52,12 +52,13 @@ def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], t
     precision, target = PRECISIONS[bundle.manifest.precision], TARGETS[bundle.manifest.target]
     components = [component for component in blueprint.cut.components if component.name in names]
     traced = {c.name: _traced(blueprint.cut, c, bundle, precision, target, tracer) for c in components}
-    plan = _plan(blueprint, bundle, traced, target) if precision.calibrated else {}
+    options = _options(bundle)
+    plan = _plan(blueprint, bundle, traced, precision, target, options) if precision.planned else {}
     fresh = {}
     for component in components:
         name, graph, form = component.name, traced[component.name], precision.format
         findings = audit(graph, component.inputs, blueprint.cut.profile, form) if form is not None else ()
-        request = Request(name, target.quantization, _planned, findings, plan.get(name))
+        request = Request(name, options.scheme(target), _planned, findings, plan.get(name))
         fp32 = ir.to_proto(_smoothed(graph, plan.get(name)))  # before the rewrite, which may change the graph in place
         fresh[name] = Fresh(fp32, ir.to_proto(precision.rewrite(graph, request)))
     return fresh
@@ -93,13 +94,26 @@ def _traced(
     return model
 
 
-def _plan(blueprint: Blueprint, bundle: Bundle, traced: Graphs, target: Target) -> Plan:
-    """Calibrated as the bundle says it was, smoothed where it says so, with the layers kept that it says were kept."""
+def _options(bundle: Bundle) -> QuantizationOptions:
+    """What of the options the bundle recorded."""
     record = precision_record(bundle)
     methods = {name: entry.calibration for name, entry in record.items() if entry.calibration}
-    options = QuantizationOptions(overrides=methods, smooth=False)
-    golden = load_golden(bundle)
-    plan = make_plan(blueprint.cut, traced, blueprint.calibration, golden, target.quantization, options, lambda _: None)
+    reduced = any(entry.reduced_range for entry in record.values())
+    return QuantizationOptions(overrides=methods, smooth=False, reduce_range=reduced)
+
+
+def _plan(
+    blueprint: Blueprint,
+    bundle: Bundle,
+    traced: Graphs,
+    precision: Precision,
+    target: Target,
+    options: QuantizationOptions,
+) -> Plan:
+    """Calibrated as the bundle says it was, smoothed where it says so, with the layers kept that it says were kept."""
+    cut, samples, golden, scheme = blueprint.cut, blueprint.calibration, load_golden(bundle), options.scheme(target)
+    plan = plan_precision(precision, cut, traced, samples, golden, scheme, options, lambda _: None)
+    record = precision_record(bundle)
     return {name: _as_recorded(part, traced[name], record.get(name)) for name, part in plan.items()}
 
 

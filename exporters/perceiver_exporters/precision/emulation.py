@@ -19,10 +19,10 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 from perceiver_exporters.precision.formats import BF16, FP16, Format
-from perceiver_exporters.precision.int8 import SCHEMES, WEIGHT_RANGE, Scheme
-from perceiver_exporters.precision.modelopt import BLOCK
+from perceiver_exporters.precision.int8 import SCHEMES, Scheme
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds
+from perceiver_exporters.precision.rounding import range_of, round_activation, round_eight, round_four, round_weight
 from perceiver_exporters.reference import Reference, Scope
 
 _Mode: Any = _python_dispatch.TorchDispatchMode
@@ -55,6 +55,13 @@ def quantized(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | 
     """Activations and weights of every product with a parameter rounded to the scheme's integers."""
     layers, decided = _layers(cut), plan if plan is not None else _unplanned(cut, calibration)
     return lambda component: _mode(_Quantize(layers[component], decided[component], SCHEMES[scheme]))
+
+
+def ranged(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
+    """The same, each activation over the range that it has at that moment, and convolutions in FP32."""
+    layers = _layers(cut)
+    decided = plan if plan is not None else {name: ComponentPlan(Statistics()) for name in layers}
+    return lambda component: _mode(_Ranged(layers[component], decided[component], SCHEMES[scheme]))
 
 
 def eight(cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
@@ -180,6 +187,20 @@ class _Quantize(_Products):
         return self._plan.statistics.sites[site].bounds(self._plan.method, divisor)
 
 
+class _Ranged(_Products):
+    def __init__(self, layers: Mapping[int, str], plan: ComponentPlan, scheme: Scheme) -> None:
+        super().__init__(layers)
+        self._plan = plan
+        self._scheme = scheme
+
+    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+        if func is not _CONVOLUTION and self._plan.quantizes(self._plan.layer(layer)):
+            args[x] = round_activation(args[x], range_of(args[x]), self._scheme)
+            args[w] = round_weight(args[w], 1, self._scheme)
+        result: Tensor = func(*args)
+        return result
+
+
 class _Eight(_Products):
     def __init__(self, layers: Mapping[int, str], plan: ComponentPlan) -> None:
         super().__init__(layers)
@@ -200,39 +221,3 @@ class _Four(_Products):
             args[w] = round_four(args[w])
         result: Tensor = func(*args)
         return result
-
-
-def round_eight(values: Tensor, peak: Tensor) -> Tensor:
-    """To the nearest E4M3 number, scaled so that the peak is its largest, 448."""
-    scale = torch.where(peak > 0, peak / 448, torch.ones_like(peak))
-    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(values.dtype) * scale
-
-
-def round_four(weight: Tensor) -> Tensor:
-    """A weight (K, N) to 16 levels, with one scale for each BLOCK input channels of an output channel."""
-    blocks = []
-    for start in range(0, len(weight), BLOCK):
-        block = weight[start : start + BLOCK]
-        scale = (block.abs().amax(0, keepdim=True) / 7).clamp_min(1e-12)
-        blocks.append((block / scale).round().clamp(-8, 7) * scale)
-    return torch.cat(blocks)
-
-
-def round_activation(x: Tensor, bounds: Bounds, scheme: Scheme) -> Tensor:
-    """Fake-quantise per tensor: to 255 symmetric or 256 asymmetric levels over the range."""
-    low, high = bounds
-    if scheme.symmetric:
-        scale = max(-low, high) / 127 or 1.0
-        return (x / scale).round().clamp(-127, 127) * scale
-    scale = (high - low) / 255 or 1.0
-    zero = round(-low / scale)
-    return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
-
-
-def round_weight(weight: Tensor, axis: int, scheme: Scheme) -> Tensor:
-    """Fake-quantise per output channel, symmetrically."""
-    low, high = WEIGHT_RANGE[scheme.weight]
-    others = [i for i in range(weight.ndim) if i != axis]
-    scale = 2 * weight.abs().amax(others, keepdim=True) / (high - low)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (weight / scale).round().clamp(low, high) * scale

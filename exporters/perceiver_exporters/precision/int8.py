@@ -9,6 +9,7 @@ Ranges are ours (`calibration`): ONNX Runtime's own collection keeps every activ
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ class Scheme:
     """How a backend's kernels want their integers.
 
     `activation` and `weight` are `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias`
-    quantises biases to INT32; `conv_output` quantises what a convolution returns. Weights are symmetric always.
+    quantises biases to INT32; `conv_output` quantises what a convolution returns. Weights are symmetric always, and of
+    7 bits if `reduced`.
     """
 
     activation: str
@@ -35,19 +37,30 @@ class Scheme:
     symmetric: bool
     bias: bool
     conv_output: bool
+    reduced: bool = False
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """The integers that a weight may take, less the zero point."""
+        return REDUCED_RANGE if self.reduced else WEIGHT_RANGE[self.weight]
 
 
+WEIGHT_RANGE = {"uint8": (-128, 127), "int8": (-127, 127)}
+REDUCED_RANGE = (-64, 64)
+"""What ONNX Runtime's quantisers call `reduce_range`: two products with 255 then add up to 32,640, within 16 bits."""
+
+_CPU = Scheme("uint8", "int8", symmetric=False, bias=True, conv_output=True)
 SCHEMES = {
     # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
     # bits and saturate, which adds to a layer's error unseen; the runtime has ONNX Runtime make the weights unsigned
     # there (`session.x64quantprecision`). Its integer Gemm wants its bias in integers, too, and its integer convolution
     # an output scale; without, they compute in floating point.
-    "cpu": Scheme("uint8", "int8", symmetric=False, bias=True, conv_output=True),
+    "cpu": _CPU,
+    # Weights that can't saturate are left signed, and run in the fast kernels without VNNI too.
+    "cpu-reduced": dataclasses.replace(_CPU, reduced=True),
     # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
     "tensorrt": Scheme("int8", "int8", symmetric=True, bias=False, conv_output=False),
 }
-WEIGHT_RANGE = {"uint8": (-128, 127), "int8": (-127, 127)}
-"""Integers that a weight may take, less the zero point."""
 
 
 def rewrite(model: ir.Model, request: Request) -> ir.Model:
@@ -113,7 +126,7 @@ def _quantize(model: ir.Model, nodes: list[str], ranges: dict[str, tuple[float, 
         quantizer = QDQQuantizer(
             ir.to_proto(model),
             per_channel=True,
-            reduce_range=False,
+            reduce_range=scheme.reduced,
             weight_qType=types[scheme.weight],
             activation_qType=types[scheme.activation],
             tensors_range=TensorsData(CalibrationMethod.MinMax, bounds),

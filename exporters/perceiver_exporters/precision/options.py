@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from perceiver_exporters.precision.calibration import METHODS
-from perceiver_exporters.precision.precision import Feeds
+from perceiver_exporters.precision.precision import Feeds, Precision
+from perceiver_exporters.targets import Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Array
 
@@ -31,7 +33,8 @@ class QuantizationOptions:
     """`calibration` is a method of METHODS; `overrides` give some components another one.
 
     `cache` is a directory for calibration statistics (None: nothing is kept); `smooth` allows scale migration where
-    it lowers the measured error; `budget` starts a search for the layers to keep in FP32.
+    it lowers the measured error; `budget` starts a search for the layers to keep in FP32; `reduce_range` gives weights
+    7 bits, so that no processor's sums of their products saturate.
     """
 
     calibration: str = "minmax"
@@ -39,10 +42,35 @@ class QuantizationOptions:
     cache: Path | None = None
     smooth: bool = True
     budget: Budget | None = None
+    reduce_range: bool = False
 
     def method(self, component: str) -> str:
         """The component's calibration method."""
         return self.overrides.get(component, self.calibration)
+
+    def scheme(self, target: Target) -> str:
+        """The target's name of the integers that are to be made."""
+        return target.reduced if self.reduce_range else target.quantization
+
+    def require(self, target: Target, precision: Precision) -> None:
+        """Raise UsageError for an option that the precision does not have, or by which the target gains nothing."""
+        unplanned = dataclasses.replace(self, cache=None, budget=None, reduce_range=False)
+        if unplanned != DEFAULTS and not (precision.calibrated and precision.planned):
+            raise UsageError(f"{precision.name} is not calibrated: calibration is an option of int8")
+        if self.budget is not None and not precision.planned:
+            raise UsageError(
+                f"accuracy budget is an option of int8 and int8-dynamic, got {precision.name}: leave it out"
+            )
+        if self.reduce_range and not precision.planned:
+            raise UsageError(
+                f"reduced range is an option of int8 and int8-dynamic, got {precision.name}: export one of these, or "
+                "leave it out"
+            )
+        if self.reduce_range and not target.reduced:
+            raise UsageError(
+                f"reduced range is for target cpu, whose sums of 8-bit products may saturate, got {target.name}, where "
+                "it would cost a bit of each weight for nothing: leave it out"
+            )
 
     def check(self, components: tuple[str, ...]) -> None:
         """Raise UsageError for a method or component that there is not."""
@@ -52,3 +80,6 @@ class QuantizationOptions:
             raise UsageError(f"calibration of {', '.join(unknown)}: the components are {', '.join(components)}")
         if self.budget is not None and not self.budget.points >= 0:
             raise UsageError(f"accuracy budget: expected 0 or more points, got {self.budget.points}")
+
+
+DEFAULTS = QuantizationOptions()

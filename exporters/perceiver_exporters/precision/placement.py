@@ -19,10 +19,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
-from perceiver_exporters.precision.emulation import quantized
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.options import Budget
 from perceiver_exporters.precision.plan import Plan
+from perceiver_exporters.precision.precision import Emulation
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import Session
@@ -76,6 +76,7 @@ def search(
     graphs: Mapping[str, ir.Model],
     plan: Plan,
     golden: Sequence[GoldenSample],
+    emulate: Emulation,
     scheme: str,
     budget: Budget,
     trial: Trial,
@@ -85,7 +86,7 @@ def search(
 
     Raises CheckError if not even all layers in FP32 hold it.
     """
-    order = sensitivities(cut, graphs, plan, golden, scheme)
+    order = sensitivities(cut, graphs, plan, golden, emulate, scheme)
     reference = Reference(cut)
     names = cut.pipeline.shown
     expected = budget.score(lambda feeds, outputs: {o: reference.run(feeds).values[names[o]] for o in outputs})
@@ -109,22 +110,29 @@ def search(
 
 
 def sensitivities(
-    cut: Cut, graphs: Mapping[str, ir.Model], plan: Plan, golden: Sequence[GoldenSample], scheme: str
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    plan: Plan,
+    golden: Sequence[GoldenSample],
+    emulate: Emulation,
+    scheme: str,
 ) -> tuple[Sensitivity, ...]:
     """All quantised layers, the most sensitive first."""
-    layers = [(name, layer) for name, graph in graphs.items() for layer in _layers(graph)]
+    layers = [
+        (name, layer) for name, graph in graphs.items() for layer in _layers(graph) if layer not in plan[name].kept
+    ]
     found = []
     for component, layer in layers:
         others = [Sensitivity(c, other, 0.0) for c, other in layers if (c, other) != (component, layer)]
-        scope = quantized(cut, (), scheme, keep(plan, others))
+        scope = emulate(cut, (), scheme, keep(plan, others))
         found.append(Sensitivity(component, layer, _emulated_error(Reference(cut, scope=scope), cut, golden)))
     return tuple(sorted(found, key=lambda s: -s.error))
 
 
 def keep(plan: Plan, layers: Sequence[Sensitivity]) -> Plan:
-    """The plan with these layers, and no others, in FP32."""
+    """The plan with these layers in FP32 as well."""
     return {
-        name: dataclasses.replace(each, kept=frozenset(s.layer for s in layers if s.component == name))
+        name: dataclasses.replace(each, kept=each.kept | {s.layer for s in layers if s.component == name})
         for name, each in plan.items()
     }
 

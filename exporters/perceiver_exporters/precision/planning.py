@@ -8,17 +8,37 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
+from perceiver_exporters.precision import dynamic
 from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.int8 import SCHEMES, quantize
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
-from perceiver_exporters.precision.precision import Feeds
+from perceiver_exporters.precision.precision import Feeds, Precision
 from perceiver_exporters.precision.smooth import divisors
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
 
 Progress = Callable[[str], None]
+
+
+def plan_precision(
+    precision: Precision,
+    cut: Cut,
+    graphs: Mapping[str, ir.Model],
+    samples: Sequence[Feeds],
+    golden: Sequence[GoldenSample],
+    scheme: str,
+    options: QuantizationOptions,
+    progress: Progress,
+) -> Plan:
+    """What is to be decided of a planned precision; ranges, if it is calibrated. Raises what `make_plan` raises."""
+    if precision.calibrated:
+        return make_plan(cut, graphs, samples, golden, scheme, options, progress)
+    plan = {name: dynamic.make_plan(graph) for name, graph in graphs.items()}
+    for name, layer in ((name, layer) for name, each in plan.items() for layer in sorted(each.kept)):
+        progress(f"{name}: convolution {layer} kept in FP32, where it is faster than in integers without a fixed range")
+    return plan
 
 
 def make_plan(

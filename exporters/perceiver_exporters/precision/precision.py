@@ -52,7 +52,8 @@ class Precision:
     roundings. A bundle's tolerance is the error of the emulated reference times `margin`, and at least `floor`.
     `share` is the least part of the constant-weight products' FLOPs that must be found in this precision in the
     rewritten graph. `format` is the type narrower than FP32 whose range the graph is audited for, if there is one.
-    `calibrated` ones read calibration data; of `planned` ones ranges, smoothing and placement are ours to decide.
+    `calibrated` ones read calibration data; of `planned` ones placement is ours to decide, and if they are calibrated
+    too, ranges and smoothing.
     """
 
     name: str

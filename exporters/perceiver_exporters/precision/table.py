@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from perceiver_exporters.precision.emulation import brain, eight, four, half, quantized, single
+from perceiver_exporters.precision.dynamic import rewrite as to_dynamic
+from perceiver_exporters.precision.emulation import brain, eight, four, half, quantized, ranged, single
 from perceiver_exporters.precision.formats import BF16, FP16
 from perceiver_exporters.precision.fp32 import rewrite as to_fp32
 from perceiver_exporters.precision.int8 import rewrite as to_int8
@@ -51,6 +52,16 @@ _ALL = (
         floor=2.0**-8,
         share=0.99,
         calibrated=True,
+        planned=True,
+    ),
+    Precision(
+        name="int8-dynamic",
+        summary="8-bit weights, and activations over the range of each run, in products with a constant matrix",
+        rewrite=to_dynamic,
+        emulate=ranged,
+        margin=2.0,
+        floor=2.0**-8,
+        share=0.99,
         planned=True,
     ),
     Precision(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from perceiver_runtime.backends.backend import Backend
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import UnavailableError, UsageError
 
 BACKENDS = {
     "onnxruntime": "perceiver_runtime.backends.onnxruntime",
@@ -22,6 +22,8 @@ BACKENDS = {
     "tensorrt-rtx": "perceiver_runtime.tensorrt.backend",
 }
 AUTO = "onnxruntime"
+COMPUTE = {"int8-dynamic": ("onnxruntime", "onnxruntime-exact", "onnxruntime-quick")}
+"""Precisions that only these backends compute in: others would run such graphs in FP32 without a word."""
 
 
 def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
@@ -36,3 +38,12 @@ def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
         raise UsageError(f"threads {threads}; expected at least 1")
     backend: Backend = import_module(BACKENDS[name]).open_backend(name, threads)
     return backend
+
+
+def check_precision(backend: str, precision: str) -> None:
+    """Raise UnavailableError if the backend would run a graph of this precision in another one."""
+    if backend not in (offered := COMPUTE.get(precision, (backend,))):
+        raise UnavailableError(
+            f"backend {backend}: expected a precision that it computes in, got {precision}; open the bundle on "
+            f"{' or '.join(offered)}, or export int8"
+        )

@@ -1,0 +1,52 @@
+"""How PyTorch rounds to a precision's numbers and back: fake quantisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perceiver_exporters.precision.calibration.methods import Bounds
+from perceiver_exporters.precision.int8 import Scheme
+from perceiver_exporters.precision.modelopt import BLOCK
+
+
+def round_eight(values: Tensor, peak: Tensor) -> Tensor:
+    """To the nearest E4M3 number, scaled so that the peak is its largest, 448."""
+    scale = torch.where(peak > 0, peak / 448, torch.ones_like(peak))
+    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(values.dtype) * scale
+
+
+def round_four(weight: Tensor) -> Tensor:
+    """A weight (K, N) to 16 levels, with one scale for each BLOCK input channels of an output channel."""
+    blocks = []
+    for start in range(0, len(weight), BLOCK):
+        block = weight[start : start + BLOCK]
+        scale = (block.abs().amax(0, keepdim=True) / 7).clamp_min(1e-12)
+        blocks.append((block / scale).round().clamp(-8, 7) * scale)
+    return torch.cat(blocks)
+
+
+def round_activation(x: Tensor, bounds: Bounds, scheme: Scheme) -> Tensor:
+    """Fake-quantise per tensor: to 255 symmetric or 256 asymmetric levels over the range."""
+    low, high = bounds
+    if scheme.symmetric:
+        scale = max(-low, high) / 127 or 1.0
+        return (x / scale).round().clamp(-127, 127) * scale
+    scale = (high - low) / 255 or 1.0
+    zero = round(-low / scale)
+    return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+
+
+def round_weight(weight: Tensor, axis: int, scheme: Scheme) -> Tensor:
+    """Fake-quantise per output channel, symmetrically."""
+    low, high = scheme.weights
+    others = [i for i in range(weight.ndim) if i != axis]
+    scale = 2 * weight.abs().amax(others, keepdim=True) / (high - low)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (weight / scale).round().clamp(low, high) * scale
+
+
+def range_of(x: Tensor) -> Bounds:
+    """The extremes of a tensor, zero within, as ONNX's DynamicQuantizeLinear takes them."""
+    low, high = torch.aminmax(x)
+    return min(0.0, float(low)), max(0.0, float(high))
