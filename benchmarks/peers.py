@@ -1,11 +1,12 @@
 """A released size beside its peers on this CPU: torch eager and compiled, ONNX Runtime and OpenVINO, INT8 included.
 
-    python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8] [--skip VARIANT ...] [--prepare]
+    python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8-reduced ...] [--skip VARIANT ...]
+        [--prepare]
 
 Random weights, batch 1, all variants in turn, end to end from arrays to arrays; beside each its distance from the model
-in FP64. DIRECTORY keeps the bundles and the
-peers' graphs; `--prepare` makes those and times nothing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left
-out without. Writes benchmarks/results/peers-NAME.json.
+in FP64. A precision is a bundle's, or a variant of record.py's. DIRECTORY keeps the bundles and the peers' graphs;
+`--prepare` makes those and times nothing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left out without.
+Writes benchmarks/results/peers-NAME.json.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from perceiver_runtime.latency import BATCH
 from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")
+PRECISIONS = ("fp32", "int8", "int8-reduced", "int8-dynamic", "int8-dynamic-reduced")
 REFERENCES = ("torch eager", "plain ONNX Runtime")
 FP32 = (*REFERENCES, "torch.compile", "plain OpenVINO")
 Makers = Mapping[str, Callable[[], Call]]
@@ -113,7 +115,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precisions", nargs="*", default=["fp32", "int8"])
+    parser.add_argument("--precisions", nargs="*", default=list(PRECISIONS))
     parser.add_argument("--skip", nargs="*", default=[], help="variants whose names begin so")
     parser.add_argument("--prepare", action="store_true", help="make what DIRECTORY keeps and time nothing")
     given = parser.parse_args()

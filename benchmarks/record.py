@@ -21,9 +21,17 @@ from perceiver_deploy.source import Model, blueprint
 from perceiver_deploy.timing import Call, Ratio, interleave, ratio
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.trace import SharedTraces
 from perceiver_runtime.machine import machine
 from perceiver_runtime.schema import encode
+
+REDUCED = QuantizationOptions(reduce_range=True)
+VARIANTS: Mapping[str, tuple[str, QuantizationOptions]] = {
+    "int8-reduced": ("int8", REDUCED),
+    "int8-dynamic-reduced": ("int8-dynamic", REDUCED),
+}
+"""Precisions with options, under names of their own."""
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "transformers", "numpy")
@@ -108,13 +116,17 @@ def random_weights(model: Model) -> Model:
     return model
 
 
-def bundles(model: Model, directory: Path, precisions: tuple[str, ...]) -> dict[str, Path]:
-    """A bundle at each precision. Without real data INT8 takes its ranges from the golden inputs: speed only."""
+def bundles(model: Model, directory: Path, variants: tuple[str, ...]) -> dict[str, Path]:
+    """A bundle of each variant, which is a precision or one of VARIANTS.
+
+    Without real data INT8 takes its ranges from the golden inputs: speed only.
+    """
     made, traces = _calibrated(blueprint(model)), SharedTraces()
-    paths = {precision: directory / f"{model.name}-{precision}" for precision in precisions}
-    for precision, path in paths.items():
+    paths = {variant: directory / f"{model.name}-{variant}" for variant in variants}
+    for variant, path in paths.items():
         if not path.exists():
-            export_bundle(made, path, precision, tracer=traces, progress=print)
+            precision, options = VARIANTS.get(variant, (variant, DEFAULTS))
+            export_bundle(made, path, precision, tracer=traces, progress=print, quantization=options)
     return paths
 
 
