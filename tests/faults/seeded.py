@@ -300,6 +300,39 @@ FAULTS: dict[str, Fault] = {
         ("1.attention.output/MatMul.constant_DequantizeLinear",),
         "weight-zero",
     ),
+    "queries and keys swapped, in dynamic int8": Fault(
+        "perceiver",
+        "int8-dynamic",
+        BLOCK,
+        swap("0.attention.query", "0.attention.key"),
+        ("0.attention.query/MatMul", "0.attention.key/MatMul"),
+    ),
+    "missing bias behind a product in dynamic int8": Fault(
+        "perceiver", "int8-dynamic", "decoder", constant("head/Gemm_bias", 1, np.zeros_like), ("head/Gemm_bias",)
+    ),
+    "scales of a dynamic int8 weight in another order": Fault(
+        "perceiver",
+        "int8-dynamic",
+        BLOCK,
+        constant("0.mlp.0/MatMul.constant_DequantizeLinear", 1, lambda x: x[::-1]),
+        ("0.mlp.0/MatMul.constant_DequantizeLinear",),
+    ),
+    "range of another tensor": Fault(
+        "perceiver",
+        "int8-dynamic",
+        BLOCK,
+        read_from("1.mlp.1/Gelu_DequantizeLinear", "1.norm/LayerNormalization_DequantizeLinear"),
+        ("1.mlp.1/Gelu_DequantizeLinear",),
+        "quantiser-pair",
+    ),
+    "zero point of a dynamic int8 weight off by one": Fault(
+        "perceiver",
+        "int8-dynamic",
+        BLOCK,
+        constant("1.attention.output/MatMul.constant_DequantizeLinear", 2, lambda x: x + 1),
+        ("1.attention.output/MatMul.constant_DequantizeLinear",),
+        "weight-zero",
+    ),
 }
 
 

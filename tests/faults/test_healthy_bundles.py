@@ -17,7 +17,7 @@ from perceiver_exporters.trace import SharedTraces
 from . import subjects
 from .reweighted import reweighted
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 ARCHITECTURES: dict[str, Callable[[int], Blueprint]] = {
     "perceiver": subjects.perceiver,
     "wide layer": lambda seed: subjects.layer(0, seed),
