@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from record import VARIANTS
 
 from perceiver_deploy.benchmarking import benchmark
 from perceiver_deploy.evaluation import evaluate_bundles
@@ -24,7 +25,7 @@ from perceiver_deploy.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import component_graphs, export_bundle
 from perceiver_exporters.precision import PRECISIONS as PRECISION_TABLE
-from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.options import DEFAULTS
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS
@@ -34,9 +35,10 @@ from perceiver_runtime import load_bundle, verify
 DOCUMENT = Path(__file__).parents[1] / "docs" / "precision.md"
 MODELS = ("fashion-perceiver", "language-identifier", "emoji-namer")
 RELEASED = ("language-perceiver", "vision-perceiver-conv")
-PRECISIONS = ("fp32", "fp16", "int8")
-MAX_DROP = {"fp32": 0.0, "fp16": 0.1, "int8": 0.5}
-MAX_SIZE = {"fp32": 1.0, "fp16": 0.52, "int8": 0.30}
+PRECISIONS = ("fp32", "fp16", "int8", "int8-reduced", "int8-dynamic", "int8-dynamic-reduced")
+SIZED = ("fp32", "fp16", "int8", "int8-dynamic")
+MAX_DROP = {"fp32": 0.0, "fp16": 0.1, **dict.fromkeys(PRECISIONS[2:], 0.5)}
+MAX_SIZE = {"fp32": 1.0, "fp16": 0.52, "int8": 0.30, "int8-dynamic": 0.30}
 COLUMNS = (
     "| Model | Precision | Output | Accuracy (points lost) | Macro F1 | Relative L2 (tolerance) | MB | ms (x eager) "
     "| Share in graph: weighted / all | Kernels |\n|---|---|---|---:|---:|---:|---:|---:|---:|---|"
@@ -46,8 +48,9 @@ SIZE_COLUMNS = "| Model (random weights) | Precision | Graphs and weights, MB | 
 
 def export(name: str, made: Blueprint, folder: Path, traces: SharedTraces) -> list[Path]:
     paths = [folder / f"{name}-{precision}" for precision in PRECISIONS]
-    for path, precision in zip(paths, PRECISIONS, strict=True):
-        export_bundle(made, path, precision, tracer=traces, quantization=QuantizationOptions())
+    for path, variant in zip(paths, PRECISIONS, strict=True):
+        precision, options = VARIANTS.get(variant, (variant, DEFAULTS))
+        export_bundle(made, path, precision, tracer=traces, quantization=options)
     return paths
 
 
@@ -106,7 +109,7 @@ def sizes(name: str, folder: Path) -> Iterator[str]:
     sample = model.family.sample(model.config, 1, np.random.default_rng(1))
     made = dataclasses.replace(blueprint(model), calibration=(sample,))
     traces, weights = SharedTraces(), {}
-    for precision in PRECISIONS:
+    for precision in SIZED:
         made_graphs, _ = component_graphs(made, PRECISION_TABLE[precision], TARGETS["cpu"], tracer=traces)
         (folder / precision).mkdir()
         save_graphs(made_graphs, folder / precision)

@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 
 import perceiver_deploy
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 
+VARIANTS = {name: (name, DEFAULTS) for name in ("fp32", "fp16", "int8")}
+VARIANTS["int8-dynamic-reduced"] = ("int8-dynamic", QuantizationOptions(reduce_range=True))
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("bundles")
-    made = {precision: root / precision for precision in ("fp32", "fp16", "int8")}
-    for precision, path in made.items():
-        perceiver_deploy.export("fashion-perceiver", path, precision=precision)
+    made = {name: root / name for name in VARIANTS}
+    for name, path in made.items():
+        precision, options = VARIANTS[name]
+        perceiver_deploy.export("fashion-perceiver", path, precision=precision, quantization=options)
     return made
 
 

@@ -49,14 +49,14 @@ def test_export_verifies_and_keeps_progress_off_stdout(perceiver_export, tmp_pat
     assert quiet.stderr == ""
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-dynamic-reduced"])
 def test_verify_holds_at_every_precision(perceiver_export, bundles, precision):
     result = perceiver_export("verify", bundles[precision], "--json")
     assert result.returncode == 0, result.stderr
     assert all(r["passed"] for r in json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-dynamic-reduced"])
 def test_a_swapped_weight_fails_verification_of_its_component_alone(perceiver_export, bundles, tmp_path, precision):
     """Query and key weights have one shape: only numbers can tell that they changed places."""
     bundle = tmp_path / "swapped"
@@ -69,7 +69,10 @@ def test_a_swapped_weight_fails_verification_of_its_component_alone(perceiver_ex
     assert failed == {"processor_block", "pipeline"}
 
 
-@pytest.mark.parametrize(("precision", "budget"), [("fp32", 0.0), ("fp16", 0.1), ("int8", 1.0)])
+@pytest.mark.parametrize(
+    ("precision", "budget"),
+    [("fp32", 0.0), ("fp16", 0.1), ("int8", 1.0), ("int8-dynamic-reduced", 1.0)],
+)
 def test_evaluate_keeps_the_accuracy_budget_on_at_least_1000_images(perceiver_export, bundles, precision, budget):
     result = perceiver_export("evaluate", bundles[precision], "--max-drop", budget, "--json")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -95,6 +98,15 @@ def test_inspect_shows_the_shared_block_once(perceiver_export, bundles):
     assert sum(c["name"] == "processor_block" for c in manifest["components"]) == 1
 
 
+def test_inspect_shows_how_many_bits_weights_have_and_what_stays_in_fp32(perceiver_export, bundles):
+    shown = perceiver_export("inspect", bundles["int8-dynamic-reduced"], "--precision")
+    assert shown.returncode == 0, shown.stderr
+    assert "7-bit weights" in shown.stdout
+    assert "tokens.project" in shown.stdout
+    report = json.loads(perceiver_export("inspect", bundles["int8-dynamic-reduced"], "--precision", "--json").stdout)
+    assert all(entry["reduced_range"] and entry["kernels"] == {"int8-dynamic": 1.0} for entry in report)
+
+
 def test_doctor_finds_this_machine_fit(perceiver_export):
     result = perceiver_export("doctor", "--json")
     assert result.returncode == 0
@@ -107,6 +119,32 @@ WRONG = {
     "unknown model": (["export", "fashion-perciever", "-o", "{new}"], 2, "did you mean fashion-perceiver?"),
     "unknown precision": (["export", "fashion-perceiver", "-o", "{new}", "--precision", "int7"], 2, "int7"),
     "unknown target": (["export", "fashion-perceiver", "-o", "{new}", "--target", "abacus"], 2, "abacus"),
+    "7 bits of what has none": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--precision", "fp16", "--reduce-range"],
+        2,
+        "reduced range is an option of int8 and int8-dynamic, got fp16",
+    ),
+    "7 bits for nothing": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--precision", "int8", "--target", "rtx", "--reduce-range"],
+        2,
+        "leave it out",
+    ),
+    "7 bits in a dry run": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--reduce-range", "--dry-run"],
+        2,
+        "got fp32",
+    ),
+    "ranges of run time on a GPU": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--precision", "int8-dynamic", "--target", "rtx"],
+        2,
+        "TensorRT takes the ranges of INT8 from the graph",
+    ),
+    "calibration of what has none": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--precision", "int8-dynamic", "--calibration", "entropy"],
+        2,
+        "int8-dynamic is not calibrated",
+    ),
+    "a backend that would run it in FP32": (["verify", "{dynamic}", "--backend", "openvino"], 4, "got int8-dynamic"),
     "destination exists": (["export", "fashion-perceiver", "-o", "{bundle}"], 2, "exists"),
     "missing out": (["export", "fashion-perceiver"], 2, "--out"),
     "no such bundle": (["verify", "{new}"], 3, "expected a bundle directory"),
@@ -121,6 +159,7 @@ WRONG = {
 def test_wrong_use_is_refused_with_its_exit_code_and_reason(perceiver_export, bundles, tmp_path, case):
     arguments, code, reason = WRONG[case]
     places = {"new": tmp_path / "new", "bundle": bundles["fp32"], "empty": tmp_path / "empty"}
+    places["dynamic"] = bundles["int8-dynamic-reduced"]
     places["empty"].mkdir()
     result = perceiver_export(*(a.format(**places) for a in arguments))
     assert result.returncode == code, result.stderr
