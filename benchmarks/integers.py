@@ -1,10 +1,10 @@
-"""INT8 on processors: static ranges against ranges taken at run time, speed and error, and what attention still takes.
+"""INT8 on processors in every way that a bundle can have it: ranges fixed or of run time, weights of 8 or 7 bits.
 
     python benchmarks/integers.py [--rounds 15] [--threads 2] [--layers 4]
 
-Speed: a language model's processor block at released widths with few layers and random weights. Error: each component
-of the shipped models, on their own golden samples, as relative L2 to the reference in FP64. Variants take turns; a
-ratio is the median over the rounds, in brackets its 10th and 90th percentile.
+Speed: a language model's processor block at released widths with few layers and random weights, and what attention
+still takes of it. Error: each component of the shipped models, on their own golden samples, as relative L2 to the
+reference in FP64. Variants take turns. Writes benchmarks/results/integers.json.
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ import dataclasses
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from onnxruntime import quantization
+from record import write
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.source import blueprint, resolve
+from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_exporters.component import Component, Cut
-from perceiver_exporters.precision import Feeds
+from perceiver_exporters.precision import PRECISIONS, Feeds, Request, dynamic
 from perceiver_exporters.precision.calibration.observe import observe
-from perceiver_exporters.precision.int8 import SCHEMES, quantize
-from perceiver_exporters.precision.layers import weighted
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.reference import Reference
@@ -41,42 +39,57 @@ from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
 from perceiver_runtime.golden import Application
-from perceiver_runtime.latency import machine
 from perceiver_runtime.tensors import Array
 
 CPU = TARGETS["cpu"]
-SHIPPED = ("language-identifier", "fashion-perceiver")
+SHIPPED = ("language-identifier", "fashion-perceiver", "emoji-namer")
+FP32 = "fp32"
+VARIANTS = {
+    "int8": ("int8", CPU.quantization),
+    "int8, 7-bit": ("int8", CPU.reduced),
+    "int8-dynamic": ("int8-dynamic", CPU.quantization),
+    "int8-dynamic, 7-bit": ("int8-dynamic", CPU.reduced),
+}
+"""Precision and scheme."""
+
 ATTENTION = {"Softmax", "FusedMatMul", "Transpose"}
 """Kernels that attention alone needs; its last product is a MatMul between two activations."""
 
 Graphs = Mapping[str, onnx.ModelProto]
 
 
+@dataclasses.dataclass(frozen=True)
+class SpeedRow:
+    """Median milliseconds, FP32's time / this, relative L2 to FP32, attention's share of the time of all kernels."""
+
+    variant: str
+    milliseconds: float
+    ratio: Ratio
+    error: float
+    attention: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorRow:
+    """Largest relative L2 of a component's outputs, by variant."""
+
+    model: str
+    component: str
+    errors: Mapping[str, float]
+
+
 def graphs(component: Component, cut: Cut, feeds: Sequence[Feeds]) -> Graphs:
-    """One component in FP32, static INT8 as exported, and with dynamic ranges by ONNX Runtime's quantiser."""
+    """One component in FP32 and in every variant, as exported but for scale migration."""
     with quiet():
         model = trace(component, cut.profile, CPU.opset)
     step = cut.pipeline.step(component.name)
     rewrite(model, Context(component.name, component.inputs, cut.profile, CPU, "int8", step))
-    static = quantize(model, ComponentPlan(observe(model, feeds)), SCHEMES[CPU.quantization])
-    single: onnx.ModelProto = ir.to_proto(model)
-    names = [str(node.name) for node in weighted(model.graph)]
-    return {"fp32": single, "static": ir.to_proto(static), "dynamic": dynamic(single, names)}
-
-
-def dynamic(single: onnx.ModelProto, products: list[str]) -> onnx.ModelProto:
-    """Weights per channel; activations over the range that each run has."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder, "dynamic.onnx")
-        quantization.quantize_dynamic(
-            single,
-            path,
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_quantize=products,
-        )
-        return onnx.load(path)
+    plans = {"int8": ComponentPlan(observe(model, feeds)), "int8-dynamic": dynamic.make_plan(model)}
+    made = {FP32: ir.to_proto(model)}
+    for name, (precision, scheme) in VARIANTS.items():
+        request = Request(component.name, scheme, lambda: iter(()), plan=plans[precision])
+        made[name] = ir.to_proto(PRECISIONS[precision].rewrite(model, request))
+    return made
 
 
 def session(graph: onnx.ModelProto, threads: int, profile: str = "") -> ort.InferenceSession:
@@ -101,27 +114,22 @@ def language_block(layers: int) -> tuple[Component, Cut, dict[str, Array]]:
     return cut.component("processor_block"), cut, {"latents": latents}
 
 
-def speed(layers: int, rounds: int, threads: int) -> None:
+def speed(layers: int, rounds: int, threads: int) -> list[SpeedRow]:
     component, cut, feeds = language_block(layers)
     made = graphs(component, cut, [feeds])
     sessions = {name: session(graph, threads) for name, graph in made.items()}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for _ in range(rounds + 1):
-        for name, each in sessions.items():
-            start = perf_counter()
-            each.run(None, feeds)
-            times[name].append((perf_counter() - start) * 1e3)
-    exact = sessions["fp32"].run(None, feeds)[0]
-    print(f"{machine()}, {threads} threads, ONNX Runtime {ort.__version__}; {layers} layers of 1280, 256 latents\n")
-    print("| Graph | ms | FP32 / this | relative L2 to FP32 | attention's share of kernel time |")
-    print("|---|---:|---:|---:|---:|")
-    for name, each in times.items():
-        low, middle, high = np.percentile(np.divide(times["fp32"][1:], each[1:]), (10, 50, 90))
-        error = relative_l2(exact, sessions[name].run(None, feeds)[0])
-        share = attention_share(made[name], feeds, threads)
-        print(
-            f"| {name} | {np.median(each[1:]):.1f} | {middle:.2f} ({low:.2f}-{high:.2f}) | {error:.1e} | {share:.0%} |"
+    times = interleave({name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}, rounds)  # type: ignore[misc]
+    exact = sessions[FP32].run(None, feeds)[0]
+    return [
+        SpeedRow(
+            name,
+            float(np.median(each)),
+            ratio(times[FP32], each),
+            relative_l2(exact, sessions[name].run(None, feeds)[0]),
+            attention_share(made[name], feeds, threads),
         )
+        for name, each in times.items()
+    ]
 
 
 def attention_share(graph: onnx.ModelProto, feeds: Mapping[str, Array], threads: int, runs: int = 5) -> float:
@@ -143,8 +151,7 @@ def _is_attention(event: Mapping[str, object]) -> bool:
     return event["args"]["op_name"] in ATTENTION or "attention/MatMul_1" in name  # type: ignore[index]
 
 
-def errors(threads: int) -> None:
-    print("\n| Model | Component | static | dynamic |\n|---|---|---:|---:|")
+def errors(threads: int) -> Iterator[ErrorRow]:
     for name in SHIPPED:
         made = blueprint(resolve(name))
         golden = make_samples(made.cut, made.golden[:1])[0]
@@ -155,8 +162,9 @@ def errors(threads: int) -> None:
             ]
             built = graphs(component, made.cut, feeds)
             application = golden.components[component.name]
-            static, fresh = (distance(built[kind], application, threads) for kind in ("static", "dynamic"))
-            print(f"| {name} | {component.name} | {static:.1e} | {fresh:.1e} |")
+            yield ErrorRow(
+                name, component.name, {kind: distance(built[kind], application, threads) for kind in VARIANTS}
+            )
 
 
 def distance(graph: onnx.ModelProto, application: Application, threads: int) -> float:
@@ -171,8 +179,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--layers", type=int, default=4)
     given = parser.parse_args()
-    speed(given.layers, given.rounds, given.threads)
-    errors(given.threads)
+    timed = speed(given.layers, given.rounds, given.threads)
+    for row in timed:
+        print(
+            f"{row.variant}: {row.milliseconds:.1f} ms, {row.ratio}, {row.error:.1e}, {row.attention:.0%}", flush=True
+        )
+    lost = list(errors(given.threads))
+    for each in lost:
+        print(f"{each.model} {each.component}: {', '.join(f'{k} {v:.1e}' for k, v in each.errors.items())}", flush=True)
+    result = {"rounds": given.rounds, "threads": given.threads, "layers": given.layers, "speed": timed, "errors": lost}
+    write("integers", result)
 
 
 if __name__ == "__main__":

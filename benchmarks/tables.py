@@ -123,6 +123,37 @@ def forms(result: Result) -> str:
     )
 
 
+def integers(result: Result) -> str:
+    """Speed of one block in every variant, and what each component of small models loses."""
+    block = f"{result['layers']} layers of 1280, 256 latents"
+    timed = table(
+        (block, "ms", "FP32 / this", "Relative L2 to FP32", "Attention's share of kernel time"),
+        [
+            (
+                r["variant"],
+                f"{r['milliseconds']:.1f}",
+                ratio(r["ratio"]),
+                f"{r['error']:.1e}",
+                f"{r['attention']:.0%}",
+            )
+            for r in result["speed"]
+        ],
+    )
+    variants = list(result["errors"][0]["errors"])
+    lost = table(
+        ("Relative L2 to FP64", *variants),
+        [(f"{r['model']}, {r['component']}", *(f"{r['errors'][v]:.1e}" for v in variants)) for r in result["errors"]],
+    )
+    return f"{timed}\n\n{lost}"
+
+
+def convolutions(result: Result) -> str:
+    return table(
+        ("Convolution", "Kernel", "ms", "FP32 / this"),
+        [(r["size"], r["form"], f"{r['milliseconds']:.3f}", ratio(r["ratio"])) for r in result["rows"]],
+    )
+
+
 def start(result: Result) -> str:
     return table(
         (
@@ -156,6 +187,32 @@ def threads(result: Result) -> str:
     )
 
 
+def layers(result: Result) -> str:
+    """Attention of one layer as products and as one operator."""
+    kinds = ("products", "operator")
+    return table(
+        (
+            "Layer of",
+            "Precision",
+            *(f"{kind}, ms" for kind in kinds),
+            "products / operator",
+            *(f"{kind}, MB" for kind in kinds),
+            "Relative L2",
+        ),
+        [
+            (
+                r["model"],
+                r["precision"],
+                *(f"{r['milliseconds'][kind]:.1f}" for kind in kinds),
+                ratio(r["ratio"]),
+                *(f"{r['peak_bytes'][kind] / 1e6:,.0f}" for kind in kinds),
+                f"{r['relative_l2']:.0e}",
+            )
+            for r in result["rows"]
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "peers-language-perceiver": peers,
     "peers-vision-perceiver-conv": peers,
@@ -167,6 +224,9 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "cold-start-language-perceiver": start,
     "threads": threads,
     "integer-forms": forms,
+    "integers": integers,
+    "convolution-forms": convolutions,
+    "attention-form": layers,
 }
 
 
