@@ -4,14 +4,14 @@
 
 One self-attention layer with its MLP, at released widths with random weights, in FP32 and with its weighted products
 in INT8. The forms take turns; a ratio is the time of the products over that of the operator, as median and 95%
-interval. Peak memory is what a fresh process needed for two runs, less what it held with the weights loaded.
+interval. Peak memory is what a fresh process needed for two runs, less what it held with the weights loaded. The result
+is `benchmarks/results/attention-form.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,9 +24,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from onnx_ir.passes import common
+from record import write
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.timing import interleave, ratio
+from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import SCHEMES, quantize
@@ -37,7 +38,6 @@ from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cu
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
-from perceiver_runtime.machine import machine
 from perceiver_runtime.tensors import Array
 
 CPU = TARGETS["cpu"]
@@ -62,17 +62,19 @@ for _ in range(2):
     session.run(None, feeds)
 print(status("VmHWM") - held)
 """
-COLUMNS = (
-    "Layer of",
-    "Precision",
-    "products, ms",
-    "operator, ms",
-    "ratio",
-    "products, MB",
-    "operator, MB",
-    "relative L2",
-)
 Graphs = Mapping[str, ir.Model]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer: what each form takes, products / operator in time, and how far apart their results are."""
+
+    model: str
+    precision: str
+    milliseconds: Mapping[str, float]
+    ratio: Ratio
+    peak_bytes: Mapping[str, int]
+    relative_l2: float
 
 
 def layer(name: str) -> tuple[Component, Cut, dict[str, Array]]:
@@ -120,7 +122,7 @@ def peak(path: Path, threads: int) -> int:
     return int(done.stdout)
 
 
-def row(name: str, precision: str, rounds: int, threads: int, folder: Path) -> str:
+def row(name: str, precision: str, rounds: int, threads: int, folder: Path) -> Row:
     graphs, feeds = forms(name, precision)
     paths = {form: folder / f"{name}-{precision}-{form}.onnx" for form in graphs}
     for form, graph in graphs.items():
@@ -128,11 +130,14 @@ def row(name: str, precision: str, rounds: int, threads: int, folder: Path) -> s
     sessions = {form: session(path, threads) for form, path in paths.items()}
     times = interleave({form: partial(each.run, None, feeds) for form, each in sessions.items()}, rounds)
     exact, got = (sessions[form].run(None, feeds)[0] for form in ("products", "operator"))
-    milliseconds = [f"{np.median(times[form]):.1f}" for form in times]
-    megabytes = [f"{peak(path, threads) / 1e6:,.0f}" for path in paths.values()]
-    gain, error = ratio(times["products"], times["operator"]), relative_l2(exact, got)
-    cells = (name, precision, *milliseconds, str(gain), *megabytes, f"{error:.0e}")
-    return f"| {' | '.join(cells)} |"
+    return Row(
+        name,
+        precision,
+        milliseconds={form: float(np.median(each)) for form, each in times.items()},
+        ratio=ratio(times["products"], times["operator"]),
+        peak_bytes={form: peak(path, threads) for form, path in paths.items()},
+        relative_l2=relative_l2(exact, got),
+    )
 
 
 def main() -> None:
@@ -140,13 +145,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    stated = f"{machine()}, {given.threads} threads, ONNX Runtime {ort.__version__}, load {os.getloadavg()[0]:.1f}"
-    print(f"{stated}; {given.rounds} rounds\n")
-    print(f"| {' | '.join(COLUMNS)} |\n|---|---|{(len(COLUMNS) - 2) * '---:|'}", flush=True)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             for precision in ("fp32", "int8"):
-                print(row(name, precision, given.rounds, given.threads, Path(folder)), flush=True)
+                rows.append(row(name, precision, given.rounds, given.threads, Path(folder)))
+                print(rows[-1], flush=True)
+    write("attention-form", {"rounds": given.rounds, "threads": given.threads, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Measured:
     operator: Ratio | None = None
 
 
-class Resident:
+class DeviceSteps:
     """A bundle's steps bound to device memory at the sizes of some feeds."""
 
     def __init__(self, bundle: Bundle, feeds: dict[str, Array], device: str, *, capture: bool = False) -> None:
@@ -134,10 +134,10 @@ def _dtype(value: Any) -> str:
     return {"tensor(float)": "float32", "tensor(float16)": "float16"}[value.data_type()]
 
 
-def check(resident: Resident, bundle: Bundle, feeds: dict[str, Array], expected: dict[str, Array]) -> None:
+def check(steps: DeviceSteps, bundle: Bundle, feeds: dict[str, Array], expected: dict[str, Array]) -> None:
     """Raise UsageError if the answers are not within the bundle's tolerances."""
     bounds = {t.tensor: t.rel_l2 for t in bundle.manifest.tolerances if t.component == "pipeline"}
-    for name, array in resident.run(feeds).items():
+    for name, array in steps.run(feeds).items():
         report = compare(
             expected[name], array, component="pipeline", tensor=name, mode="chained", tolerance=bounds[name]
         )
@@ -160,12 +160,12 @@ def measured(bundle: Bundle, device: str, runs: int, products: Bundle | None = N
     feeds = {spec.name: np.ascontiguousarray(sample.feeds[spec.name]) for spec in bundle.manifest.pipeline.inputs}
     bundles = {"plain": bundle, "captured": bundle, **({"products": products} if products else {})}
     variants = {
-        name: Resident(each, feeds, device, capture=name != "plain" and device == "cuda")
+        name: DeviceSteps(each, feeds, device, capture=name != "plain" and device == "cuda")
         for name, each in bundles.items()
     }
-    for resident in variants.values():
-        check(resident, bundle, feeds, dict(sample.values))
-    times = interleave({name: partial(resident.run, feeds) for name, resident in variants.items()}, runs, 10)
+    for steps in variants.values():
+        check(steps, bundle, feeds, dict(sample.values))
+    times = interleave({name: partial(steps.run, feeds) for name, steps in variants.items()}, runs, 10)
     speedup = ratio(times["plain"], times["captured"])
     each = {name: Distribution.of(values) for name, values in times.items()}
     operator = ratio(times["products"], times["captured"]) if products else None

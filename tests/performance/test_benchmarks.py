@@ -83,6 +83,20 @@ def test_peers_tables_have_a_column_for_every_reference() -> None:
     assert "| torch eager | 2.0 | 3.00 |  | 2.00 (1.50 to 2.50) |" in made
 
 
+def test_forms_of_attention_stand_side_by_side() -> None:
+    row = {
+        "model": "m",
+        "precision": "fp32",
+        "milliseconds": {"operator": 1.0, "products": 2.0},
+        "ratio": {"median": 2.0, "low": 1.5, "high": 2.5},
+        "peak_bytes": {"products": 3e9, "operator": 4e6},
+        "relative_l2": 1e-7,
+    }
+    made = _script("tables.py").layers({"rows": [row]})
+    assert "| Layer of | Precision | products, ms | operator, ms | products / operator |" in made
+    assert "| m | fp32 | 2.0 | 1.0 | 2.00 (1.50 to 2.50) | 3,000 | 4 | 1e-07 |" in made
+
+
 @pytest.fixture(scope="module")
 def unchunked() -> tiny_bundles.Model:
     """The tiny model's steps that run whole: an encoder, a repeated block, a head."""
@@ -106,7 +120,7 @@ def test_steps_on_device_memory(tmp_path: Path, unchunked: tiny_bundles.Model, r
     script = _script("gpu/onnxruntime_cuda.py")
     model = tiny_bundles.with_steps(unchunked, block={"repeat": repeat})
     path = tiny_bundles.write(tmp_path / "b", model, _feeds())
-    resident = script.Resident(load_bundle(path), _feeds(), "cpu")
+    resident = script.DeviceSteps(load_bundle(path), _feeds(), "cpu")
     with open_session(path, threads=1) as session:
         for seed in (1, 2):
             feeds = {**_feeds(), "x": tiny_bundles.feeds(2, seed=seed)["x"]}
@@ -149,4 +163,4 @@ def test_chunks_are_refused(tmp_path: Path) -> None:
     script = _script("gpu/onnxruntime_cuda.py")
     path = tiny_bundles.write(tmp_path / "b", tiny_bundles.full_model(), tiny_bundles.feeds())
     with pytest.raises(UsageError, match="without chunks, fold, query"):
-        script.Resident(load_bundle(path), tiny_bundles.feeds(), "cpu")
+        script.DeviceSteps(load_bundle(path), tiny_bundles.feeds(), "cpu")
