@@ -11,10 +11,12 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
+from torch import nn
 
 from perceiver_deploy.verification import verify_bundle
 from perceiver_exporters.bisection import bisect
-from perceiver_exporters.component import Blueprint
+from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.export import Tracer, export_bundle
 from perceiver_exporters.kernels import kernel_shares
 from perceiver_exporters.precision import PRECISIONS, Request
@@ -27,6 +29,9 @@ from perceiver_exporters.samples import make_samples
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import open_session, verify
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
+from perceiver_runtime.manifest import Source
+from perceiver_runtime.pipeline import Pipeline, Step
+from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle
 
@@ -160,6 +165,33 @@ def test_a_budget_keeps_the_fewest_layers(bundle: Bundle, blueprint: Blueprint) 
     assert sum(map(len, kept.values())) > 1
     assert verify(path).passed
     assert verify_bundle(path).breaches == ()
+
+
+class Twice(nn.Module):
+    """One layer under two names; the graph has it under the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(32, 32)
+        self.second = self.first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = self.second(x)
+        return product
+
+
+@pytest.mark.parametrize("precision", ["int8", DYNAMIC])
+def test_the_noise_of_a_weight_with_two_names_is_not_overlooked(precision: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = (TensorSpec(name, "float32", ("batch", 4, 32)) for name in "xy")
+    component = Component("layer", Twice().eval().requires_grad_(False), (x,), (y,))
+    pipeline = Pipeline((x,), (y,), (Step("layer", {"x": "x"}, {"y": "y"}, "encode"),))
+    cut = Cut((component,), pipeline, Profile("default", {"batch": Range(1, 1, 4)}))
+    feeds = ({"x": np.random.default_rng(0).standard_normal((2, 4, 32), dtype=np.float32)},)
+    twice = Blueprint(Source("twice", "toy", "0" * 64, {}, pretrained=False), cut, feeds, feeds)
+    manifest = export_bundle(twice, tmp_path / "b", precision)
+    assert all(t.noise > 2e-3 for t in manifest.tolerances)
+    assert verify(tmp_path / "b").passed
 
 
 @pytest.mark.parametrize("target", ["cuda", "jetson-orin", "jetson-thor", "rtx", "hopper"])

@@ -20,7 +20,7 @@ from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 from perceiver_exporters.precision.formats import BF16, FP16, Format
 from perceiver_exporters.precision.int8 import SCHEMES, Scheme
-from perceiver_exporters.precision.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.plan import ComponentPlan, Modules, Plan
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.precision.rounding import range_of, round_activation, round_eight, round_four, round_weight
 from perceiver_exporters.reference import Reference, Scope
@@ -95,12 +95,15 @@ def _unplanned(cut: Cut, calibration: Sequence[Feeds]) -> Plan:
     return {name: ComponentPlan(each) for name, each in statistics.items()}
 
 
-def _layers(cut: Cut) -> dict[str, dict[int, str]]:
-    """By component: the path of the module that holds a parameter, by where its data lie."""
-    return {
-        c.name: {p.untyped_storage().data_ptr(): name.rpartition(".")[0] for name, p in c.module.named_parameters()}
-        for c in cut.components
-    }
+def _layers(cut: Cut) -> dict[str, dict[int, Modules]]:
+    """By component: the paths of the modules that hold a parameter, by where its data lie."""
+    found: dict[str, dict[int, Modules]] = {component.name: {} for component in cut.components}
+    for component in cut.components:
+        layers = found[component.name]
+        for name, parameter in component.module.named_parameters(remove_duplicate=False):
+            place = parameter.untyped_storage().data_ptr()
+            layers[place] = (*layers.get(place, ()), name.rpartition(".")[0])
+    return found
 
 
 @contextmanager
@@ -128,7 +131,7 @@ class _Rounded(_Mode):  # type: ignore[misc]
 class _Products(_Mode):  # type: ignore[misc]
     """Hands each product with a parameter to `product`, in order of execution."""
 
-    def __init__(self, layers: Mapping[int, str]) -> None:
+    def __init__(self, layers: Mapping[int, Modules]) -> None:
         super().__init__()
         self._layers = layers
         self._index = -1
@@ -139,37 +142,37 @@ class _Products(_Mode):  # type: ignore[misc]
             flat: Tensor = self.__torch_dispatch__(_aten.mm.default, types, (args[0].flatten(0, 1), args[1][0]))
             return flat.reshape(*args[0].shape[:2], -1)
         weight = _OPERANDS.get(func, (0, 0))[1]
-        layer = self._layers.get(args[weight].untyped_storage().data_ptr()) if weight else None
-        if layer is None:
+        modules = self._layers.get(args[weight].untyped_storage().data_ptr()) if weight else None
+        if modules is None:
             return func(*args, **(kwargs or {}))
         self._index += 1
-        return self.product(func, list(args), *_OPERANDS[func], layer)
+        return self.product(func, list(args), *_OPERANDS[func], modules)
 
-    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+    def product(self, func: Any, args: list[Any], x: int, w: int, modules: Modules) -> Tensor:
         raise NotImplementedError
 
 
 class _Observe(_Products):
-    def __init__(self, layers: Mapping[int, str], statistics: Statistics) -> None:
+    def __init__(self, layers: Mapping[int, Modules], statistics: Statistics) -> None:
         super().__init__(layers)
         self._sites = statistics.sites
 
-    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
-        self._sites[f"{self._index}"].see(args[x].numpy(), layer)
+    def product(self, func: Any, args: list[Any], x: int, w: int, modules: Modules) -> Tensor:
+        self._sites[f"{self._index}"].see(args[x].numpy(), modules[0])
         result: Tensor = func(*args)
         if func is _CONVOLUTION:
-            self._sites[f"{self._index}/output"].see(result.numpy(), layer)
+            self._sites[f"{self._index}/output"].see(result.numpy(), modules[0])
         return result
 
 
 class _Quantize(_Products):
-    def __init__(self, layers: Mapping[int, str], plan: ComponentPlan, scheme: Scheme) -> None:
+    def __init__(self, layers: Mapping[int, Modules], plan: ComponentPlan, scheme: Scheme) -> None:
         super().__init__(layers)
         self._plan = plan
         self._scheme = scheme
 
-    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
-        layer = self._plan.layer(layer)
+    def product(self, func: Any, args: list[Any], x: int, w: int, modules: Modules) -> Tensor:
+        layer = self._plan.layer(modules)
         if not self._plan.quantizes(layer):
             kept: Tensor = func(*args)
             return kept
@@ -188,13 +191,13 @@ class _Quantize(_Products):
 
 
 class _Ranged(_Products):
-    def __init__(self, layers: Mapping[int, str], plan: ComponentPlan, scheme: Scheme) -> None:
+    def __init__(self, layers: Mapping[int, Modules], plan: ComponentPlan, scheme: Scheme) -> None:
         super().__init__(layers)
         self._plan = plan
         self._scheme = scheme
 
-    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
-        if func is not _CONVOLUTION and self._plan.quantizes(self._plan.layer(layer)):
+    def product(self, func: Any, args: list[Any], x: int, w: int, modules: Modules) -> Tensor:
+        if func is not _CONVOLUTION and self._plan.quantizes(self._plan.layer(modules)):
             args[x] = round_activation(args[x], range_of(args[x]), self._scheme)
             args[w] = round_weight(args[w], 1, self._scheme)
         result: Tensor = func(*args)
@@ -202,11 +205,11 @@ class _Ranged(_Products):
 
 
 class _Eight(_Products):
-    def __init__(self, layers: Mapping[int, str], plan: ComponentPlan) -> None:
+    def __init__(self, layers: Mapping[int, Modules], plan: ComponentPlan) -> None:
         super().__init__(layers)
         self._sites = plan.statistics.sites
 
-    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+    def product(self, func: Any, args: list[Any], x: int, w: int, modules: Modules) -> Tensor:
         low, high = self._sites[f"{self._index}"].bounds("minmax")
         args[x] = round_eight(args[x], torch.tensor(max(-low, high)))
         axis = 0 if func is _CONVOLUTION else 1
@@ -216,7 +219,7 @@ class _Eight(_Products):
 
 
 class _Four(_Products):
-    def product(self, func: Any, args: list[Any], x: int, w: int, layer: str) -> Tensor:
+    def product(self, func: Any, args: list[Any], x: int, w: int, modules: Modules) -> Tensor:
         if func is not _CONVOLUTION:  # ModelOpt leaves convolutions alone
             args[w] = round_four(args[w])
         result: Tensor = func(*args)

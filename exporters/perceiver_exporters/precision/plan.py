@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 
+Modules = tuple[str, ...]
+"""Paths of all PyTorch modules that hold one weight: a graph names it by any of them."""
+
 
 @dataclass(frozen=True)
 class ComponentPlan:
@@ -22,12 +25,15 @@ class ComponentPlan:
     kept: frozenset[str] = frozenset()
     layers: frozenset[str] = frozenset()
 
-    def layer(self, module: str) -> str:
-        """The layer that holds a module's weight: its own, or one above it, where a rule has merged several."""
-        path = module
-        while path not in self.layers and "." in path:
-            path = path.rpartition(".")[0]
-        return path if path in self.layers else module
+    def layer(self, modules: Modules) -> str:
+        """The layer that holds a weight: a module that has it, or one above, where a rule has merged several."""
+        for module in modules:
+            path = module
+            while path not in self.layers and "." in path:
+                path = path.rpartition(".")[0]
+            if path in self.layers:
+                return path
+        return modules[0]
 
     def quantizes(self, layer: str) -> bool:
         """Whether a layer computes in integers."""
