@@ -11,6 +11,10 @@ from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.tensors import TensorSpec
 
 _RANDOM = "**The weights are random: this bundle shows speed and parity, its answers mean nothing.**"
+_SHARED_RANGES = (
+    "Ranges of activations are taken at run time, over all rows of a batch together: what a row gets depends on its "
+    "neighbours. ONNX Runtime on a processor computes it, and no other backend does."
+)
 
 
 def write_card(manifest: Manifest, directory: Path) -> Path:
@@ -28,6 +32,7 @@ def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str
         f"# {source.name}, {manifest.precision}",
         f"A Perceiver ({source.family}) in {manifest.precision} for `{manifest.target}`, one ONNX graph per component.",
         *(() if source.pretrained else (_RANDOM,)),
+        *((_SHARED_RANGES,) if manifest.precision == "int8-dynamic" else ()),
         _usage(manifest),
         "## Inputs and outputs",
         _table(("", "Tensor", "Type", "Shape"), _tensor_rows(manifest)),

@@ -73,6 +73,7 @@ def test_convolutions_stay_in_fp32_and_are_declared(bundle: Bundle, graphs: dict
     assert "encoder: convolution tokens.project kept in FP32" in "\n".join(lines)
     (card_row,) = [line for line in (path / "README.md").read_text().splitlines() if "`tokens.project`" in line]
     assert card_row.startswith("| `encoder` |")
+    assert "over all rows of a batch together" in (path / "README.md").read_text()
     undeclared = dataclasses.replace(make_plan(graphs["encoder"]), kept=frozenset())
     model = PRECISIONS[DYNAMIC].rewrite(graphs["encoder"], Request("encoder", "cpu", lambda: iter(()), plan=undeclared))
     entry = manifest.component("encoder")
