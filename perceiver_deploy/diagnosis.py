@@ -53,7 +53,7 @@ def _machine() -> list[Finding]:
     return [
         Finding("python", platform.python_version(), True, True),
         Finding("machine", f"{platform.machine()}, {cores} cores, {memory:.1f} GiB", True, True),
-        Finding("cpu int8 dot product", ", ".join(_int8_features()) or "none: export int8 with --reduce-range", True, False),
+        Finding("cpu int8 dot product", ", ".join(_int8_features()) or "none: --reduce-range", True, False),
     ]
 
 
