@@ -36,9 +36,9 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "precision.md"
 MODELS = ("fashion-perceiver", "language-identifier", "emoji-namer")
 RELEASED = ("language-perceiver", "vision-perceiver-conv")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-reduced", "int8-dynamic", "int8-dynamic-reduced")
-SIZED = ("fp32", "fp16", "int8", "int8-dynamic")
+SIZED = ("fp32", "fp16", "int8")
 MAX_DROP = {"fp32": 0.0, "fp16": 0.1, **dict.fromkeys(PRECISIONS[2:], 0.5)}
-MAX_SIZE = {"fp32": 1.0, "fp16": 0.52, "int8": 0.30, "int8-dynamic": 0.30}
+MAX_SIZE = {"fp32": 1.0, "fp16": 0.52, "int8": 0.30}
 COLUMNS = (
     "| Model | Precision | Output | Accuracy (points lost) | Macro F1 | Relative L2 (tolerance) | MB | ms (x eager) "
     "| Share in graph: weighted / all | Kernels |\n|---|---|---|---:|---:|---:|---:|---:|---:|---|"
