@@ -63,7 +63,8 @@ def _materialise(value: ir.Value, known: Known, draft: Callable[[ir.Node], Draft
     """Put a constant in the value's place, spread over the batch where a reader can't broadcast it."""
     node = value.producer()
     assert node is not None
-    broadcast = not keep_batch and not value.is_graph_output() and all(_broadcasts(n, i) for n, i in value.uses())
+    readers = [(n, i) for n, i in value.uses() if n.outputs[0] not in known]
+    broadcast = not keep_batch and not value.is_graph_output() and all(_broadcasts(n, i) for n, i in readers)
     if node.op_type == "Expand" and not broadcast:
         return None
     write = draft(node)

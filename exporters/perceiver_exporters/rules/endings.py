@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from perceiver_exporters.rules.sites import Projection, heads_of, producer, projected_values, projection
+from perceiver_exporters.rules.sites import Projection, biased, heads_of, producer, projected_values, projection
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ def find_ending(node: ir.Node) -> Ending | None:
     value = projected_values(node)
     if value is None or heads_of(node) != 1 or producer(node.inputs[0], "Softmax") is None:
         return None
-    reached = node.outputs[0]
+    last = node
     for op in ("Transpose", "Reshape", "MatMul"):
-        readers = list(reached.uses())
+        readers = list(last.outputs[0].uses())
         if len(readers) != 1 or readers[0][0].op_type != op:
             return None
-        reached = readers[0][0].outputs[0]
-    output = projection(reached)
+        last = readers[0][0]
+    output = projection(biased(last))
     return None if output is None else Ending(node, value, output)

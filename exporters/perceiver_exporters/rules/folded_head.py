@@ -20,7 +20,7 @@ from onnx_ir.passes import common
 from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, array_of, producer, projection
+from perceiver_exporters.rules.sites import Projection, array_of, biased, producer, projection
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _costs(model: ir.Model, context: Context) -> list[tuple[Head, tuple[int, int
 
 def _heads(graph: ir.Graph) -> Iterator[Head]:
     for node in graph:
-        made = _biased(node.outputs[0])
+        made = biased(node)
         output = projection(made) if node.op_type == "MatMul" else None
         if output is None or output.product is not node:
             continue
@@ -71,14 +71,6 @@ def _heads(graph: ir.Graph) -> Iterator[Head]:
         layers = tuple(layer for term in terms if (layer := _own(term)) is not None)
         if layers and all(_width(term) == len(output.weight) for term in terms):  # no broadcast along the channels
             yield Head(made, output, layers, tuple(term for term in terms if _own(term) is None))
-
-
-def _biased(product: ir.Value) -> ir.Value:
-    """A product with its bias, if it has one."""
-    readers = list(product.uses())
-    added = readers[0][0] if len(readers) == 1 and not product.is_graph_output() else None
-    found = projection(added.outputs[0]) if added is not None and added.op_type == "Add" else None
-    return added.outputs[0] if added is not None and found and found.product is product.producer() else product
 
 
 def _terms(value: ir.Value) -> Iterator[ir.Value]:
@@ -134,7 +126,7 @@ def _fold(graph: ir.Graph, head: Head) -> None:
         else:
             bias = bias + constant.astype(np.float64) @ matrix
     total = reduce(lambda left, right: write("Add", left, right, name="sum"), summed)
-    replace(head.made, write("Add", total, bias, name="bias"))
+    replace(head.made, write("Add", total, bias, name="bias") if bias.any() else total)
 
 
 def _module(layer: Projection) -> str:

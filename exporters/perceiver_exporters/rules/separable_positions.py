@@ -38,7 +38,7 @@ from perceiver_exporters.rules.grid_tokens import (
 )
 from perceiver_exporters.rules.positions import Grid
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Site, sites
+from perceiver_exporters.rules.sites import Site, biased, sites
 
 MOST_BYTES = 8 << 20
 """Of a table with the positions' share of every score: what a processor's cache holds."""
@@ -71,10 +71,9 @@ def _worth_folding(site: Site, tokens: Tokens, context: Context) -> Ending | Non
 
     def parts(into: int) -> int:
         """Products per query of what becomes of the sums."""
-        columns, channels = len(grid.columns) * into, grid.columns.shape[1]
-        if not _is_narrow(into, grid.columns):
-            columns = channels * (len(grid.columns) + into)
-        return (tokens.live + 1 + len(grid.rows)) * into + columns
+        columns, channels = grid.columns.shape
+        by_column = columns * into if _at_once(into, grid.columns.T) else channels * (columns + into)
+        return int((tokens.live + 1 + len(grid.rows)) * into + by_column)
 
     return ending if parts(width) < parts(values) + values * width else None
 
@@ -86,17 +85,18 @@ def _rewrite(graph: ir.Graph, site: Site, tokens: Tokens, context: Context) -> s
     measured = statistics(before, tokens)
     replace(site.scores.outputs[0], _scores(before, site, tokens, measured))
     after = Draft(graph, site.name, site.weighted)
+    attended, bias = _attended(after, site if ending is None else _with_output(site, ending), tokens, measured)
     if ending is None:
-        replace(site.weighted.outputs[0], _attended(after, site, tokens, measured))
+        replace(site.weighted.outputs[0], with_value_bias(after, site, attended, bias))
     else:
-        merged = _attended(after, _with_output(site, ending), tokens, measured)
-        replace(ending.output.product.outputs[0], after("Squeeze", merged, ints(1), name="merged"))
+        merged = after("Squeeze", attended, ints(1), name="merged")
+        replace(biased(ending.output.product), after("Add", merged, bias[0] + ending.output.bias, name="output_bias"))
     folded = "" if ending is None else ", output projection folded"
     return f"{site.name}: {tokens.live} of {tokens.channels} channels live{folded}"
 
 
 def _with_output(site: Site, ending: Ending) -> Site:
-    """Values that are projected by the output projection at once: the next layer's bias stays where it is."""
+    """Values that are projected by the output projection at once."""
     matrix = ending.output.weight.astype(np.float64)
     value = dataclasses.replace(
         site.value,
@@ -153,16 +153,16 @@ def _row_table(write: Draft, site: Site, grid: Grid, matrix: Exact) -> Operand:
 
 def _column_table(write: Draft, site: Site, asked: Exact, columns: Exact) -> Operand:
     """What a token's column adds to its score, (., heads, N, 1, width)."""
-    if site.query.is_initializer() or _is_narrow(asked.shape[1], columns):
+    if site.query.is_initializer() or _at_once(asked.shape[1], columns):
         return _expand_dims(write, queries_times(write, site, asked @ columns, "column_scores"), -2)
     narrow = queries_times(write, site, asked, "asked_columns")
     return _expand_dims(write, exempt(write("MatMul", narrow, columns, name="column_scores")), -2)
 
 
-def _is_narrow(other: int, table: Exact) -> bool:
-    """Whether one product with a matrix folded through the table costs less than two."""
-    channels, width = sorted(table.shape)
-    return bool(other * width <= channels * (other + width))
+def _at_once(other: int, table: Exact) -> bool:
+    """Whether a product with a matrix (X, other) folded through the table (X, Y) costs no more than two products."""
+    channels, points = table.shape
+    return bool(other * points <= channels * (other + points))
 
 
 def _expand_dims(write: Draft, table: Operand, axis: int) -> Operand:
@@ -171,8 +171,9 @@ def _expand_dims(write: Draft, table: Operand, axis: int) -> Operand:
     return np.expand_dims(table, axis)
 
 
-def _attended(write: Draft, site: Site, tokens: Tokens, measured: Statistics) -> ir.Value:
-    """Weighted values (B, heads, N, F) from weighted sums of the content, of rows and of columns."""
+def _attended(write: Draft, site: Site, tokens: Tokens, measured: Statistics) -> tuple[ir.Value, Exact]:
+    """Weighted values (B, heads, N, F) from weighted sums of the content, of rows and of columns; without their bias,
+    which is the second result, (heads, F)."""
     grid, heads, live = tokens.grid, site.heads, tokens.live
     values = site.value.by_head(heads)
     scaled = tokens.scale[:, None] * values  # (heads, C, F)
@@ -181,26 +182,25 @@ def _attended(write: Draft, site: Site, tokens: Tokens, measured: Statistics) ->
     flat = write("Reshape", weights, ints(0, 0, 0, -1), name="scaled_weights")
     content = write("Unsqueeze", write("Concat", tokens.content, measured.mean, axis=-1, name="content_mean"), ints(1))
     sums = write("MatMul", flat, content, name="content_sums")
-    part = np.concatenate([scaled[:, :live], -scaled.sum(1, keepdims=True)], axis=1)
-    attended = exempt(write("MatMul", sums, per_head(part), name="content_values"))
     by_row = write("ReduceSum", weights, ints(-1), keepdims=0, name="row_sums")
     by_column = write("ReduceSum", weights, ints(-2), keepdims=0, name="column_sums")
-    row = _row_values(write, grid, by_row, grid.rows @ scaled[:, live + grid.row_channels])
-    column = _column_values(write, by_column, grid.columns, scaled[:, live + grid.column_channels])
-    attended = write("Add", write("Add", attended, row, name="with_row"), column, name="with_column")
+    own = np.concatenate([scaled[:, :live], -scaled.sum(1, keepdims=True)], axis=1)
+    row, column = grid.rows @ scaled[:, live + grid.row_channels], scaled[:, live + grid.column_channels]
     bias = site.value.bias_by_head(heads) + np.einsum("c,hcf->hf", tokens.bias, values)
-    return with_value_bias(write, site, attended, bias)
-
-
-def _row_values(write: Draft, grid: Grid, sums: ir.Value, matrix: Exact) -> ir.Value:
-    """Sums over each row (B, heads, N, rows) times (heads, rows, F)."""
-    table = asked_rows(write, grid, per_head(matrix), -2)
-    return exempt(write("MatMul", sums, table, name="row_values"))
+    if grid.index is None and _at_once(column.shape[-1], grid.columns.T):
+        matrix = np.concatenate([own, row, grid.columns @ column], axis=1)
+        all_sums = write("Concat", sums, by_row, by_column, axis=-1, name="sums")
+        return exempt(write("MatMul", all_sums, per_head(matrix), name="values")), bias
+    content_values = exempt(write("MatMul", sums, per_head(own), name="content_values"))
+    row_values = exempt(write("MatMul", by_row, asked_rows(write, grid, per_head(row), -2), name="row_values"))
+    column_values = _column_values(write, by_column, grid.columns, column)
+    attended = write("Add", content_values, row_values, name="with_row")
+    return write("Add", attended, column_values, name="with_column"), bias
 
 
 def _column_values(write: Draft, sums: ir.Value, columns: Exact, matrix: Exact) -> ir.Value:
     """Sums over each column (B, heads, N, width) times the columns' table and (heads, channels, F)."""
-    if _is_narrow(matrix.shape[-1], columns):
+    if _at_once(matrix.shape[-1], columns.T):
         return exempt(write("MatMul", sums, per_head(columns @ matrix), name="column_values"))
     narrow = exempt(write("MatMul", sums, columns, name="column_channels"))
     return exempt(write("MatMul", narrow, per_head(matrix), name="column_values"))

@@ -139,6 +139,15 @@ def projection(value: ir.Value | None) -> Projection | None:
     return None if bias is None or bias.ndim != 1 else Projection(operand(product, 0), product, weight, bias)
 
 
+def biased(product: ir.Node) -> ir.Value:
+    """What a linear layer's product makes, with its bias, if it has one."""
+    made = product.outputs[0]
+    readers = list(made.uses())
+    added = readers[0][0] if len(readers) == 1 and not made.is_graph_output() else None
+    found = projection(added.outputs[0]) if added is not None and added.op_type == "Add" else None
+    return added.outputs[0] if added is not None and found and found.product is product else made
+
+
 def _projected(node: ir.Node, perm: tuple[int, ...]) -> Projection | None:
     """What the second operand of a product is projected from."""
     if node.op_type != "MatMul" or node.domain:
