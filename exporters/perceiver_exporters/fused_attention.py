@@ -49,13 +49,17 @@ def register() -> None:
 
 
 def _infer(context: onnx.shape_inference.InferenceContext) -> None:
-    """As many rows as queries, as wide as the values."""
-    query, value = context.get_input_type(0), context.get_input_type(2)
+    """As many rows as queries, as wide as the values, for the batch of whichever operand tells it."""
+    query, key, value = (context.get_input_type(index) for index in range(len(OPERANDS)))
     made = onnx.TypeProto()
     made.CopyFrom(query)
-    width = value.tensor_type.shape.dim
-    if query.tensor_type.HasField("shape") and len(width) == 3:
-        made.tensor_type.shape.dim[2].CopyFrom(width[2])
+    told = [operand.tensor_type.shape.dim for operand in (query, key, value)]
+    if all(len(dimensions) == 3 for dimensions in told):
+        batches = (dimensions[0] for dimensions in told)
+        batch = next((b for b in batches if b.HasField("dim_value") or b.HasField("dim_param")), None)
+        if batch is not None:
+            made.tensor_type.shape.dim[0].CopyFrom(batch)
+        made.tensor_type.shape.dim[2].CopyFrom(told[2][2])
     else:
         made.tensor_type.ClearField("shape")
     context.set_output_type(0, made)
