@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
@@ -30,7 +31,9 @@ from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle
 
-PRECISIONS = ("int8", "int8-dynamic")
+DYNAMIC = "int8-dynamic"
+PRECISIONS = ("int8", DYNAMIC)
+SIGNED, UNSIGNED = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
 REDUCED = QuantizationOptions(reduce_range=True)
 ROOM = 0.02
 """Of a layer's error at 7 bits; sums that saturate lose tens of per cent."""
@@ -184,6 +187,21 @@ def test_sums_that_saturate_at_eight_bits_do_not_at_seven(loud: Blueprint, preci
     assert error(tmp_path / "seven", loud) < ROOM
     if saturates():
         assert error(tmp_path / "eight", loud) > 0.3
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_sessions_leave_seven_bits_signed_for_the_fast_kernels(bundle: Bundle, precision: str, tmp_path: Path) -> None:
+    """ONNX Runtime makes only those weights unsigned that can saturate, on processors where they can."""
+    kinds = {}
+    for name, options in (("eight", QuantizationOptions()), ("seven", REDUCED)):
+        path, _ = bundle(precision, quantization=options, overwrite=True)
+        entries = ort.SessionOptions()
+        entries.add_session_config_entry("session.x64quantprecision", "1")
+        entries.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        ort.InferenceSession(path / "onnx" / "processor_block.onnx", entries)
+        stored = onnx.load(tmp_path / "optimised.onnx").graph.initializer
+        kinds[name] = {t.data_type for t in stored if len(t.dims) == 2 and t.data_type in (SIGNED, UNSIGNED)}
+    assert kinds == {"seven": {SIGNED}, "eight": {UNSIGNED if saturates() else SIGNED}}
 
 
 def saturates() -> bool:
