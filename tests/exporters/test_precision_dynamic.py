@@ -122,6 +122,13 @@ def test_a_bias_behind_a_gemm_computes_the_same(graphs: dict[str, ir.Model]) -> 
     assert 1e-4 < relative_l2(before, after) < 5e-2
 
 
+def test_a_bias_that_is_scaled_is_refused(graphs: dict[str, ir.Model]) -> None:
+    gemm = next(node for node in graphs["decoder"].graph if node.op_type == "Gemm")
+    gemm.attributes["beta"] = ir.AttrFloat32("beta", 0.5)
+    with pytest.raises(CheckError, match=r"expected a product with a matrix, .* and beta 0.5; export int8"):
+        rewrite(graphs["decoder"])
+
+
 def test_a_fixed_range_is_not_a_dynamic_one(bundle: Bundle, blueprint: Blueprint, graphs: dict[str, ir.Model]) -> None:
     path, manifest = bundle("int8")
     entry = manifest.component("processor_block")

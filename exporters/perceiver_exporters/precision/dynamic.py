@@ -38,7 +38,7 @@ def make_plan(model: ir.Model) -> ComponentPlan:
 def rewrite(model: ir.Model, request: Request) -> ir.Model:
     """Quantise an FP32 graph; returns a new one.
 
-    Raises CheckError without a plan, or for a Gemm that scales its bias.
+    Raises CheckError without a plan, or for a product that is not with a matrix or scales its bias.
     """
     if request.plan is None:
         raise CheckError(f"component {request.component}: expected a plan of its layers, got none; see make_plan")
@@ -55,7 +55,8 @@ class _Rewrite:
     def __init__(self, graph: ir.Graph, scheme: Scheme) -> None:
         self._graph = graph
         self._scheme = scheme
-        self._made: dict[tuple[ir.Value, int], ir.Value] = {}
+        self._activations: dict[ir.Value, ir.Value] = {}
+        self._weights: dict[tuple[ir.Value, int], ir.Value] = {}
 
     def run(self, nodes: list[ir.Node]) -> None:
         for node in nodes:
@@ -65,11 +66,15 @@ class _Rewrite:
                 self._graph.initializers.pop(name)
 
     def _quantize(self, node: ir.Node) -> None:
-        if node.op_type == "Gemm" and node.attributes.get_float("beta", 1.0) != 1.0:
-            raise CheckError(f"{node.name}: expected a Gemm that adds its bias as it is, got beta; export it as int8")
         x, weight = node.inputs[0], node.inputs[1]
         assert x is not None
         assert weight is not None
+        beta = node.attributes.get_float("beta", 1.0)
+        if beta != 1.0 or weight.shape is None or len(weight.shape) != 2:
+            raise CheckError(
+                f"{node.name}: expected a product with a matrix, whose bias is added as it is, got a weight of shape "
+                f"{weight.shape} and beta {beta}; export int8"
+            )
         axis = 0 if node.attributes.get_int("transB", 0) else 1
         operands = [self._activation(x, node), self._weight(weight, axis, node)]
         if node.op_type == "Gemm" or (x.shape is not None and len(x.shape) == 2):
@@ -90,22 +95,22 @@ class _Rewrite:
         made.name = str(output.name)
 
     def _activation(self, x: ir.Value, reader: ir.Node) -> ir.Value:
-        if (x, 0) not in self._made:
+        if x not in self._activations:
             parts = tuple(f"{x.name}_{part}" for part in ("QuantizeLinear_Output", "scale", "zero_point"))
             quantized = self._insert(reader, "DynamicQuantizeLinear", [x], f"{x.name}_QuantizeLinear", parts)
-            self._made[x, 0] = self._dequantized(quantized, str(x.name), reader)
-        return self._made[x, 0]
+            self._activations[x] = self._dequantized(quantized, str(x.name), reader)
+        return self._activations[x]
 
     def _weight(self, weight: ir.Value, axis: int, reader: ir.Node) -> ir.Value:
-        if (weight, axis) not in self._made:
+        if (weight, axis) not in self._weights:
             tensor = constant_of(weight)
             assert tensor is not None
             integers, scale = _rounded(tensor.numpy(), axis, self._scheme)
             arrays = {"quantized": integers, "scale": scale, "zero_point": np.zeros(scale.shape, np.int8)}
-            name = str(weight.name) if (weight, 1 - axis) not in self._made else f"{weight.name}_{axis}"
+            name = str(weight.name) if (weight, 1 - axis) not in self._weights else f"{weight.name}_{axis}"
             parts = [self._constant(f"{name}_{part}", array) for part, array in arrays.items()]
-            self._made[weight, axis] = self._dequantized(parts, name, reader, axis)
-        return self._made[weight, axis]
+            self._weights[weight, axis] = self._dequantized(parts, name, reader, axis)
+        return self._weights[weight, axis]
 
     def _dequantized(self, parts: list[ir.Value], name: str, reader: ir.Node, axis: int | None = None) -> ir.Value:
         attributes = {} if axis is None else {"axis": axis}
