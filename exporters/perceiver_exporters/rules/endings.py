@@ -1,4 +1,4 @@
-"""Where the attention of one head ends: its weighted values, and the output projection that follows at once."""
+"""Where an attention ends: its weighted values, and the output projection that follows at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceiver_exporters.rules.sites import Projection, biased, heads_of, produc
 
 @dataclass(frozen=True)
 class Ending:
-    """Values (B, 1, M, v_dim) weighted by a softmax, and the projection (v_dim, D) that follows at once."""
+    """Values (B, heads, M, v_dim / heads) weighted by a softmax, and the projection (v_dim, D) that follows at once."""
 
     weighted: ir.Node
     value: Projection
@@ -24,9 +24,15 @@ class Ending:
 
 
 def find_ending(node: ir.Node) -> Ending | None:
+    """The ending of one head."""
+    ending = find_endings(node)
+    return ending if ending is not None and heads_of(node) == 1 else None
+
+
+def find_endings(node: ir.Node) -> Ending | None:
     """Heads merged by Transpose and Reshape, then a linear layer."""
     value = projected_values(node)
-    if value is None or heads_of(node) != 1 or producer(node.inputs[0], "Softmax") is None:
+    if value is None or producer(node.inputs[0], "Softmax") is None:
         return None
     last = node
     for op in ("Transpose", "Reshape", "MatMul"):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, Site, sites
+from perceiver_exporters.rules.sites import Projection, Site, biased, sites
 
 
 def apply(model: ir.Model, context: Context) -> Verdict:
@@ -36,17 +36,15 @@ def _pack(graph: ir.Graph, site: Site, packed: tuple[Projection, ...]) -> None:
     first = min((p.product for p in packed), key=list(graph).index)
     write = Draft(graph, site.name, first)
     weight = np.concatenate([p.weight for p in packed], axis=1)
-    bias = np.concatenate([p.bias for p in packed])
     product = write("MatMul", site.x, weight, name="packed")
-    whole = write("Add", product, bias, name="packed_bias")
     start = 0
     for projection in packed:
         stop = start + projection.weight.shape[1]
         bounds = [np.array([n], np.int64) for n in (start, stop, 2)]
-        part = write("Slice", whole, *bounds, name="part")
-        made = projection.product.outputs[0]
-        biased = [node for node, _ in made.uses() if node.op_type == "Add"]
-        replace(biased[0].outputs[0] if biased else made, part)
+        part = write("Slice", product, *bounds, name="part")
+        if projection.bias.any():
+            part = write("Add", part, projection.bias, name="part_bias")
+        replace(biased(projection.product), part)
         start = stop
 
 

@@ -64,7 +64,7 @@ def _tokens(model: ir.Model, site: Site, context: Context) -> Tokens | None:
 
 def _worth_folding(site: Site, tokens: Tokens, context: Context) -> Ending | None:
     """The output projection behind one head, where the parts are narrower than the values; INT8 has it in integers."""
-    ending = find_ending(site.weighted) if context.precision != "int8" else None
+    ending = None if context.integers else find_ending(site.weighted)
     if ending is None:
         return None
     grid, (values, width) = tokens.grid, ending.output.weight.shape

@@ -18,6 +18,7 @@ from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION
 from perceiver_exporters.rules.constant_product import CONSTANT_PRODUCT
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.constant_sum import CONSTANT_SUM
 from perceiver_exporters.rules.folded_head import FOLDED_HEAD
 from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
 from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
@@ -27,6 +28,7 @@ from perceiver_exporters.rules.padded_channels import PADDED_CHANNELS
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
 from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
 from perceiver_exporters.rules.separable_queries import SEPARABLE_QUERIES
+from perceiver_exporters.rules.softmax_bias import SOFTMAX_BIAS
 from perceiver_exporters.rules.token_tables import TOKEN_TABLES
 from perceiver_exporters.rules.unmasked_attention import UNMASKED_ATTENTION
 
@@ -45,6 +47,8 @@ RULES: tuple[Rule, ...] = (
     FOLDED_OUTPUT,
     FOLDED_HEAD,
     CONSTANT_PRODUCT,
+    CONSTANT_SUM,
+    SOFTMAX_BIAS,
     PACKED_PROJECTIONS,
     PADDED_CHANNELS,
     ATTENTION_FORM,

@@ -1,0 +1,43 @@
+"""Two constants that are added one after the other are added at once: a bias, and the learned latents of a residual."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_exporters.rules.draft import Draft, replace
+from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.sites import array_of, operand, producer
+
+
+def apply(model: ir.Model, context: Context) -> Verdict:
+    """(x + a) + b = x + (a + b), unless something else reads x + a."""
+    if context.integers:
+        return Declined("a product in integers takes its own bias along")
+    done = [str(node.name) for node in list(model.graph) if node.op_type == "Add" and _merge(model.graph, node)]
+    return Applied(", ".join(done)) if done else Declined("no two constants are added one after the other")
+
+
+def _merge(graph: ir.Graph, node: ir.Node) -> bool:
+    outer = _constant(node)
+    inner = producer(operand(node, 1 - outer), "Add") if outer is not None else None
+    within = _constant(inner) if inner is not None else None
+    if outer is None or inner is None or within is None or len(list(inner.outputs[0].uses())) != 1:
+        return False
+    a, b = (array_of(operand(each, index)) for each, index in ((inner, within), (node, outer)))
+    if a is None or b is None or a.dtype != np.float32 or b.dtype != np.float32 or inner.outputs[0].is_graph_output():
+        return False
+    draft = Draft(graph, str(node.name).rsplit("/", 1)[0], node)
+    total = a.astype(np.float64) + b.astype(np.float64)
+    replace(node.outputs[0], draft("Add", operand(inner, 1 - within), total, name="constants"))
+    return True
+
+
+def _constant(node: ir.Node) -> int | None:
+    """Which operand of a sum is a constant."""
+    return next((index for index, value in enumerate(node.inputs) if array_of(value) is not None), None)
+
+
+CONSTANT_SUM = Rule(
+    "constant-sum", "constants that are added one after the other, added at export", apply, backends=("onnxruntime",)
+)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.constant_sum import CONSTANT_SUM
+
+from .conftest import EXACT
+
+
+@pytest.mark.parametrize(("model", "component"), [("conv", "encoder"), ("fourier", "decoder"), ("texts", "encoder")])
+def test_a_bias_joins_the_latents(subject, model, component):
+    given = subject(model, component)
+    without, _ = given.rewritten(CONSTANT_QUERY)
+    graph, (_, outcome) = given.rewritten(CONSTANT_QUERY, CONSTANT_SUM)
+    assert outcome.detail == "layer/Add"
+    assert len(sums(graph)) == len(sums(without)) - 1
+    assert given.distance(graph) < EXACT
+
+
+def test_declines_residuals_and_integers(subject):
+    given = subject("fourier", "processor_block")
+    graph, (outcome,) = given.rewritten(CONSTANT_SUM)
+    assert outcome.detail == "no two constants are added one after the other"
+    assert given.distance(graph) == 0
+    _, outcomes = subject("conv", "encoder").rewritten(CONSTANT_QUERY, CONSTANT_SUM, precision="int8-dynamic")
+    assert outcomes[-1].detail == "a product in integers takes its own bias along"
+
+
+def sums(graph):
+    return [node for node in graph.graph if node.op_type == "Add"]
