@@ -1,11 +1,12 @@
-"""Peak memory of the models that read or answer too much at once: forecast and measured, in chunks and whole.
+"""Peak memory of a session: forecast and measured; of models that read or answer too much at once, also whole.
 
-    python benchmarks/memory.py DIRECTORY [NAME ...] [--write]
+    python benchmarks/memory.py DIRECTORY [NAME ...]
 
-DIRECTORY holds a bundle per name; one that is missing is exported there, with random weights. Each measurement is a
-process of its own that only holds the runtime, and may take no more than the free memory less a margin: what asks for
-more is stopped there, and the table says so. A run in chunks that needs more than the limit for its model fails the
-script.
+DIRECTORY holds bundles from benchmarks/peers.py, or gets them. Each measurement is a process of its own that only holds
+the runtime, runs twice (what ONNX Runtime keeps after the first run counts), and may take no more than the free memory
+less a margin: what asks for more is stopped there, and the table says so. A session in chunks that needs more than the
+limit for its model, or a forecast that is further away than FURTHEST, fails the script. The result is
+`benchmarks/results/memory.json`, which `benchmarks/tables.py` puts into docs/models.md.
 """
 
 from __future__ import annotations
@@ -18,20 +19,29 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from perceiver_deploy import export
+from record import bundles, write
+
 from perceiver_deploy.source import resolve
 from perceiver_exporters.component import Cut
 from perceiver_exporters.memory import forecast, with_chunks
 from perceiver_runtime.bundle import load_bundle, write_manifest
 
-LIMITS = {"optical-flow-perceiver": 1.5e9, "multimodal-perceiver": 2e9}
-"""Bytes that one run in chunks may take at most."""
+LIMITS = {"optical-flow-perceiver": 0.75e9, "multimodal-perceiver": 0.6e9}
+"""Bytes that one session in chunks may take at most."""
+NAMES = (
+    "fashion-perceiver",
+    "language-identifier",
+    "emoji-namer",
+    "language-perceiver",
+    "vision-perceiver-conv",
+    "vision-perceiver-fourier",
+    *LIMITS,
+)
+FURTHEST = 1.5
+"""Forecast over measured; below 1 it promised too little."""
 MARGIN = 2e9
 REFUSED = ("MemoryError", "Unable to allocate", "Failed to allocate memory", "std::bad_alloc", "bad allocation")
 """What NumPy and ONNX Runtime say when the system gives no more memory."""
-DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
-BEGIN, END = "<!-- memory -->", "<!-- end of memory -->"
-HEADER = "| Model | Inputs and queries | Forecast, MB | Peak RSS, MB |\n|---|---|---:|---:|"
 RUN = """
 import resource, sys
 import numpy as np
@@ -40,19 +50,31 @@ resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
 with open_session(sys.argv[1], threads=2) as session:
     sizes = {s: r.opt for s, r in session.manifest.profiles[0].dimensions.items()}
     feeds = {
-        spec.name: np.arange(sizes[spec.shape[0]]) if spec.dtype == "int64"
-        else np.zeros(spec.resolve(sizes), spec.dtype)
+        spec.name: np.arange(sizes[spec.shape[0]]) if spec.dtype == "int64" and spec.rank == 1
+        else np.ones(spec.resolve(sizes), spec.dtype)
         for spec in session.inputs
     }
-    session.run(feeds)
+    for _ in range(2):
+        session.run(feeds)
     # Of this program alone: ru_maxrss counts the process that it was forked from, too.
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Bytes; no `peak` where the session asked for more than was `allowed`."""
+
+    model: str
+    kind: str
+    forecast: int
+    peak: float | None
+    allowed: int
+
+
 def measure(bundle: Path, allowed: int) -> float | None:
-    """Peak bytes of one complete run in a fresh process; None if it asked for more than is allowed."""
+    """Peak bytes of two complete runs in a fresh process; None if it asked for more than is allowed."""
     command = [sys.executable, "-c", RUN, str(bundle), str(allowed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode and not any(sign in done.stderr for sign in REFUSED):
@@ -90,40 +112,38 @@ def free_bytes() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def row(name: str, kind: str, expected: int, bundle: Path, limit: float = float("inf")) -> str:
+def row(name: str, kind: str, expected: int, bundle: Path, limit: float = float("inf")) -> Row:
     allowed = int(free_bytes() - MARGIN)
     peak = measure(bundle, allowed)
     if peak is not None and peak > limit:
         raise SystemExit(f"{name}, {kind}: expected at most {limit / 1e6:,.0f} MB, got {peak / 1e6:,.0f}")
-    measured = f"more than {allowed / 1e6:,.0f}" if peak is None else f"{peak / 1e6:,.0f}"
-    return f"| `{name}` | {kind} | {expected / 1e6:,.0f} | {measured} |"
+    return Row(name, kind, expected, peak, allowed)
 
 
-def rows(directory: Path, names: Sequence[str]) -> Iterator[str]:
+def rows(directory: Path, names: Sequence[str]) -> Iterator[Row]:
     for name in names:
-        bundle = directory / name
-        if not bundle.exists():
-            export(name, bundle)
         model = resolve(name)
-        cut = model.family.cut(model.module)
-        yield row(name, "in chunks", forecast(cut).total, bundle, LIMITS[name])
-        yield row(name, "whole", forecast(whole(cut)).total, unchunked(bundle))
+        bundle, cut = bundles(model, directory, ("fp32",))["fp32"], model.family.cut(model.module)
+        chunked = any(step.chunk for step in cut.pipeline.steps)
+        kind = "in chunks" if chunked else "whole"
+        yield row(name, kind, forecast(cut).total, bundle, LIMITS.get(name, float("inf")))
+        if chunked:
+            yield row(name, "whole", forecast(whole(cut)).total, unchunked(bundle))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="*", default=tuple(LIMITS))
-    parser.add_argument("--write", action="store_true", help="put the table into docs/models.md")
+    parser.add_argument("names", nargs="*", default=NAMES)
     given = parser.parse_args()
-    lines = [HEADER]
-    for line in rows(given.directory, given.names):
-        lines.append(line)
-        print(line, flush=True)
-    if given.write:
-        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        DOCUMENT.write_text("\n".join([f"{before}{BEGIN}\n", *lines, f"\n{END}{after}"]), encoding="utf-8")
+    measured = []
+    for each in rows(given.directory, given.names):
+        measured.append(each)
+        print(each, flush=True)
+    write("memory", {"threads": 2, "rows": measured})
+    far = [r for r in measured if r.kind != "whole" and r.peak and not 1 <= r.forecast / r.peak <= FURTHEST]
+    if far:
+        raise SystemExit(f"expected forecasts from 1 to {FURTHEST} times what was measured, got {far}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The tables of docs/performance.md, from benchmarks/results/*.json.
+"""The tables of docs/performance.md and docs/models.md, from benchmarks/results/*.json.
 
     python benchmarks/tables.py [--check]
 
 Each table lies between markers `<!-- benchmarks/tables.py: NAME begin -->` and `end`; one without a result says that
-it was not measured. `--check` writes nothing and fails if the document is not what the results give.
+it was not measured. `--check` writes nothing and fails if a document is not what the results give.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENTS = tuple(ROOT / "docs" / name for name in ("performance.md", "models.md"))
 RESULTS = ROOT / "benchmarks" / "results"
 Result = Mapping[str, Any]
 ABSENT = "Not measured."
@@ -213,6 +213,23 @@ def layers(result: Result) -> str:
     )
 
 
+def memory(result: Result) -> str:
+    """What a session needs."""
+    return table(
+        ("Model", "Inputs and queries", "Forecast, MB", "Peak RSS, MB", "Forecast / peak"),
+        [
+            (
+                f"`{r['model']}`",
+                r["kind"],
+                f"{r['forecast'] / 1e6:,.0f}",
+                f"{r['peak'] / 1e6:,.0f}" if r["peak"] else f"more than {r['allowed'] / 1e6:,.0f}",
+                f"{r['forecast'] / r['peak']:.2f}" if r["peak"] else "",
+            )
+            for r in result["rows"]
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "peers-language-perceiver": peers,
     "peers-vision-perceiver-conv": peers,
@@ -227,6 +244,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "integers": integers,
     "convolution-forms": convolutions,
     "attention-form": layers,
+    "memory": memory,
 }
 
 
@@ -258,11 +276,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    text = DOCUMENT.read_text(encoding="utf-8")
-    if check and filled(text) != text:
-        sys.exit(f"{DOCUMENT}: not what the results give; run python benchmarks/tables.py")
-    if not check:
-        DOCUMENT.write_text(filled(text), encoding="utf-8")
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        if check and filled(text) != text:
+            sys.exit(f"{document}: not what the results give; run python benchmarks/tables.py")
+        if not check:
+            document.write_text(filled(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,39 +1,25 @@
 """How much memory a run will need, before anything is traced, and the chunks that keep it within a limit.
 
-Each component is run on shapes alone (the meta device), and the tensors that live at the same time are added up. A
-runtime holds the weights, the values between the steps, and for every component what it once needed: sessions keep
-their buffers for the next run.
+Each component is run on shapes alone (the meta device), and its values are laid into ONNX Runtime's arena in the order
+in which they come and go (see `perceiver_exporters.liveness`). A session holds the weights, the values between the
+steps, and for every component what a run of it once needed: the arena gives none of that back.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import weakref
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.liveness import peak
 from perceiver_exporters.shapes import Shape, step_shapes, value_bytes
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Range
 
-PROCESS = 100_000_000
-"""Bytes of the interpreter, NumPy and ONNX Runtime before a bundle is opened."""
-WEIGHT_COPIES = 2
-"""A weight is mapped from its file, and packed once more for the processor's matrix product."""
-PARTS_OF_SCORES = 2.3
-"""What a chunk needs in a rewritten graph, over what it needs in its module: rules split attention scores into parts
-that live at the same time. Measured from flow in chunks of 8 and of 16 rows."""
-
+PROCESS = 95_000_000
+"""Bytes of the interpreter, NumPy and ONNX Runtime, 74 MB with small models; sessions of large ones hold more."""
 
 Peaks = dict[tuple[str, tuple[Shape, ...]], int]
 """What a component needs, by its name and the shapes of its inputs."""
@@ -41,7 +27,7 @@ Peaks = dict[tuple[str, tuple[Shape, ...]], int]
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of one run at the profile's `opt` sizes: `weights` as mapped and packed, `values` between the steps.
+    """Bytes of a session that runs at the profile's `opt` sizes: `weights` as packed, `values` between the steps.
 
     `components` holds what each needs for itself; `chunks` the sizes that this is for.
     """
@@ -54,13 +40,13 @@ class Forecast:
     @property
     def total(self) -> int:
         """Expected peak of the process."""
-        return PROCESS + WEIGHT_COPIES * self.weights + self.values + sum(self.components.values())
+        return PROCESS + self.weights + self.values + sum(self.components.values())
 
     def __str__(self) -> str:
         largest = max(self.components, key=lambda name: self.components[name])
         chunks = ", ".join(f"{size} {dimension}" for dimension, size in self.chunks.items())
         parts = (
-            f"weights {WEIGHT_COPIES} x {self.weights / 1e6:,.0f}",
+            f"weights {self.weights / 1e6:,.0f}",
             f"values {self.values / 1e6:,.0f}",
             f"largest component {largest} {self.components[largest] / 1e6:,.0f}",
         )
@@ -117,9 +103,8 @@ def _forecast(cut: Cut, known: Peaks) -> Forecast:
         piece = _piece(step, component, inputs)
         key = component.name, tuple(piece.values())
         if key not in known:
-            known[key] = _peak(component, piece)
-        needed = round(known[key] * (PARTS_OF_SCORES if step.chunk else 1))
-        components[component.name] = max(components.get(component.name, 0), needed)
+            known[key] = peak(component, piece, split=step.chunk is not None)
+        components[component.name] = max(components.get(component.name, 0), known[key])
     weights = {id(t): t.nbytes for c in cut.components for t in (*c.module.parameters(), *c.module.buffers())}
     return Forecast(sum(weights.values()), sum(value_bytes(cut).values()), components, _chunks(cut))
 
@@ -140,57 +125,3 @@ def _piece(step: Step, component: Component, inputs: Mapping[str, Shape]) -> dic
         )
         for spec in component.inputs
     }
-
-
-def _peak(component: Component, shapes: Mapping[str, Shape]) -> int:
-    """Bytes that one application makes and holds at the same time."""
-    inputs = [
-        torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
-    ]
-    module = on_meta(component.module)
-    with torch.no_grad(), Live() as live:
-        module(*inputs)
-    return int(live.peak)
-
-
-def on_meta(module: nn.Module) -> nn.Module:
-    """A copy of the module whose tensors have no data; those that it shares are shared in the copy."""
-    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
-    buffers = {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
-    return copy.deepcopy(module, parameters | buffers)
-
-
-class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make, and takes off those whose last tensor is dropped."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._holders: Counter[int] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count what `func` makes."""
-        given = {t.untyped_storage()._cdata for t in tree_leaves(args) if isinstance(t, Tensor)}
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            key = tensor.untyped_storage()._cdata
-            if key not in given or self._holders[key]:  # else a view of a weight or of the inputs
-                self._hold(tensor)
-        return made
-
-    def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if not self._holders[key]:
-            self._add(size)
-        self._holders[key] += 1
-        weakref.finalize(tensor, self._release, key, size)
-
-    def _release(self, key: int, size: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            self._add(-size)
-
-    def _add(self, size: int) -> None:
-        self.now += size
-        self.peak = max(self.peak, self.now)

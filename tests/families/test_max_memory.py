@@ -23,9 +23,9 @@ def test_a_plan_forecasts_within_the_limit(capsys, tmp_path):
     arguments = ["-o", str(tmp_path / "b"), "--dry-run", "--json"]
     assert run(*arguments) == 0
     own = json.loads(capsys.readouterr().out)["memory"]
-    assert run(*arguments, "--max-memory", "0.6GB") == 0
+    assert run(*arguments, "--max-memory", "0.45GB") == 0
     bounded = json.loads(capsys.readouterr().out)["memory"]
-    assert megabytes(bounded) <= 600 < megabytes(own)
+    assert megabytes(bounded) <= 450 < megabytes(own)
 
 
 @pytest.mark.parametrize(("size", "says"), [("1500", "a number with a unit"), ("100MB", "the least possible is")])

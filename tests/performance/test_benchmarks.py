@@ -30,12 +30,13 @@ def _script(relative: str) -> Any:
     return module
 
 
-def test_the_document_has_the_tables_that_the_results_give() -> None:
+def test_the_documents_have_the_tables_that_the_results_give() -> None:
     tables = _script("tables.py")
-    text = tables.DOCUMENT.read_text(encoding="utf-8")
-    assert tables.filled(text) == text
+    texts = [document.read_text(encoding="utf-8") for document in tables.DOCUMENTS]
+    assert [tables.filled(text) for text in texts] == texts
     assert {path.stem for path in tables.RESULTS.glob("*.json")} <= set(tables.TABLES)
-    assert all(f"<!-- benchmarks/tables.py: {name} begin -->" in text for name in tables.TABLES)
+    for name in tables.TABLES:
+        assert sum(text.count(f"<!-- benchmarks/tables.py: {name} begin -->") for text in texts) == 1, name
 
 
 def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
