@@ -12,6 +12,8 @@ from models.test_huggingface_parity import RELEASED
 from models.test_multimodal_parity import RELEASED as MULTIMODAL
 
 TOLERANCE = 1e-4
+LIGHTEST = 0.9
+"""Rules fold query projections and positions away; more can't be missing from a bundle that computes the model."""
 HEAVIEST = {"PerceiverForOpticalFlow": 1.06}
 """Its 2048 latents are stored as they are and as the queries that they always give, beside an empty sum."""
 
@@ -30,7 +32,7 @@ def test_equals_transformers_at_released_size(case, tmp_path):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{case.name}: relative L2 {distance:.1e}, {stored / parameters:.3f} of the parameters, peak {peak:.1f} GB")
     assert distance < TOLERANCE
-    assert stored < HEAVIEST.get(case.name, 1.02) * parameters  # rules fold some weights away
+    assert LIGHTEST * parameters < stored < HEAVIEST.get(case.name, 1.02) * parameters
 
 
 def test_multimodal_points_equal_transformers_at_released_size(tmp_path):
