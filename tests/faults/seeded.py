@@ -74,10 +74,12 @@ def _constant(model: ir.Model, array: np.ndarray, name: str) -> ir.Value:
 
 
 def swap(first: str, second: str) -> Edit:
-    """Two linear layers change weights and biases."""
+    """Two linear layers change weights, and biases, if both have one."""
 
     def edit(model: ir.Model) -> None:
-        for operator in ("MatMul", "Add"):
+        names = {node.name for node in model.graph}
+        biased = {f"{first}/Add", f"{second}/Add"} <= names
+        for operator in ("MatMul", "Add") if biased else ("MatMul",):
             one, two = node_of(model, f"{first}/{operator}"), node_of(model, f"{second}/{operator}")
             ours, theirs = one.inputs[1], two.inputs[1]
             one.replace_input_with(1, theirs)

@@ -36,6 +36,30 @@ def fused(graph: ir.Model) -> list[ir.Node]:
     return [node for node in graph.graph if is_fused(node)]
 
 
+def test_declines_a_softmax_that_is_not_over_the_keys(subject):
+    given = subject("fourier", "processor_block")
+    graph = given.graph.clone()
+    softmax = next(node for node in graph.graph if node.op_type == "Softmax")
+    softmax.attributes["axis"] = ir.AttrInt64("axis", 2)
+    _, (outcome,) = dataclasses.replace(given, graph=graph).rewritten(ATTENTION_FORM, target="cuda", precision="fp16")
+    assert outcome.detail == "its softmax is not over the keys"
+
+
+def test_two_batches_that_nothing_tells_apart_are_not_taken_for_one(subject):
+    """Queries of one row among them: they are spread over the batch of the keys."""
+    given = subject("language", "decoder")
+    graph = given.graph.clone()
+    for node in graph.graph:
+        for value in node.outputs:
+            if value.shape is not None and len(value.shape) == 3:
+                value.shape = ir.Shape([ir.SymbolicDim(None), *value.shape[1:]])
+    rewritten, (outcome,) = dataclasses.replace(given, graph=graph).rewritten(
+        ATTENTION_FORM, target="cuda", precision="fp16"
+    )
+    assert outcome.applied
+    assert given.distance(rewritten) < EXACT
+
+
 @pytest.mark.parametrize(
     ("model", "component", "rules", "detail"),
     [

@@ -120,6 +120,8 @@ def _attention(softmax: ir.Node) -> Attention | str:
         return "the mask is an input"
     if scores is None or weighted is None:
         return "another rule has split its scores or its sums"
+    if softmax.attributes.get_int("axis", -1) not in (-1, 3):
+        return "its softmax is not over the keys"
     if operand(weighted, 1).is_graph_input():
         return "its keys and values are made in another component"
     key, value = _heads_merged(scores.inputs[1], KEYS), _heads_merged(weighted.inputs[1], VALUES)
@@ -224,7 +226,8 @@ def _over_batch(write: Draft, query: ir.Value | Array, key: ir.Value) -> ir.Valu
     """The queries as often as there are keys: the operator does not broadcast."""
     assert key.shape is not None  # `_heads_merged` saw it
     rows = query.shape[0] if query.shape is not None else None
-    if rows == key.shape[0]:
+    unknown = isinstance(rows, ir.SymbolicDim) and rows.value is None
+    if rows == key.shape[0] and not unknown:
         return query
     batch = write("Shape", key, name="batch", start=0, end=1)
     shape = write("Concat", batch, ints(1, 1), axis=0, name="batch")
