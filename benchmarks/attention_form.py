@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnx_ir.passes import common
 from record import write
@@ -39,6 +38,8 @@ from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
 from perceiver_runtime.tensors import Array
+
+import onnxruntime as ort
 
 CPU = TARGETS["cpu"]
 MODELS = {

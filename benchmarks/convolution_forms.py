@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
 from record import write
 
 from perceiver_deploy.timing import Ratio, interleave, ratio
+
+import onnxruntime as ort
 
 FP32, STATIC, DYNAMIC = "fp32", "QLinearConv", "ConvInteger"
 Floats = npt.NDArray[np.float32]

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
-import openvino
 from onnx import helper, numpy_helper
 from record import write
 
 from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_exporters.tolerance import relative_l2
+
+import onnxruntime as ort
+import openvino
 
 FP32 = "fp32"
 Floats = npt.NDArray[np.float32]

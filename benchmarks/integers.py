@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from record import write
 
@@ -40,6 +39,8 @@ from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
 from perceiver_runtime.golden import Application
 from perceiver_runtime.tensors import Array
+
+import onnxruntime as ort
 
 CPU = TARGETS["cpu"]
 SHIPPED = ("language-identifier", "fashion-perceiver", "emoji-namer")

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
-from onnxruntime import quantization
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from perceiver_deploy.timing import Call
 from perceiver_exporters.quiet import quiet
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
+
+import onnxruntime as ort
+from onnxruntime import quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 Feeds = Mapping[str, Array]
 PRODUCTS = ("MatMul", "Gemm", "Conv")

@@ -31,7 +31,7 @@ NAME = "optical-flow-perceiver"
 SHAPE = (1, 2, 27, 368, 496)
 EAGER = "transformers, torch eager"
 Variants = dict[str, tuple[str, Path | None, str]]
-"""Code that opens a variant as `run`, and the PATH and BACKEND in it."""
+"""Code that opens a variant as `run`, and the PATH and BACKEND in it; perceiver_runtime turns usage reports off."""
 TRANSFORMERS = """
 import torch, transformers
 torch.set_num_threads(THREADS)
@@ -58,6 +58,7 @@ session = ort.InferenceSession(PATH, options, providers=["CPUExecutionProvider"]
 run = lambda: session.run(None, {"inputs": inputs})
 """
 OPENVINO = """
+import perceiver_runtime
 import openvino
 compiled = openvino.compile_model(PATH, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS})
 request = compiled.create_infer_request()

@@ -20,7 +20,6 @@ from time import perf_counter
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 
 from perceiver_deploy.families import FAMILIES
@@ -31,6 +30,8 @@ from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.trace import trace
 from perceiver_runtime.latency import machine
 from perceiver_runtime.tensors import Array
+
+import onnxruntime as ort
 
 SUBJECTS = (
     ("vision-perceiver-fourier", "encoder"),

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime as ort
 from record import bundles, write
 
 from perceiver_deploy.source import resolve
@@ -25,6 +24,8 @@ from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_runtime import Session, load_bundle
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.golden import load_golden
+
+import onnxruntime as ort
 
 RUNS = 60
 CALLERS = (1, 2, 4)

@@ -9,6 +9,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_runtime.opt_out import opt_out
+
 REQUIRED = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "click", "safetensors", "polygraphy")
 OPTIONAL = {
     "onnxruntime": "pip install 'perceiver-deploy[cpu]'",
@@ -82,6 +84,7 @@ def _package(name: str, needed: bool, remedy: str) -> Finding:
 def _providers() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
         return [Finding("onnxruntime providers", "none", False, True, OPTIONAL["onnxruntime"])]
+    opt_out()
     import onnxruntime
 
     return [Finding("onnxruntime providers", ", ".join(onnxruntime.get_available_providers()), True, True)]

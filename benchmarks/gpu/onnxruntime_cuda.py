@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from perceiver_deploy.source import blueprint, reference_of
 from perceiver_deploy.timing import Ratio, interleave, ratio
@@ -39,6 +38,8 @@ from perceiver_runtime.pipeline import Step
 from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array
 from perceiver_runtime.wiring import bind_symbols, value_specs
+
+import onnxruntime as ort
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 

@@ -12,10 +12,13 @@ from perceiver_runtime.errors import (
 )
 from perceiver_runtime.generate import Generated, Sampling
 from perceiver_runtime.latency import LatencyReport, measure
+from perceiver_runtime.opt_out import opt_out
 from perceiver_runtime.session import Session, open_session
 from perceiver_runtime.verify import VerifyReport, verify
 
 __version__ = "0.1.0"
+
+opt_out()
 
 __all__ = [
     "Bundle",

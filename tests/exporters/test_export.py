@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -27,6 +26,8 @@ from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import MANIFEST_NAME
 
 from .conftest import CONFIG, FAMILY, Bundle, build_blueprint, build_model
+
+import onnxruntime as ort
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from perceiver_exporters.component import Blueprint
@@ -19,6 +18,8 @@ from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import CheckError
 
 from .conftest import CONFIG, FAMILY
+
+import onnxruntime as ort
 
 WEIGHTED = {"encoder": 7, "processor_block": 12, "decoder": 7}
 """Products with a constant weight: four of attention and two of the MLP per layer, patches, class head."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +22,8 @@ from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle
+
+import onnxruntime as ort
 
 PROFILE = Profile("default", {"batch": Range(1, 1, 4), "keys": Range(8, 64, 70_000)})
 X = TensorSpec("x", "float32", ("batch", 8, 16))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from perceiver_deploy.verification import verify_bundle, write_failures
@@ -17,6 +16,8 @@ from perceiver_exporters.precision.widen import widen
 from .conftest import Bundle
 from .test_precision import rewrite, size
 from .test_tolerance import swap_query_and_key
+
+import onnxruntime as ort
 
 LOW = ir.DataType.BFLOAT16
 

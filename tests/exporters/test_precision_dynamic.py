@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -34,6 +33,8 @@ from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle
+
+import onnxruntime as ort
 
 DYNAMIC = "int8-dynamic"
 

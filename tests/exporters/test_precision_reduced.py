@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -30,6 +29,8 @@ from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle
+
+import onnxruntime as ort
 
 DYNAMIC = "int8-dynamic"
 PRECISIONS = ("int8", DYNAMIC)

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from perceiver_exporters.component import Blueprint
@@ -19,6 +18,8 @@ from perceiver_exporters.precision.smooth import divisors, smooth
 from perceiver_exporters.samples import make_samples
 
 from .conftest import CONFIG, FAMILY, build_blueprint, build_model
+
+import onnxruntime as ort
 
 LAYERS = [
     f"{i}.{layer}" for i in range(2) for layer in ("attention.query", "attention.key", "attention.value", "mlp.0")

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
 from .conftest import CONFIG, FAMILY, randomise
+
+import onnxruntime as ort
 
 
 def run(graph: ir.Model, inputs: dict[str, Array]) -> list[Array]:

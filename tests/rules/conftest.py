@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from small_models import SMALL as FAMILY_MODELS
@@ -24,6 +23,8 @@ from perceiver_exporters.rules import Context, Outcome, Rule, rewrite
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.trace import trace
 from perceiver_runtime.tensors import Array
+
+import onnxruntime as ort
 
 EXACT = 2e-6
 """Relative L2 between a graph and its rewrite: sums in another order, in FP32."""

@@ -6,12 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
 import pytest
 import tiny_bundles
 
 from perceiver_runtime.backends import onnxruntime as backend
 from perceiver_runtime.bundle import load_bundle
+
+import onnxruntime as ort
 
 
 @pytest.mark.parametrize(("flops", "patterns"), [(backend.LIGHT, False), (backend.LIGHT - 1, True)])

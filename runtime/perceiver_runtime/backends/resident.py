@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from perceiver_runtime.tensors import Array
+
+import onnxruntime as ort
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from engines.simulation.cudart import SimulatedCuda
 from engines.simulation.heap import SimulationError
+
+import onnxruntime as ort
 
 MAGIC = b"SIMULATED PLAN\n"
 
