@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from perceiver_deploy.verification import backend_for
 from perceiver_exporters.growth import ErrorGrowth, measure_growth
 from perceiver_exporters.layer_growth import measure_layers
 from perceiver_exporters.precision.widen import runnable_bundle
-from perceiver_runtime import load_bundle, open_session, schema
+from perceiver_runtime import load_bundle, open_session
 from perceiver_runtime.errors import UnavailableError, UsageError
 from perceiver_runtime.golden import load_golden
+from perceiver_runtime.report import to_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def write_growth(report: GrowthReport, path: Path) -> None:
 
 
 def _write_json(report: GrowthReport, path: Path) -> None:
-    path.write_text(json.dumps(schema.encode(report), indent=2) + "\n", encoding="utf-8")
+    path.write_text(to_json(report) + "\n", encoding="utf-8")
 
 
 def _draw(report: GrowthReport, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from perceiver_runtime.schema import encode
 
 Progress = Callable[[str], None]
 
@@ -28,8 +25,10 @@ def progress(quiet: bool) -> Progress:
 
 
 def print_json(value: Any) -> None:
-    """Dataclasses, mappings and sequences as indented JSON on stdout."""
-    click.echo(json.dumps(encode(value), indent=2))
+    """Dataclasses, mappings and sequences as indented JSON on stdout; NaN and infinity, which JSON lacks, as null."""
+    from perceiver_runtime.report import to_json
+
+    click.echo(to_json(value))
 
 
 def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

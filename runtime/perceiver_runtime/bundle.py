@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import MANIFEST_NAME, PIECE_BYTES, SCHEMA_VERSION, FileEntry, Manifest
@@ -57,7 +56,7 @@ def read_bundle(path: str | Path) -> Bundle:
 def write_manifest(directory: Path, manifest: Manifest) -> Path:
     """Write `manifest.json` as sorted, indented JSON, and return its path."""
     path = directory / MANIFEST_NAME
-    path.write_text(json.dumps(schema.encode(manifest), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(strict_json.dumps(schema.encode(manifest), sort_keys=True) + "\n", encoding="utf-8")
     return path
 
 
@@ -87,7 +86,7 @@ def _read_manifest(directory: Path) -> Manifest:
     if not path.is_file():
         raise BundleError(f"{directory}: no {MANIFEST_NAME}; not a bundle, or its export was interrupted: export again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); copy the bundle or export again") from error
     _check_schema(content, path)

@@ -15,11 +15,11 @@ under several keys is stored under the first; the metadata `same` is a JSON obje
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_runtime import strict_json
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.safetensors import load_file
@@ -89,7 +89,7 @@ def _tensors(path: Path) -> dict[str, Array]:
     """The tensors by every key that they have."""
     stored, metadata = load_file(path)
     try:
-        others = {key: stored[first] for key, first in json.loads(metadata.get(SAME, "{}")).items()}
+        others = {key: stored[first] for key, first in strict_json.loads(metadata.get(SAME, "{}")).items()}
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise BundleError(
             f"{path}: metadata {SAME!r}: expected keys of tensors in the file, by key: {error}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.latency import Distribution, LatencyReport
 from perceiver_runtime.manifest import Manifest
@@ -19,7 +17,7 @@ from perceiver_runtime.verify import VerifyReport
 
 def to_json(value: Any) -> str:
     """A frozen result, or a sequence of them, as JSON; NaN and infinity, which JSON lacks, as null."""
-    return json.dumps(_finite(schema.encode(value)), indent=2, allow_nan=False)
+    return strict_json.dumps(strict_json.without_nonfinite(schema.encode(value)))
 
 
 def describe(manifest: Manifest) -> str:
@@ -89,11 +87,3 @@ def _milliseconds(d: Distribution) -> tuple[str, ...]:
 
 def _default(defaults: Mapping[str, float], name: str) -> str:
     return f" = {defaults[name]:g} if not given" if name in defaults else ""
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,6 @@ Format: https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_runtime import strict_json
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.tensors import Array
 
@@ -70,19 +70,12 @@ def _header(data: mmap.mmap, path: Path) -> tuple[dict[str, Any], int]:
     if length > HEADER_LIMIT or start > len(data):
         raise BundleError(f"{path}: header of {length} bytes does not fit a file of {len(data)} bytes")
     try:
-        header = json.loads(data[LENGTH_BYTES:start], object_pairs_hook=_unique)
+        header = strict_json.loads(data[LENGTH_BYTES:start])
     except ValueError as error:
         raise BundleError(f"{path}: header is no JSON: {error}") from error
     if not isinstance(header, dict):
         raise BundleError(f"{path}: header: expected an object, got {type(header).__name__}")
     return header, start
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
 
 
 def _check_layout(header: Mapping[str, Any], length: int, path: Path) -> None:

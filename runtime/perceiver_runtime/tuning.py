@@ -7,12 +7,11 @@ same kind of machine and the same version of the backend.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.machine import machine
 from perceiver_runtime.manifest import MANIFEST_NAME
@@ -58,7 +57,7 @@ def manifest_sha256(bundle: Path) -> str:
 def write_tuning(bundle: Path, measured: tuple[Measured, ...]) -> Tuning:
     """Record settings, fastest first, as measured here."""
     tuning = Tuning(manifest_sha256(bundle), machine(), measured)
-    tuning_path(bundle).write_text(json.dumps(schema.encode(tuning), indent=2) + "\n", encoding="utf-8")
+    tuning_path(bundle).write_text(strict_json.dumps(schema.encode(tuning)) + "\n", encoding="utf-8")
     return tuning
 
 
@@ -68,7 +67,7 @@ def read_tuning(bundle: Path) -> Tuning | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); remove it, or tune again") from error
     tuning = schema.decode(Tuning, content, str(path))

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.numpy import save_file
 from perceiver_exporters.bisection.values import OpenGraph
 from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.quiet import quiet
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.compare import ParityReport, compare
 from perceiver_runtime.errors import BundleError
@@ -57,7 +56,7 @@ def write_replay(
 ) -> str:
     """Write the directory; answer the command that replays it."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / RECORD).write_text(json.dumps(schema.encode(replay), indent=2) + "\n", encoding="utf-8")
+    (directory / RECORD).write_text(strict_json.dumps(schema.encode(replay)) + "\n", encoding="utf-8")
     for name, arrays in ((INPUTS, inputs), (EXPECTED, expected)):
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, directory / name)
     if model is not None:
@@ -70,7 +69,7 @@ def read_replay(directory: Path) -> Replay:
     """Raises BundleError if the directory holds none."""
     path = directory / RECORD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(f"{directory}: expected a replay written by bisect or verify: {error}") from error
     return schema.decode(Replay, content, str(path))

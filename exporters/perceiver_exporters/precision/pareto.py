@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from perceiver_exporters.precision.placement import Pareto
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 
 TABLE, CHART = "precision/pareto.json", "precision/pareto.svg"
 
@@ -14,7 +13,7 @@ TABLE, CHART = "precision/pareto.json", "precision/pareto.svg"
 def save_pareto(pareto: Pareto, directory: Path) -> tuple[str, ...]:
     """Write the table, and the chart if it can be drawn; return their paths inside the bundle."""
     (directory / TABLE).parent.mkdir(exist_ok=True)
-    (directory / TABLE).write_text(json.dumps(schema.encode(pareto), indent=1) + "\n", encoding="utf-8")
+    (directory / TABLE).write_text(strict_json.dumps(schema.encode(pareto), indent=1) + "\n", encoding="utf-8")
     return (TABLE, CHART) if draw(pareto, directory / CHART) else (TABLE,)
 
 

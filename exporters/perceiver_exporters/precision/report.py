@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_exporters.precision.finding import Finding
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError
 
 PATH = "precision/report.json"
@@ -53,13 +52,15 @@ def save_report(report: Sequence[ComponentPrecision], directory: Path) -> None:
     """Write it into a bundle that is being made."""
     path = directory / PATH
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(schema.encode(tuple(report)), indent=1) + "\n", encoding="utf-8")
+    path.write_text(strict_json.dumps(schema.encode(tuple(report)), indent=1) + "\n", encoding="utf-8")
 
 
 def load_report(path: Path) -> tuple[ComponentPrecision, ...]:
     """Read a report file. Raises BundleError if it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: expected a precision report: {error}; export again") from error
+    if not isinstance(content, list):
+        raise BundleError(f"{path}: expected a list of components, got {content!r:.40}; export again")
     return tuple(schema.decode(ComponentPrecision, entry, str(path)) for entry in content)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensorrt.sidecar import DeviceIdentity
@@ -35,7 +34,7 @@ class BuildKit:
 
 def write_kit(path: Path, kit: BuildKit) -> None:
     """Write it as indented JSON."""
-    path.write_text(json.dumps(schema.encode(kit), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(strict_json.dumps(schema.encode(kit), sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_kit(bundle: Path) -> BuildKit | None:
@@ -44,7 +43,7 @@ def read_kit(bundle: Path) -> BuildKit | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); make the kit again: perceiver-export build") from error
     version = content.get("schema_version") if isinstance(content, dict) else None

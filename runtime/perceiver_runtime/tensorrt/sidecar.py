@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from perceiver_runtime import schema
+from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensorrt.dialect import version_of
@@ -78,13 +78,13 @@ def layers_path(target: str, component: str) -> str:
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
     """Write it as sorted, indented JSON."""
-    path.write_text(json.dumps(schema.encode(sidecar), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(strict_json.dumps(schema.encode(sidecar), sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_sidecar(path: Path) -> Sidecar:
     """Read it. Raises BundleError if it is missing, no JSON, of another schema, or incomplete."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: expected an engine's sidecar, got {error}; build the engine again") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
