@@ -37,6 +37,7 @@ from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cu
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
+from perceiver_runtime.backends.integer_products import avoid_saturation
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort
@@ -113,7 +114,7 @@ def session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the runtime does
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    avoid_saturation(options)
     return ort.InferenceSession(path, options, ["CPUExecutionProvider"])
 
 

@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from record import write
 
 from perceiver_deploy.timing import Ratio, interleave, ratio
+from perceiver_runtime.backends.integer_products import avoid_saturation
 
 import onnxruntime as ort
 
@@ -113,7 +114,7 @@ def _dynamic(weight: Floats, integers: Any, scale: Floats, attributes: dict[str,
 def session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime does
+    avoid_saturation(options)
     return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
 

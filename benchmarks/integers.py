@@ -37,6 +37,7 @@ from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets import TARGETS
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
+from perceiver_runtime.backends.integer_products import avoid_saturation
 from perceiver_runtime.golden import Application
 from perceiver_runtime.tensors import Array
 
@@ -96,7 +97,7 @@ def graphs(component: Component, cut: Cut, feeds: Sequence[Feeds]) -> Graphs:
 def session(graph: onnx.ModelProto, threads: int, profile: str = "") -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime does
+    avoid_saturation(options)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return ort.InferenceSession(graph.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 from perceiver_runtime.opt_out import opt_out
 
@@ -55,18 +54,7 @@ def _machine() -> list[Finding]:
     return [
         Finding("python", platform.python_version(), True, True),
         Finding("machine", f"{platform.machine()}, {cores} cores, {memory:.1f} GiB", True, True),
-        Finding("cpu int8 dot product", ", ".join(_int8_features()) or "none: --reduce-range", True, False),
     ]
-
-
-def _int8_features() -> list[str]:
-    """Instruction sets on which U8S8 products do not saturate."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
-            words = set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
-    except OSError:
-        return []
-    return sorted(words & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
 
 def _packages() -> list[Finding]:
@@ -87,7 +75,21 @@ def _providers() -> list[Finding]:
     opt_out()
     import onnxruntime
 
-    return [Finding("onnxruntime providers", ", ".join(onnxruntime.get_available_providers()), True, True)]
+    return [
+        Finding("onnxruntime providers", ", ".join(onnxruntime.get_available_providers()), True, True),
+        _integer_products(),
+    ]
+
+
+def _integer_products() -> Finding:
+    """Whether the kernels of int8 are exact here, or saturate and are replaced by slower ones."""
+    from perceiver_runtime.backends.integer_products import products_saturate
+
+    if products_saturate():
+        return Finding(
+            "int8 products", "saturate; int8 takes slower kernels", True, False, "export with --reduce-range"
+        )
+    return Finding("int8 products", "exact", True, False)
 
 
 def _gpu() -> Finding:

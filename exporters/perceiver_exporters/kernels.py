@@ -131,12 +131,14 @@ def _stored(node: ir.Node) -> str:
 def _optimised(model: ir.Model) -> onnx.ModelProto:
     try:
         import onnxruntime as ort
+
+        from perceiver_runtime.backends.integer_products import avoid_saturation
     except ImportError as error:
         raise UnavailableError(f"the proof of precision needs onnxruntime: {error}; pip install onnxruntime") from error
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as sessions have it
+    avoid_saturation(options)  # as sessions do
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
         options.optimized_model_filepath = str(path)

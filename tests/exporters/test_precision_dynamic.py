@@ -27,6 +27,7 @@ from perceiver_exporters.proof import prove
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import open_session, verify
+from perceiver_runtime.backends.integer_products import avoid_saturation
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline, Step
@@ -115,7 +116,7 @@ def test_a_bias_behind_a_gemm_computes_the_same(graphs: dict[str, ir.Model]) -> 
     assert all(len(node.inputs) == 2 for node in made.graph if node.op_type == "Gemm")
     latents = np.random.default_rng(0).standard_normal((2, 16, 64), dtype=np.float32)
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    avoid_saturation(options)
     before, after = (
         ort.InferenceSession(ir.to_proto(g).SerializeToString(), options).run(None, {"latents": latents})[0]
         for g in (graph, made)

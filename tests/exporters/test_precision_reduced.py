@@ -23,6 +23,7 @@ from perceiver_exporters.precision.rounding import round_weight
 from perceiver_exporters.sealing import seal
 from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import load_bundle, verify
+from perceiver_runtime.backends.integer_products import avoid_saturation, products_saturate
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import MANIFEST_NAME, Source
 from perceiver_runtime.pipeline import Pipeline, Step
@@ -38,7 +39,6 @@ SIGNED, UNSIGNED = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
 REDUCED = QuantizationOptions(reduce_range=True)
 ROOM = 0.02
 """Of a layer's error at 7 bits; sums that saturate lose tens of per cent."""
-SIGNED_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def weights(path: Path) -> Iterator[np.ndarray]:
@@ -171,9 +171,8 @@ def loud() -> Blueprint:
 
 
 def error(path: Path, blueprint: Blueprint) -> float:
-    """With signed weights left signed, which sessions of this project never do with 8 bits."""
+    """With signed weights left signed, as sessions leave them where products don't saturate."""
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "0")
     feeds = blueprint.golden[0]
     got = ort.InferenceSession(path / "onnx" / "layer.onnx", options).run(None, dict(feeds))[0]
     exact = blueprint.cut.components[0].module(torch.from_numpy(feeds["x"])).numpy()
@@ -186,27 +185,20 @@ def test_sums_that_saturate_at_eight_bits_do_not_at_seven(loud: Blueprint, preci
         export_bundle(loud, tmp_path / name, precision, quantization=options)
         assert verify(tmp_path / name).passed
     assert error(tmp_path / "seven", loud) < ROOM
-    if saturates():
+    if products_saturate():
         assert error(tmp_path / "eight", loud) > 0.3
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_sessions_leave_seven_bits_signed_for_the_fast_kernels(bundle: Bundle, precision: str, tmp_path: Path) -> None:
-    """ONNX Runtime makes only those weights unsigned that can saturate, on processors where they can."""
+    """Only weights that can saturate are made unsigned, and only on processors where they do."""
     kinds = {}
     for name, options in (("eight", QuantizationOptions()), ("seven", REDUCED)):
         path, _ = bundle(precision, quantization=options, overwrite=True)
         entries = ort.SessionOptions()
-        entries.add_session_config_entry("session.x64quantprecision", "1")
+        avoid_saturation(entries)
         entries.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         ort.InferenceSession(path / "onnx" / "processor_block.onnx", entries)
         stored = onnx.load(tmp_path / "optimised.onnx").graph.initializer
         kinds[name] = {t.data_type for t in stored if len(t.dims) == 2 and t.data_type in (SIGNED, UNSIGNED)}
-    assert kinds == {"seven": {SIGNED}, "eight": {UNSIGNED if saturates() else SIGNED}}
-
-
-def saturates() -> bool:
-    """Whether this processor adds pairs of products in 16 bits: x86-64 without VNNI."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), {"not x86"})
-    return "avx2" in flags and not flags & set(SIGNED_PRODUCTS)
+    assert kinds == {"seven": {SIGNED}, "eight": {UNSIGNED if products_saturate() else SIGNED}}

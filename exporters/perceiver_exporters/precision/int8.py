@@ -52,9 +52,9 @@ REDUCED_RANGE = (-64, 64)
 _CPU = Scheme("uint8", "int8", symmetric=False, bias=True, conv_output=True)
 SCHEMES = {
     # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
-    # bits and saturate, which adds to a layer's error unseen; the runtime has ONNX Runtime make the weights unsigned
-    # there (`session.x64quantprecision`). Its integer Gemm wants its bias in integers, too, and its integer convolution
-    # an output scale; without, they compute in floating point.
+    # bits and saturate, which adds to a layer's error unseen; sessions avoid it there (see
+    # perceiver_runtime.backends.integer_products). ONNX Runtime's integer Gemm wants its bias in integers, too, and its
+    # integer convolution an output scale; without, they compute in floating point.
     "cpu": _CPU,
     # Weights that can't saturate are left signed, and run in the fast kernels without VNNI too.
     "cpu-reduced": dataclasses.replace(_CPU, reduced=True),

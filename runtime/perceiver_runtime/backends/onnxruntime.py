@@ -20,6 +20,7 @@ except ImportError as error:
         f"backend onnxruntime: the package is not installed ({error}); pip install 'perceiver-runtime[ort]'"
     ) from error
 
+from perceiver_runtime.backends.integer_products import avoid_saturation
 from perceiver_runtime.backends.resident import Resident, ResidentMemory
 
 QUICK = "onnxruntime-quick"
@@ -119,8 +120,8 @@ class OnnxRuntime:
         # Each component has its own threads. Those that spin while they wait take the cores from the next component,
         # and from whatever else the device runs: on busy cores a run takes many times longer.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Where products of unsigned and signed integers saturate (no VNNI), weights are made unsigned instead.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if component.precision.startswith("int8"):
+            avoid_saturation(options)
         # A pattern is one block for all that a graph's first run allocated piece by piece. The pieces stay: from the
         # second run on that is up to twice the memory, for some microseconds.
         options.enable_mem_pattern = component.flops < LIGHT
