@@ -16,6 +16,7 @@ from perceiver_runtime import Session, open_session
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.latency import Distribution
+from perceiver_runtime.load import LoadMeter, OtherLoad
 from perceiver_runtime.tensors import Array
 
 MODALITIES = {"pixel_values": "pixels", "input_ids": "ids"}
@@ -26,7 +27,8 @@ MODALITIES = {"pixel_values": "pixels", "input_ids": "ids"}
 class BenchmarkReport:
     """Milliseconds per call of the bundle and of torch eager on the same inputs, and their ratio.
 
-    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` bound its 95% interval.
+    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` bound its 95% interval. `others`
+    is the load that other programs put on the machine meanwhile (None: not known).
     """
 
     bundle: str
@@ -39,6 +41,7 @@ class BenchmarkReport:
     speedup: float
     low: float
     high: float
+    others: OtherLoad | None
 
 
 def benchmark(
@@ -69,6 +72,7 @@ def compare(
     """Time an open session and a module in turn on the same feeds."""
     names = [spec.name for spec in session.inputs]
     eager = eager_call(model, {name: feeds[name] for name in names})
+    meter = LoadMeter()
     times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, rounds, warmup)
     speedup = ratio(times["eager"], times["session"])
     return BenchmarkReport(
@@ -82,6 +86,7 @@ def compare(
         speedup=speedup.median,
         low=speedup.low,
         high=speedup.high,
+        others=meter.read(),
     )
 
 

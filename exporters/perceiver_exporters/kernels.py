@@ -130,9 +130,9 @@ def _stored(node: ir.Node) -> str:
 
 def _optimised(model: ir.Model) -> onnx.ModelProto:
     try:
-        import onnxruntime as ort
-
         from perceiver_runtime.backends.integer_products import avoid_saturation
+
+        import onnxruntime as ort
     except ImportError as error:
         raise UnavailableError(f"the proof of precision needs onnxruntime: {error}; pip install onnxruntime") from error
     options = ort.SessionOptions()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+
+if TYPE_CHECKING:
+    from perceiver_deploy.benchmarking import BenchmarkReport
 
 
 @click.command("bench")
@@ -16,6 +21,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table, pr
 @click.option("--rounds", default=50, show_default=True, type=click.IntRange(2), help="Interleaved timings of each.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for both (default: torch's choice).")
 @click.option("--backend", default="auto", show_default=True, help="What runs the bundle.")
+@click.option("--strict", is_flag=True, help="Exit 1 if other programs were busy meanwhile.")
 @json_option
 @quiet_option
 def command(
@@ -25,16 +31,24 @@ def command(
     rounds: int,
     threads: int | None,
     backend: str,
+    strict: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Time BUNDLE beside PyTorch eager, call by call in turn."""
     from perceiver_deploy.benchmarking import benchmark
+    from perceiver_runtime.load import require_idle
 
     progress(quiet)(f"time {bundle} and torch eager, {rounds} rounds in turn")
     report = benchmark(bundle, reference=reference, batch=batch, rounds=rounds, threads=threads, backend=backend)
     if as_json:
-        return print_json(report)
+        print_json(report)
+    else:
+        _print(report)
+    require_idle(report.others, partial(click.echo, err=True), strict=strict)
+
+
+def _print(report: BenchmarkReport) -> None:
     columns = ("milliseconds per call:<", "p50", "p90", "p95", "p99")
     rows = [
         (name, *(f"{getattr(times, p):.3f}" for p in ("p50", "p90", "p95", "p99")))
@@ -44,4 +58,6 @@ def command(
         )
     ]
     caption = f"{report.speedup:.2f}x torch eager (95% interval {report.low:.2f} to {report.high:.2f})"
-    return print_table(f"{bundle}, batch {report.batch}, {report.threads} threads", columns, rows, caption)
+    if report.others:
+        caption += f"; {report.others}"
+    print_table(f"{report.bundle}, batch {report.batch}, {report.threads} threads", columns, rows, caption)

@@ -15,6 +15,7 @@ from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import PerceiverError
 from perceiver_runtime.latency import measure
+from perceiver_runtime.load import require_idle
 from perceiver_runtime.session import Session, open_session
 from perceiver_runtime.tensorrt.command import add_command as add_build_command
 from perceiver_runtime.verify import verify
@@ -52,6 +53,7 @@ def _bench(options: argparse.Namespace) -> int:
         _progress(f"{options.warmup} runs to warm up, {options.runs} to measure, as many again with timers inside")
         latency = measure(session, batch=options.batch, warmup=options.warmup, runs=options.runs)
     print(report.to_json(latency) if options.json else report.latency_table(latency))
+    require_idle(latency.others, _progress, strict=options.strict)
     return 0
 
 
@@ -91,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--batch", type=int, default=1)
     bench.add_argument("--warmup", type=int, default=10)
     bench.add_argument("--runs", type=int, default=100)
+    bench.add_argument("--strict", action="store_true", help="exit 1 if other programs were busy meanwhile")
     bench.set_defaults(command=_bench)
     run = commands.add_parser("run", parents=[device], help="run arrays from files")
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="one input; repeat for more")

@@ -12,6 +12,7 @@ import numpy as np
 
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
+from perceiver_runtime.load import LoadMeter, OtherLoad
 from perceiver_runtime.machine import machine
 from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array, TensorSpec
@@ -43,7 +44,8 @@ class LatencyReport:
     """Latency of `Session.run` in milliseconds, arrays in host memory to arrays in host memory.
 
     `total` is timed around whole runs. `components` (all applications of one component in a run) and `overhead` (the
-    rest of the run: checks, copies, calls) come from a second series of as many runs, with timers inside.
+    rest of the run: checks, copies, calls) come from a second series of as many runs, with timers inside. `others` is
+    the load that other programs put on the machine meanwhile (None: not known).
     """
 
     total: Distribution
@@ -56,6 +58,7 @@ class LatencyReport:
     threads: int | None
     machine: str
     versions: Mapping[str, str]
+    others: OtherLoad | None = None
 
 
 def measure(
@@ -71,6 +74,7 @@ def measure(
     sized = _resize(session, feeds if feeds is not None else load_golden(session.bundle)[0].feeds, batch)
     for _ in range(warmup):
         session.run(sized)
+    meter = LoadMeter()
     total = Distribution.of([_time(session, sized) for _ in range(runs)])
     components, overhead = _split(session, sized, runs)
     return LatencyReport(
@@ -84,6 +88,7 @@ def measure(
         threads=session.threads,
         machine=machine(),
         versions={"python": platform.python_version(), "numpy": np.__version__, **session.versions},
+        others=meter.read(),
     )
 
 

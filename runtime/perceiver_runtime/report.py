@@ -54,7 +54,8 @@ def latency_table(latency: LatencyReport) -> str:
     rows = [(name, *_milliseconds(distribution)) for name, distribution in parts.items()]
     threads = latency.threads or "all"
     conditions = f"batch {latency.batch}, {latency.runs} runs, {latency.backend}, {threads} threads; {latency.machine}"
-    return f"{table(('ms', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{conditions}"
+    load = f"; {latency.others}" if latency.others else ""
+    return f"{table(('ms', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{conditions}{load}"
 
 
 def array_table(arrays: Mapping[str, Array], path: Path) -> str:

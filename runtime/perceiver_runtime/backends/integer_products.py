@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
 import onnxruntime as ort
 
 OPTION = "session.x64quantprecision"

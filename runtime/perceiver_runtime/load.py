@@ -1,0 +1,75 @@
+"""How busy other programs kept the machine while something was measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from perceiver_runtime.errors import CheckError
+
+STAT = Path("/proc/stat")
+IDLE_FIELDS = (3, 4, 8, 9)
+"""Of a line of /proc/stat (proc(5)): idle, iowait, and guest times, which user and nice hold already."""
+MAX_SHARE = 0.05
+"""Share of the machine's cores that others may use before a measurement counts as disturbed."""
+
+
+@dataclass(frozen=True)
+class OtherLoad:
+    """`cores` that other programs, or other guests of the host, kept busy on average, of `available`."""
+
+    cores: float
+    available: int
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether times measured meanwhile are in doubt."""
+        return self.cores > MAX_SHARE * self.available
+
+    def __str__(self) -> str:
+        return f"other programs used {self.cores:.1f} of {self.available} cores"
+
+
+def require_idle(others: OtherLoad | None, warn: Callable[[str], None], *, strict: bool) -> None:
+    """Warn of a disturbed measurement; where `strict`, raise CheckError for one, or for a load that is not known."""
+    problem = "the load of other programs is not known here" if others is None and strict else ""
+    if others is not None and others.disturbs:
+        problem = f"{others} during the measurement: its times are in doubt; run it on an idle machine"
+    if problem and strict:
+        raise CheckError(problem)
+    if problem:
+        warn(f"warning: {problem}")
+
+
+class LoadMeter:
+    """Measures the load that others put on the machine from its construction to `read`."""
+
+    def __init__(self) -> None:
+        self._start = perf_counter(), _busy_seconds(), _own_seconds()
+
+    def read(self) -> OtherLoad | None:
+        """The average so far; None where the system does not count it (no /proc/stat)."""
+        wall, busy, own = self._start
+        now = _busy_seconds()
+        if busy is None or now is None:
+            return None
+        others = (now - busy) - (_own_seconds() - own)
+        return OtherLoad(max(0.0, others / (perf_counter() - wall)), os.cpu_count() or 1)
+
+
+def _busy_seconds() -> float | None:
+    """CPU time of all cores that was not idle, since the machine started: to a hundredth of a second."""
+    try:
+        _, *fields = STAT.read_text(encoding="ascii").partition("\n")[0].split()
+        ticks = [int(field) for field in fields]
+    except (OSError, ValueError):
+        return None
+    return sum(t for i, t in enumerate(ticks) if i not in IDLE_FIELDS) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
