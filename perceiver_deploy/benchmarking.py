@@ -13,9 +13,9 @@ import torch
 from perceiver_deploy.source import Model, reference_of
 from perceiver_deploy.timing import Call, interleave, ratio
 from perceiver_runtime import Session, open_session
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.backends import check_threads
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.latency import Distribution
+from perceiver_runtime.latency import Distribution, sized_feeds
 from perceiver_runtime.load import LoadMeter, OtherLoad
 from perceiver_runtime.tensors import Array
 
@@ -55,14 +55,16 @@ def benchmark(
 ) -> BenchmarkReport:
     """Time a bundle against torch eager, whose weights come from `reference` (default: the bundle's own source).
 
-    Both use `threads` threads (default: torch's own choice) and the first `batch` rows of the golden sample.
-    Raises UsageError if the reference has other weights than the bundle or the golden sample has fewer rows.
+    Both use `threads` threads (default: torch's own choice) and `batch` rows of the golden sample, repeated if it has
+    fewer. Raises UsageError if the reference has other weights than the bundle, or for a batch or a number of threads
+    out of range.
     """
+    check_threads(threads)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     with open_session(bundle, backend, threads) as session:
+        feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
         model = reference_of(session.manifest.source, reference)
-        feeds = _rows(load_golden(session.bundle)[0].feeds, batch)
         return compare(session, model, feeds, rounds, threads)
 
 
@@ -101,10 +103,3 @@ def eager_call(model: Model, feeds: Mapping[str, Array]) -> Call:
             return model.module(**named) if named else model.module(*tensors.values())
 
     return call
-
-
-def _rows(feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
-    available = min(len(a) for a in feeds.values())
-    if not 1 <= batch <= available:
-        raise UsageError(f"batch: expected 1 to {available} (the rows of the bundle's golden sample), got {batch}")
-    return {name: array[:batch] for name, array in feeds.items()}

@@ -22,6 +22,7 @@ from perceiver_deploy.source import Model, batches, reference_of
 from perceiver_exporters.component import Cut
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
+from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Array
 
@@ -87,6 +88,7 @@ def evaluate_bundles(
     torch's own choice). Raises UsageError if the bundles are not of one model, or their reference has other weights
     or no data set, FeedError if a bundle does not take such a batch, CheckError if an output is NaN or infinite.
     """
+    check_threads(threads)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     with ExitStack() as opened:

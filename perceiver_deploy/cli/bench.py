@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perceiver_deploy.cli.numbers import ROUNDS, THREADS
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", help="Checkpoint the bundle was made from, if the zoo does not have it.")
-@click.option("--batch", default=1, show_default=True, help="Rows per call.")
-@click.option("--rounds", default=50, show_default=True, type=click.IntRange(2), help="Interleaved timings of each.")
-@click.option("--threads", type=click.IntRange(1), help="Threads for both (default: torch's choice).")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Rows per call.")
+@click.option("--rounds", default=50, show_default=True, type=ROUNDS, help="Interleaved timings of each.")
+@click.option("--threads", type=THREADS, help="Threads for both (default: torch's choice).")
 @click.option("--backend", default="auto", show_default=True, help="What runs the bundle.")
 @click.option("--strict", is_flag=True, help="Exit 1 if other programs were busy meanwhile.")
 @json_option
@@ -41,11 +42,11 @@ def command(
 
     progress(quiet)(f"time {bundle} and torch eager, {rounds} rounds in turn")
     report = benchmark(bundle, reference=reference, batch=batch, rounds=rounds, threads=threads, backend=backend)
+    require_idle(report.others, partial(click.echo, err=True), strict=strict)
     if as_json:
         print_json(report)
     else:
         _print(report)
-    require_idle(report.others, partial(click.echo, err=True), strict=strict)
 
 
 def _print(report: BenchmarkReport) -> None:

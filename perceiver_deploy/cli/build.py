@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perceiver_deploy.cli.numbers import GIGABYTES, MEBIBYTES
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ GIGABYTE = 10**9
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="jetson-orin, jetson-thor, rtx or hopper.")
 @click.option("--kit", type=click.Path(path_type=Path), help="Where a build kit goes, if the device must build.")
-@click.option("--workspace", type=int, help="Bound of TensorRT's scratch memory, in MiB (default: as forecast).")
-@click.option("--memory", type=float, help="Memory of the board in GB, where the target has several.")
+@click.option("--workspace", type=MEBIBYTES, help="Bound of TensorRT's scratch memory, in MiB (default: as forecast).")
+@click.option("--memory", type=GIGABYTES, help="Memory of the board in GB, where the target has several.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing kit.")
 @json_option
 @quiet_option

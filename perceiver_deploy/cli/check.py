@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from perceiver_deploy.cli.numbers import GIGABYTES
 from perceiver_deploy.cli.output import json_option, print_json, print_table
 
 GIGABYTE = 10**9
@@ -14,7 +15,7 @@ GIGABYTE = 10**9
 @click.command("check")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="jetson-orin, jetson-thor, rtx or hopper.")
-@click.option("--memory", type=float, help="Memory of the board in GB, where the target has several.")
+@click.option("--memory", type=GIGABYTES, help="Memory of the board in GB, where the target has several.")
 @json_option
 def command(bundle: Path, target: str, memory: float | None, as_json: bool) -> int:
     """Find what keeps BUNDLE from its target, without a GPU and before any build. Exits with 1 if it is blocked."""

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perceiver_deploy.cli.numbers import POINTS
 from perceiver_deploy.cli.output import json_option, print_json, print_markdown, print_table, progress, quiet_option
+from perceiver_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from perceiver_deploy.evaluation import EvaluationReport
 
+ROUNDING = 1e-9
+"""Points: a difference of two shares is not exact."""
 Reports = Sequence["EvaluationReport[Any]"]
 """One output's reports, in the order of the bundles."""
 
@@ -20,7 +24,7 @@ Reports = Sequence["EvaluationReport[Any]"]
 @click.command("evaluate")
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reference", help="Model or checkpoint to compare with (default: the bundles' own source).")
-@click.option("--max-drop", type=float, help="Fail (exit 1) if an accuracy falls by more than this many points.")
+@click.option("--max-drop", type=POINTS, help="Fail (exit 1) if an accuracy falls by more than this many points.")
 @click.option("--per-class", is_flag=True, help="Precision, recall and F1 of each class too.")
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @json_option
@@ -47,8 +51,24 @@ def command(
         print_markdown(columns, rows)
     else:
         print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows)
-    drops = [-100 * r.difference["accuracy"] for reports in evaluated for r in reports if "accuracy" in r.difference]
-    return 1 if max_drop is not None and max(drops) > max_drop else 0
+    return 0 if max_drop is None else _judge(bundles, evaluated, max_drop)
+
+
+def _judge(bundles: Sequence[Path], evaluated: Sequence[Reports], max_drop: float) -> int:
+    """1 if an accuracy fell by more than so many points; says which."""
+    scored = [(b, r) for b, reports in zip(bundles, evaluated, strict=True) for r in reports]
+    drops = [(b, r, -100 * r.difference["accuracy"]) for b, r in scored if "accuracy" in r.difference]
+    if not drops:
+        metrics = ", ".join(dict.fromkeys(name for _, r in scored for name in r.difference))
+        raise UsageError(f"--max-drop bounds an accuracy; this model is scored by {metrics}; leave it out")
+    fallen = [(b, r, drop) for b, r, drop in drops if drop > max_drop + ROUNDING]
+    for bundle, r, drop in fallen:
+        click.echo(
+            f"FAILED: {bundle}: accuracy of {r.output}: reference {r.reference.accuracy:.4f}, deployed "
+            f"{r.deployed.accuracy:.4f}: {drop:.2f} points lost, {max_drop:g} allowed",
+            err=True,
+        )
+    return 1 if fallen else 0
 
 
 def _titles(bundles: Sequence[Path], evaluated: Sequence[Reports]) -> list[str]:

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import click
 
+from perceiver_deploy.cli.numbers import POINTS, Bytes
 from perceiver_deploy.cli.output import Progress, json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
     from perceiver_deploy.exporting import ExportPlan
     from perceiver_exporters.precision.options import QuantizationOptions
-
-
-class Bytes(click.ParamType[int]):
-    """A number of bytes with its unit, as 1500MB or 1.5GB."""
-
-    name = "size"
-    units: ClassVar[dict[str, int]] = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Text to bytes."""
-        if isinstance(value, int):
-            return value
-        number, unit = value[:-2], value[-2:].upper()
-        try:
-            return int(float(number) * self.units[unit])
-        except (KeyError, ValueError, OverflowError):
-            return self.fail(f"expected a number with a unit of {', '.join(self.units)}, got {value!r}", param, ctx)
 
 
 @click.command("export")
@@ -51,7 +35,7 @@ class Bytes(click.ParamType[int]):
 )
 @click.option(
     "--max-accuracy-drop",
-    type=float,
+    type=POINTS,
     metavar="POINTS",
     help="Leave the fewest integer layers in FP32 that keep the accuracy within so many points of the reference's.",
 )

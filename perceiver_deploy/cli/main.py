@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 
 import click
 
-from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.exits import run_program
 
 COMMANDS = {
     "models": "list the models of the zoo and the families they belong to",
@@ -25,10 +25,10 @@ COMMANDS = {
     "demo": "export, verify, evaluate and time the shipped model at every precision",
     "doctor": "show what this machine can export, build and run",
 }
-INTERNAL_ERROR = 70  # EX_SOFTWARE: a defect of ours, never a verdict on the user's bundle
 
 EPILOG = """Exit codes: 0 everything held; 1 a check failed (parity, accuracy, precision); 2 wrong usage; 3 a bad input
-file, checkpoint or bundle; 4 something needed is not on this machine; 70 an internal error."""
+file, checkpoint or bundle; 4 something needed is not on this machine (also space, permission, memory); 70 an internal
+error; 130 interrupted; 141 the reader of the output closed it."""
 
 
 class LazyGroup(click.Group):
@@ -59,24 +59,34 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its documented code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run_program("perceiver-export", "error", lambda: _call(given), as_json="--json" in given))
+
+
+def _call(arguments: list[str]) -> int:
+    """Click's ways out as those of `run_program`. `group.main` would end a closed pipe with 1: a failed check here."""
     try:
-        code = group.main(arguments, prog_name="perceiver-export", standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        with group.make_context("perceiver-export", list(arguments)) as context:
+            code = group.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except PerceiverError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except Exception:
-        traceback.print_exc()
-        click.echo("error: this is a defect of perceiver-export; please report it with the lines above", err=True)
-        sys.exit(INTERNAL_ERROR)
-    sys.exit(code if isinstance(code, int) else 0)
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        if (used := getattr(error, "ctx", None)) is not None:
+            click.echo(used.get_usage(), err=True)
+        raise UsageError(_message(error)) from error
+    except SystemExit as end:  # rich's end for a closed pipe
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _message(error: click.ClickException) -> str:
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help; click has it since 8.2
+        return "expected a command; --help lists them"
+    return error.format_message()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from perceiver_runtime.escapes import printable
+
 Progress = Callable[[str], None]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print results as JSON on stdout.")
@@ -21,7 +23,7 @@ def progress(quiet: bool) -> Progress:
     if quiet:
         return lambda _: None
     console = Console(stderr=True, highlight=False)
-    return lambda line: console.print(line, style="dim", markup=False)
+    return lambda line: console.print(printable(line), style="dim", markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -41,12 +43,13 @@ def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Non
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
     """A table on stdout: left-aligned first columns of names, right-aligned numbers."""
+    title, caption = escape(printable(title)), escape(printable(caption))
     table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", show_edge=False)
     for column in columns:
         name, _, align = column.partition(":")
         table.add_column(name, justify="left" if align == "<" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     console = Console(highlight=False)
     natural = console.measure(table, options=console.options.update(width=10_000)).maximum
     console.width = max(console.width, natural)  # a narrow window may break lines; no number is ever cut

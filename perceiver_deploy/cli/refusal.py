@@ -6,16 +6,18 @@ from typing import Any
 
 import click
 
-from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.errors import typed
 
 
 class RefusingCommand(click.Command):
     """For the scripts beside `perceiver-export`: `@click.command(cls=RefusingCommand)`."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a PerceiverError is printed, not raised."""
+        """Run the command; an error that a user can meet is printed, not raised."""
         try:
             return super().invoke(ctx)
-        except PerceiverError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
+        except Exception as error:
+            if (known := typed(error)) is None:
+                raise
+            click.echo(f"error: {known}", err=True)
+            ctx.exit(known.exit_code)

@@ -13,23 +13,25 @@ from pathlib import Path
 from perceiver_runtime import __version__, arrays, report
 from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.exits import run_program
 from perceiver_runtime.latency import measure
 from perceiver_runtime.load import require_idle
+from perceiver_runtime.options import Parser, integer
 from perceiver_runtime.session import Session, open_session
 from perceiver_runtime.tensorrt.command import add_command as add_build_command
 from perceiver_runtime.verify import verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; answer its exit code. Wrong usage leaves through argparse with 2."""
-    options = _parser().parse_args(argv)
-    try:
+    """Run one command; answer its exit code. SystemExit is raised by `--help` and `--version` alone."""
+    arguments = sys.argv[1:] if argv is None else argv
+
+    def command() -> int:
+        options = _parser().parse_args(arguments)
         code: int = options.command(options)
-    except PerceiverError as error:
-        print(f"perceiver-run: {error}", file=sys.stderr)
-        return error.exit_code
-    return code
+        return code
+
+    return run_program("perceiver-run", "perceiver-run", command, as_json="--json" in arguments)
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -52,8 +54,8 @@ def _bench(options: argparse.Namespace) -> int:
     with _open(options) as session:
         _progress(f"{options.warmup} runs to warm up, {options.runs} to measure, as many again with timers inside")
         latency = measure(session, batch=options.batch, warmup=options.warmup, runs=options.runs)
-    print(report.to_json(latency) if options.json else report.latency_table(latency))
     require_idle(latency.others, _progress, strict=options.strict)
+    print(report.to_json(latency) if options.json else report.latency_table(latency))
     return 0
 
 
@@ -76,23 +78,23 @@ def _progress(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("perceiver-run", description="Run, verify and time a Perceiver bundle.")
+    parser = Parser("perceiver-run", description="Run, verify and time a Perceiver bundle.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
     shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    device = argparse.ArgumentParser(add_help=False, parents=[shared])
+    device = Parser(add_help=False, parents=[shared])
     device.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
-    device.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    device.add_argument("--threads", type=integer(1), help="CPU threads (default: all cores)")
     info = commands.add_parser("info", parents=[shared], help="check the files and say what the bundle is")
     info.set_defaults(command=_info)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")
     check.set_defaults(command=_verify)
     bench = commands.add_parser("bench", parents=[device], help="measure latency, whole and per component")
-    bench.add_argument("--batch", type=int, default=1)
-    bench.add_argument("--warmup", type=int, default=10)
-    bench.add_argument("--runs", type=int, default=100)
+    bench.add_argument("--batch", type=integer(1), default=1, help="rows per run (default: 1)")
+    bench.add_argument("--warmup", type=integer(0), default=10, help="runs before the measured ones (default: 10)")
+    bench.add_argument("--runs", type=integer(1), default=100, help="measured runs (default: 100)")
     bench.add_argument("--strict", action="store_true", help="exit 1 if other programs were busy meanwhile")
     bench.set_defaults(command=_bench)
     run = commands.add_parser("run", parents=[device], help="run arrays from files")

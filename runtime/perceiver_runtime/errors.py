@@ -6,10 +6,22 @@
 | 1 | a check failed: parity, accuracy, precision |
 | 2 | wrong usage |
 | 3 | a bad input: file, bundle, checkpoint, or the arrays given to a session |
-| 4 | something needed is not on this machine: backend, device, package |
+| 4 | something needed is not on this machine: backend, device, package, memory, disk space, permission |
+| 70 | a defect of the program, reported with its traceback |
+| 130 | interrupted (Ctrl-C) |
+| 141 | the reader of the output closed it, as `head` does |
+
+Errors of the operating system have exit codes too: 2 for a path that can't be what it is used as (ENOENT, ENOTDIR,
+EISDIR, EEXIST, ENOTEMPTY, ELOOP, ENAMETOOLONG), 4 for what the machine refuses (permission, space, limits, memory).
 """
 
 from __future__ import annotations
+
+import errno
+
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+CLOSED_OUTPUT = 141
 
 
 class PerceiverError(Exception):
@@ -64,3 +76,55 @@ class UnavailableError(PerceiverError):
     """A backend, device or package that the request needs is not on this machine."""
 
     exit_code = 4
+
+
+_PATHS = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is no directory; check the path",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another path",
+    errno.ENOTEMPTY: "name another path",
+    errno.ELOOP: "the path has links that lead to themselves; remove them",
+    errno.ENAMETOOLONG: "name a shorter path",
+}
+_OTHER_DISK = "free space there, or name a path on another disk"
+_ALLOWED = "name a path that this user may use, or change its permissions"
+_LIMIT = "raise this limit (ulimit), or close other files"
+_MACHINE = {
+    errno.EACCES: _ALLOWED,
+    errno.EPERM: _ALLOWED,
+    errno.EROFS: "the file system is read-only; name a path on another one",
+    errno.ENOSPC: _OTHER_DISK,
+    errno.EDQUOT: _OTHER_DISK,
+    errno.EFBIG: "the limit of a file's size is reached (ulimit -f, or the file system's)",
+    errno.EMFILE: _LIMIT,
+    errno.ENFILE: _LIMIT,
+    errno.ENOMEM: "free memory",
+    errno.EAGAIN: "the limit of processes or threads is reached; raise it (ulimit -u)",
+    errno.EIO: "the disk or network drive failed; check it",
+    errno.ESTALE: "the network drive failed; mount it again",
+    errno.EBUSY: "something else uses it; stop that",
+}
+_EXHAUSTED = ("can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation", "unable to allocate")
+"""How torch and ONNX Runtime, which raise RuntimeError, say that memory is exhausted."""
+
+
+def typed(error: BaseException) -> PerceiverError | None:
+    """The error with its exit code, if it is one that a user can meet; None for a defect of the program."""
+    if isinstance(error, PerceiverError):
+        return error
+    if isinstance(error, OSError):
+        return _of_operating_system(error)
+    text = str(error).strip().split("\n")[0]
+    if isinstance(error, MemoryError) or any(phrase in text.lower() for phrase in _EXHAUSTED):
+        return UnavailableError(f"not enough memory{text and f': {text:.200}'}; free some, or ask for less at a time")
+    return None
+
+
+def _of_operating_system(error: OSError) -> PerceiverError | None:
+    where = " to ".join(str(name) for name in (error.filename, error.filename2) if name is not None) or "output"
+    if error.errno in _PATHS:
+        return UsageError(f"{where}: {error.strerror}; {_PATHS[error.errno]}")
+    if error.errno in _MACHINE:
+        return UnavailableError(f"{where}: {error.strerror}; {_MACHINE[error.errno]}")
+    return None

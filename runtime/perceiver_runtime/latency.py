@@ -71,7 +71,7 @@ def measure(
     """
     if batch < 1 or warmup < 0 or runs < 1:
         raise UsageError(f"batch {batch}, warmup {warmup}, runs {runs}; expected at least 1, 0 and 1")
-    sized = _resize(session, feeds if feeds is not None else load_golden(session.bundle)[0].feeds, batch)
+    sized = sized_feeds(session, feeds if feeds is not None else load_golden(session.bundle)[0].feeds, batch)
     for _ in range(warmup):
         session.run(sized)
     meter = LoadMeter()
@@ -92,7 +92,12 @@ def measure(
     )
 
 
-def _resize(session: Session, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
+def sized_feeds(session: Session, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
+    """Feeds of `batch` rows, cut or repeated. Raises UsageError for a batch that no profile of the bundle takes."""
+    allowed = [profile.dimensions[BATCH] for profile in session.manifest.profiles if BATCH in profile.dimensions]
+    if batch < 1 or (allowed and not any(batch in sizes for sizes in allowed)):
+        ranges = " or ".join(f"{sizes.min} to {sizes.max}" for sizes in allowed) or "at least 1"
+        raise UsageError(f"batch {batch}; this bundle takes {ranges}")
     specs = {spec.name: spec for spec in session.inputs}
     if batch != 1 and not any(BATCH in spec.shape for spec in session.inputs):
         raise UsageError(f"batch {batch}: this bundle has no dimension {BATCH!r}; only 1 is possible")

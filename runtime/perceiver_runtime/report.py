@@ -9,6 +9,7 @@ from typing import Any
 
 from perceiver_runtime import schema, strict_json
 from perceiver_runtime.compare import ParityReport
+from perceiver_runtime.escapes import printable
 from perceiver_runtime.latency import Distribution, LatencyReport
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensors import Array
@@ -38,7 +39,8 @@ def describe(manifest: Manifest) -> str:
         (c.name, c.precision, f"{c.parameters:,}", f"{c.flops / 1e9:.3f}", str(runs[c.name]))
         for c in manifest.components
     ]
-    return "\n".join((head, *specs, *ranges, "", table(("component", "type", "parameters", "GFLOP", "runs"), rows)))
+    lines = (printable(line) for line in (head, *specs, *ranges))
+    return "\n".join((*lines, "", table(("component", "type", "parameters", "GFLOP", "runs"), rows)))
 
 
 def parity_table(result: VerifyReport) -> str:
@@ -66,6 +68,7 @@ def array_table(arrays: Mapping[str, Array], path: Path) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart: the first to the left, all others to the right."""
+    rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     lines = (
         "  ".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -81,12 +82,22 @@ def test_evaluate_keeps_the_accuracy_budget_on_at_least_1000_images(perceiver_ex
     assert report["reference"]["accuracy"] >= 0.88
 
 
-def test_evaluate_fails_when_the_budget_is_broken(perceiver_export, bundles):
-    assert perceiver_export("evaluate", bundles["int8"], "--max-drop", "-100").returncode == 1
+def test_evaluate_says_what_broke_the_budget(perceiver_export, bundles, tmp_path):
+    bundle = tmp_path / "swapped"
+    shutil.copytree(bundles["fp32"], bundle)
+    _swap_first_equal_weights(bundle / "onnx" / "processor_block.onnx")
+    _rehash(bundle)
+    result = perceiver_export("evaluate", bundles["fp32"], bundle, "--max-drop", "0", "-q")
+    assert result.returncode == 1
+    assert re.fullmatch(
+        r"FAILED: .*swapped: accuracy of logits: reference 0\.8\d+, deployed 0\.\d+: \d+\.\d+ points lost, 0 allowed\n",
+        result.stderr,
+    )
 
 
-def test_bench_compares_with_eager(perceiver_export, bundles):
-    report = json.loads(perceiver_export("bench", bundles["fp32"], "--rounds", "5", "--json").stdout)
+def test_bench_compares_with_eager_on_more_rows_than_the_golden_sample_has(perceiver_export, bundles):
+    report = json.loads(perceiver_export("bench", bundles["fp32"], "--rounds", "5", "--batch", "20", "--json").stdout)
+    assert report["batch"] == 20
     assert report["session"]["p50"] > 0
     assert report["low"] <= report["speedup"] <= report["high"]
 
@@ -151,7 +162,14 @@ WRONG = {
     "not a checkpoint": (["export", "{empty}", "-o", "{new}"], 3, "config.json"),
     "unknown backend": (["verify", "{bundle}", "--backend", "abacus"], 2, "abacus"),
     "backend not here": (["verify", "{bundle}", "--backend", "onnxruntime-cuda"], 4, "CUDA"),
-    "batch too large": (["bench", "{bundle}", "--batch", "9999"], 2, "batch"),
+    "batch too large": (["bench", "{bundle}", "--batch", "9999"], 2, "batch 9999; this bundle takes 1 to 64"),
+    "too many threads": (["bench", "{bundle}", "--threads", "100000"], 2, "threads 100000; expected 1 to "),
+    "no rounds": (["bench", "{bundle}", "--rounds", "0"], 2, "--rounds"),
+    "no number of points": (["evaluate", "{bundle}", "--max-drop", "nan"], 2, "--max-drop"),
+    "an accuracy that must rise": (["evaluate", "{bundle}", "--max-drop", "-1"], 2, "--max-drop"),
+    "no number of bytes": (["export", "fashion-perceiver", "-o", "{new}", "--max-memory", "nanMB"], 2, "--max-memory"),
+    "memory below nothing": (["check", "{bundle}", "--target", "rtx", "--memory", "-3"], 2, "--memory"),
+    "no workspace": (["build", "{bundle}", "--target", "rtx", "--workspace", "0"], 2, "--workspace"),
 }
 
 

@@ -136,7 +136,7 @@ def test_measure_refuses_nonsense(session: Session) -> None:
     for wrong in ({"batch": 0}, {"runs": 0}, {"warmup": -1}):
         with pytest.raises(UsageError, match="expected at least 1, 0 and 1"):
             measure(session, **wrong)
-    with pytest.raises(Exception, match="batch = 5; this bundle takes 1 to 4"):
+    with pytest.raises(UsageError, match="batch 5; this bundle takes 1 to 4"):
         measure(session, batch=5)
 
 

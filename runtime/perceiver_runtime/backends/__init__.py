@@ -6,6 +6,7 @@ from importlib import import_module
 
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.errors import UnavailableError, UsageError
+from perceiver_runtime.machine import usable_cores
 
 BACKENDS = {
     "onnxruntime": "perceiver_runtime.backends.onnxruntime",
@@ -24,6 +25,8 @@ BACKENDS = {
 AUTO = "onnxruntime"
 COMPUTE = {"int8-dynamic": ("onnxruntime", "onnxruntime-exact", "onnxruntime-quick")}
 """Precisions that only these backends compute in: others would run such graphs in FP32 without a word."""
+MAX_THREADS_PER_CORE = 4
+"""More only wait for each other; tens of thousands hang the opening of a session."""
 
 
 def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
@@ -34,10 +37,16 @@ def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
     name = AUTO if name == "auto" else name
     if name not in BACKENDS:
         raise UsageError(f"backend {name!r}; expected auto, {', '.join(BACKENDS)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads {threads}; expected at least 1")
+    check_threads(threads)
     backend: Backend = import_module(BACKENDS[name]).open_backend(name, threads)
     return backend
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise UsageError for a number of CPU threads that is not 1 to `MAX_THREADS_PER_CORE` times the usable cores."""
+    most = MAX_THREADS_PER_CORE * usable_cores()
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= most):
+        raise UsageError(f"threads {threads}; expected 1 to {most} ({MAX_THREADS_PER_CORE} for each usable core)")
 
 
 def check_precision(backend: str, precision: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perceiver_runtime import report
+from perceiver_runtime.options import integer
 from perceiver_runtime.tensorrt.api import MODULES
 
 if TYPE_CHECKING:  # the other commands of perceiver-run must not wait for this one's modules
@@ -22,7 +23,7 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
     build = commands.add_parser("build", parents=[shared], help="build the engines of a bundle or kit on this GPU")
     build.add_argument("--target", help="name of the engines' folder (default: the kit's, else the bundle's target)")
     build.add_argument("--module", default="tensorrt", choices=MODULES, help="TensorRT package (default: tensorrt)")
-    build.add_argument("--workspace", type=int, metavar="MB", help="bound of TensorRT's scratch memory while building")
+    build.add_argument("--workspace", type=integer(1), metavar="MB", help="bound of TensorRT's scratch memory")
     build.add_argument("--version-compatible", action="store_true", help="engines that newer TensorRT versions run")
     build.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel timings, kept between builds")
     build.set_defaults(command=run)

@@ -1,0 +1,13 @@
+"""Text from bundles and paths as a terminal may be given it."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but the line feed, separators of lines, and marks that turn the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """The text with its control characters as escapes: a name can't move the cursor or colour a verdict."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
