@@ -24,6 +24,7 @@ from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.ranges import batch_within
 from perceiver_runtime.tensors import Array
 
 M = TypeVar("M", ClassificationMetrics, RegressionMetrics)
@@ -126,7 +127,8 @@ def compare(
 ) -> Iterator[EvaluationReport[Any]]:
     """Score an open session beside what its reference gives, one output after the other."""
     for scored in dataset.scored:
-        feeds, output, scoring = batches(scored.held_out, batch), scored.output, SCORINGS[scored.task]
+        rows = batch_within(session.manifest.profiles, batch)
+        feeds, output, scoring = batches(scored.held_out, rows), scored.output, SCORINGS[scored.task]
         deployed = np.concatenate([session.run(feed, (output,))[output] for feed in feeds])
         metrics = scoring.score(expected[output], scored), scoring.score(deployed, scored)
         pairs = {name: tuple(getattr(m, name) for m in metrics) for name in scoring.compared}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_deploy.budget import BATCH as BUDGET_BATCH
 from perceiver_deploy.budget import accuracy_budget
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
@@ -15,9 +16,14 @@ from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.memory import fit, forecast
 from perceiver_exporters.precision.options import DEFAULTS, Budget, QuantizationOptions
-from perceiver_exporters.targets import TARGETS, require
+from perceiver_exporters.sizes import with_ranges
+from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.ranges import BATCH, batch_within
+from perceiver_runtime.tensors import Profile, Range
+
+NO_RANGES: Mapping[str, Range] = {}
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class ExportPlan:
     calibration_batches: int
     components: tuple[PlannedComponent, ...]
     memory: str
+    ranges: Mapping[str, Range]
 
 
 def export(
@@ -54,6 +61,8 @@ def export(
     target: str = "cpu",
     overwrite: bool = False,
     max_memory: int | None = None,
+    max_batch: int | None = None,
+    ranges: Mapping[str, Range] = NO_RANGES,
     options: LoadOptions = DEFAULT,
     quantization: QuantizationOptions = DEFAULTS,
     max_accuracy_drop: float | None = None,
@@ -62,7 +71,10 @@ def export(
     """Export `source` (a zoo name, a checkpoint directory or a hub id) as a bundle at `out`.
 
     `max_memory` bounds the bytes that a session is expected to need at the profile's `opt` sizes: it sets the sizes
-    of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). `options` say
+    of the chunks in which long inputs are read and long outputs made (None: the family's own sizes). `ranges` are those
+    of dynamic dimensions (not given: the family's own), within what the model takes; the OPT of a chunk's dimension is
+    the chunk's size. `max_batch` is short for the MAX of `batch` (None: the family's own, and at most
+    `EngineTarget.max_batch` where engines are built, for they reserve memory for it). `options` say
     which revision of a hub id, where it is cached, and whether it may be downloaded. `quantization` says how int8 is
     calibrated, and how many bits the weights of int8 and int8-dynamic have; `max_accuracy_drop`, in points, has the
     fewest layers left in FP32 that keep the accuracy on the model's data within it. The bundle appears whole or not at
@@ -73,10 +85,10 @@ def export(
     quantization.require(*require(TARGETS, target, precision))
     progress(f"load {source}")
     model = resolve(source, options)
-    made = _bounded(blueprint(model), max_memory)
+    made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     progress(f"memory: {forecast(made.cut)}")
     if max_accuracy_drop is not None:
-        quantization = dataclasses.replace(quantization, budget=_budget(model, max_accuracy_drop))
+        quantization = dataclasses.replace(quantization, budget=_budget(model, made, max_accuracy_drop))
     return export_bundle(
         made, Path(out), precision, target, overwrite=overwrite, progress=progress, quantization=quantization
     )
@@ -89,12 +101,14 @@ def plan(
     precision: str = "fp32",
     target: str = "cpu",
     max_memory: int | None = None,
+    max_batch: int | None = None,
+    ranges: Mapping[str, Range] = NO_RANGES,
     options: LoadOptions = DEFAULT,
     quantization: QuantizationOptions = DEFAULTS,
 ) -> ExportPlan:
     """Say what `export` with the same arguments would write. Raises the same usage errors."""
     quantization.require(*require(TARGETS, target, precision))
-    made = _bounded(blueprint(resolve(source, options)), max_memory)
+    made = _sized(blueprint(resolve(source, options)), target, max_batch, ranges, max_memory)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
     components = tuple(
         PlannedComponent(
@@ -116,18 +130,39 @@ def plan(
         len(made.calibration),
         components,
         str(forecast(made.cut)),
+        made.cut.profile.dimensions,
     )
 
 
-def _bounded(blueprint: Blueprint, max_memory: int | None) -> Blueprint:
+def _sized(
+    made: Blueprint, target: str, max_batch: int | None, ranges: Mapping[str, Range], max_memory: int | None
+) -> Blueprint:
+    """The blueprint for the ranges asked for, in chunks that fit into the memory asked for."""
+    chosen = {**_batch(made.cut.profile, TARGETS[target], max_batch, ranges), **ranges}
+    made = with_ranges(made, chosen)
     if max_memory is None:
-        return blueprint
-    return dataclasses.replace(blueprint, cut=fit(blueprint.cut, max_memory))
+        return made
+    chunks = {step.chunk.dimension for step in made.cut.pipeline.steps if step.chunk}
+    if both := sorted(chunks & set(ranges)):
+        raise UsageError(f"range of {', '.join(both)}: max-memory chooses the size of these chunks; leave one out")
+    return dataclasses.replace(made, cut=fit(made.cut, max_memory))
 
 
-def _budget(model: Model, points: float) -> Budget:
+def _batch(profile: Profile, target: Target, max_batch: int | None, ranges: Mapping[str, Range]) -> Mapping[str, Range]:
+    """The range of the batch, where it is not the family's own."""
+    own = profile.dimensions.get(BATCH)
+    if max_batch is None:
+        largest = None if target.engines is None else target.engines.max_batch
+        return {} if own is None or largest is None else {BATCH: dataclasses.replace(own, max=min(own.max, largest))}
+    if BATCH in ranges:
+        raise UsageError(f"max-batch {max_batch}: the range {BATCH}={ranges[BATCH]} says it already; leave one out")
+    low, typical = (own.min, own.opt) if own is not None else (1, 1)
+    return {BATCH: Range(min(low, max_batch), min(typical, max_batch), max_batch)}
+
+
+def _budget(model: Model, made: Blueprint, points: float) -> Budget:
     if model.dataset is None:
         raise UsageError(
             f"accuracy budget: {model.name} has no data set to measure its accuracy on; give the model one"
         )
-    return accuracy_budget(model.dataset, points)
+    return accuracy_budget(model.dataset, points, batch_within((made.cut.profile,), BUDGET_BATCH))

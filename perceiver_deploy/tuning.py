@@ -12,8 +12,8 @@ import numpy as np
 from perceiver_deploy.timing import interleave, ratio
 from perceiver_runtime import Session, UnavailableError, open_session
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.latency import BATCH
 from perceiver_runtime.machine import usable_cores
+from perceiver_runtime.ranges import BATCH, batch_within
 from perceiver_runtime.tensors import Array
 from perceiver_runtime.tuning import Measured, Tuning, write_tuning
 
@@ -73,4 +73,5 @@ def _open(path: Path, name: str, threads: int, progress: Callable[[str], None]) 
 def _first_row(session: Session) -> dict[str, Array]:
     feeds = load_golden(session.bundle)[0].feeds
     specs = {spec.name: spec for spec in session.inputs}
-    return {n: a[:1] if specs[n].shape[:1] == (BATCH,) else a for n, a in feeds.items()}
+    rows = batch_within(session.manifest.profiles, 1)
+    return {n: a[:rows] if specs[n].shape[:1] == (BATCH,) else a for n, a in feeds.items()}

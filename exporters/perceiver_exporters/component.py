@@ -5,6 +5,7 @@ A family (in `perceiver_deploy`) makes a `Cut`; nothing here knows what a Percei
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline
-from perceiver_runtime.tensors import Array, Profile, TensorSpec
+from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,15 @@ class Component:
 
 @dataclass(frozen=True)
 class Cut:
-    """A model cut into components, the pipeline that joins them, and the sizes it accepts."""
+    """A model cut into components, the pipeline that joins them, and the sizes it accepts.
+
+    Graphs are traced over `limits` (None: over the profile), so that they stay dynamic where the profile is narrow.
+    """
 
     components: tuple[Component, ...]
     pipeline: Pipeline
     profile: Profile
+    limits: Profile | None = None
 
     def component(self, name: str) -> Component:
         """The component of that name. Raises KeyError."""
@@ -39,6 +44,16 @@ class Cut:
             if component.name == name:
                 return component
         raise KeyError(name)
+
+    def resized(self, profile: Profile) -> Cut:
+        """The cut for another profile, traced over the sizes of both."""
+        limits = (self.limits or self.profile).dimensions
+        widest = {
+            name: Range(min(own.min, new.min), own.opt, max(own.max, new.max))
+            for name, own in limits.items()
+            if (new := profile.dimensions.get(name, own))
+        }
+        return dataclasses.replace(self, profile=profile, limits=Profile("limits", widest))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
+from perceiver_exporters.preflight.report import Forecast
 from perceiver_exporters.proof import held
 from perceiver_exporters.targets import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
@@ -54,16 +55,17 @@ def build(
 ) -> BuildOutcome:
     """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
 
-    The default place of a kit is beside the bundle; the default `workspace` is what the preflight forecasts. Raises
-    CheckError if the preflight finds it blocked (nothing is built then), or if an engine has fewer products in the
-    bundle's precision than its graph; BuildError, BundleError, UsageError (unknown target, existing kit).
+    The default place of a kit is beside the bundle; the default `workspace` is what the preflight forecasts, and for
+    engines built ahead of time as much as the largest board has: without a GPU it reserves nothing. Raises CheckError
+    if the preflight finds it blocked (nothing is built then), or if an engine has fewer products in the bundle's
+    precision than its graph; BuildError, BundleError, UsageError (unknown target, existing kit).
     """
     path = Path(bundle)
     place, engines = engine_target(TARGETS, target)
     preflight = check(path, target, memory)
     if blocked := [f for f in preflight.findings if f.verdict == "blocked" and f.rule not in STALE_ENGINES]:
         raise CheckError(f"{path} for {target}: " + "; ".join(f"{f.rule} {f.message}: {f.remedy}" for f in blocked))
-    allowed = preflight.forecast.workspace if workspace is None else workspace
+    allowed = _workspace(place, preflight.forecast) if workspace is None else workspace
     here = _builder(engines, load_bundle(path).manifest.precision)
     if callable(here):
         built = here(path, target, allowed, report)
@@ -72,6 +74,13 @@ def build(
     destination = Path(kit) if kit is not None else path.with_name(f"{path.name}-{target}-kit")
     write_build_kit(path, destination, place, engines, preflight, allowed, overwrite=overwrite)
     return BuildOutcome(target, preflight, kit=destination, reason=here)
+
+
+def _workspace(target: Target, forecast: Forecast) -> int:
+    """Bytes of scratch memory that a build may use. TensorRT takes what it needs of them, and fails below that."""
+    if target.engines is not None and target.engines.ahead:
+        return max(forecast.workspace, *(board.memory for board in target.boards))
+    return forecast.workspace
 
 
 def _prove(bundle: Path, built: tuple[EngineReport, ...]) -> None:

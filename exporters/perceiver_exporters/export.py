@@ -134,7 +134,7 @@ def _trace(
     graphs = {}
     for component in cut.components:
         progress(f"{component.name}: trace")
-        graphs[component.name] = tracer(component, cut.profile, target.opset)
+        graphs[component.name] = tracer(component, cut.limits or cut.profile, target.opset)
         rewrite(graphs[component.name], _context(cut, component, target, precision), rules)
     return graphs
 

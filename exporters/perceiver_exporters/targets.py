@@ -31,7 +31,8 @@ class EngineTarget:
     """What engines for a target are: which TensorRT builds them, and for which GPUs.
 
     `tensorrt` is the oldest version there; `ahead` says that they can be built on any machine (TensorRT-RTX only).
-    `least` names the oldest compute capability for precisions that not all of them take.
+    `least` names the oldest compute capability for precisions that not all of them take. `max_batch` is the largest
+    batch of an export that names none: an engine is tuned, and its memory reserved, for all sizes of its profile.
     """
 
     module: str
@@ -39,6 +40,7 @@ class EngineTarget:
     compute_capabilities: tuple[str, ...]
     ahead: bool = False
     least: Mapping[str, str] = field(default_factory=dict)
+    max_batch: int = 8
 
     def capabilities(self, precision: str) -> tuple[str, ...]:
         """The compute capabilities that run this precision."""

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 )
 @click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
 @click.option("--max-memory", type=Bytes(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
+@click.option("--max-batch", type=click.IntRange(1), help="Largest batch [64 or the model's; for engines at most 8].")
+@click.option(
+    "--range",
+    "ranges",
+    multiple=True,
+    metavar="NAME=MIN:OPT:MAX",
+    help="Sizes of a dynamic dimension, as batch=1:4:16; --dry-run shows all. Repeatable.",
+)
 @click.option(
     "--calibration",
     "calibrations",
@@ -60,6 +68,8 @@ def command(
     precision: str,
     target: str,
     max_memory: int | None,
+    max_batch: int | None,
+    ranges: tuple[str, ...],
     calibrations: tuple[str, ...],
     max_accuracy_drop: float | None,
     reduce_range: bool,
@@ -77,6 +87,7 @@ def command(
     """Export SOURCE to a bundle and verify it: a model of the zoo, a checkpoint directory, or a hub id."""
     from perceiver_deploy.checkpoints import LoadOptions
     from perceiver_deploy.exporting import export, plan
+    from perceiver_runtime.ranges import parse_ranges
 
     if tuned and target != "cpu":
         raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {target}")
@@ -89,6 +100,8 @@ def command(
             precision=precision,
             target=target,
             max_memory=max_memory,
+            max_batch=max_batch,
+            ranges=parse_ranges(ranges),
             options=options,
             quantization=quantization,
         )
@@ -101,6 +114,8 @@ def command(
         target=target,
         overwrite=overwrite,
         max_memory=max_memory,
+        max_batch=max_batch,
+        ranges=parse_ranges(ranges),
         options=options,
         quantization=quantization,
         max_accuracy_drop=max_accuracy_drop,
@@ -150,11 +165,12 @@ def _show_plan(planned: ExportPlan, as_json: bool) -> int:
     if as_json:
         print_json(planned)
         return 0
+    sizes = ", ".join(f"{name} {span}" for name, span in planned.ranges.items()) or "fixed"
     weights = "shipped or given weights" if planned.pretrained else "RANDOM weights"
     print_table(
         f"{planned.source} ({planned.family}, {weights}) -> {planned.destination}: "
         f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches; "
-        f"memory: {planned.memory}",
+        f"memory: {planned.memory}; sizes (MIN:OPT:MAX): {sizes}",
         ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
         [
             (c.name, str(c.repeat), f"{c.parameters:,}", "\n".join(c.inputs), "\n".join(c.outputs))

@@ -10,7 +10,7 @@ import numpy as np
 
 from perceiver_runtime.errors import FeedError
 from perceiver_runtime.program import Program
-from perceiver_runtime.tensors import Profile, TensorSpec
+from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 
 def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
@@ -92,4 +92,12 @@ def _check_range(symbol: str, size: int, profiles: tuple[Profile, ...]) -> None:
     ranges = [profile.dimensions[symbol] for profile in profiles if symbol in profile.dimensions]
     if size < 1 or (ranges and not any(size in allowed for allowed in ranges)):
         allowed = " or ".join(f"{r.min} to {r.max}" for r in ranges) or "at least 1"
-        raise FeedError(f"{symbol} = {size}; this bundle takes {allowed}")
+        raise FeedError(f"{symbol} = {size}; this bundle takes {allowed}{_remedy(symbol, size, ranges)}")
+
+
+def _remedy(symbol: str, size: int, ranges: list[Range]) -> str:
+    if size < 1 or not ranges:
+        return ""
+    low, high = min(r.min for r in ranges), max(r.max for r in ranges)
+    wanted = Range(min(low, size), ranges[0].opt, max(high, size))
+    return f"; if the model can take it, export again with --range {symbol}={wanted}"

@@ -14,10 +14,10 @@ from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.load import LoadMeter, OtherLoad
 from perceiver_runtime.machine import machine
+from perceiver_runtime.ranges import BATCH
 from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array, TensorSpec
 
-BATCH = "batch"
 MILLISECONDS = 1e3
 
 

@@ -49,6 +49,9 @@ class Range:
     def __contains__(self, size: object) -> bool:
         return isinstance(size, int) and self.min <= size <= self.max
 
+    def __str__(self) -> str:
+        return f"{self.min}:{self.opt}:{self.max}"
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -44,7 +44,7 @@ def as_bundled(cut: Cut, manifest: Manifest) -> Cut:
     pipeline = dataclasses.replace(
         cut.pipeline, steps=tuple(_chunked(step, steps.get(step.component)) for step in cut.pipeline.steps)
     )
-    return dataclasses.replace(cut, pipeline=pipeline, profile=manifest.profiles[0])
+    return dataclasses.replace(cut.resized(manifest.profiles[0]), pipeline=pipeline)
 
 
 def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], tracer: Tracer) -> Mapping[str, Fresh]:
@@ -87,7 +87,7 @@ def _traced(
     """The FP32 graph after the rules that were applied to this component."""
     outcomes = stored_outcomes(bundle.file(bundle.manifest.component(component.name).onnx))
     applied = {outcome.rule for outcome in outcomes if outcome.applied}
-    model = tracer(component, cut.profile, target.opset)
+    model = tracer(component, cut.limits or cut.profile, target.opset)
     step = cut.pipeline.step(component.name)
     context = Context(component.name, component.inputs, cut.profile, target, precision.name, step)
     rewrite(model, context, [rule for rule in RULES if rule.name in applied])

@@ -36,6 +36,7 @@ from perceiver_runtime.tensorrt.progress import Interruption, Report, progress_m
 from perceiver_runtime.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
 from perceiver_runtime.tensors import Profile, TensorSpec
 
+MEBIBYTE = 1 << 20
 DEFAULT_WORKSPACE = 1 << 30
 
 
@@ -233,8 +234,8 @@ def _serialize(
     if plan is None:
         raise BuildError(
             f"component {request.component}: TensorRT {trt.__version__} could not build it: "
-            f"{'; '.join(logger.errors) or 'no reason given'}; where it ran out of memory, allow a larger workspace "
-            f"(now {request.workspace >> 20} MiB) or export a smaller largest batch"
+            f"{'; '.join(logger.errors) or 'no reason given'}; where it ran out of memory, allow more than "
+            f"--workspace {-(-request.workspace // MEBIBYTE)} (MiB), or export again with a smaller --max-batch"
         )
     return bytes(plan)
 

@@ -28,7 +28,8 @@ def build_here(
 ) -> tuple[EngineReport, ...]:
     """Check the kit against this device, if the bundle is one, and build every component's engine.
 
-    `target` names the engines' folder (None: the kit's, else the bundle's own target). Raises UnavailableError if this
+    `target` names the engines' folder (None: the kit's, else the bundle's own target). `workspace` bounds TensorRT's
+    scratch memory in bytes (None: the kit's, else half of the free memory). Raises UnavailableError if this
     is not the device that the kit is for, and what `build_engines` raises.
     """
     device = CudaDevice(cudart)
@@ -39,7 +40,7 @@ def build_here(
             kit = dataclasses.replace(kit, build_peak=kit.build_peak - kit.workspace + workspace, workspace=workspace)
         check_kit(kit, identity, device.free_bytes())
     options = EngineOptions(
-        workspace=workspace or (kit.workspace if kit else DEFAULT_WORKSPACE),
+        workspace=workspace or (kit.workspace if kit else max(DEFAULT_WORKSPACE, device.free_bytes() // 2)),
         version_compatible=version_compatible,
         timing_cache=timing_cache,
         device=BuildDevice(identity.compute_capability, device.name(), identity.jetpack),
