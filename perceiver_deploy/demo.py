@@ -17,6 +17,8 @@ from perceiver_runtime import open_session, verify
 from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.latency import Distribution, LatencyReport, measure
 from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.outputs import check_directory
+from perceiver_runtime.staging import check_destination
 from perceiver_runtime.verify import PIPELINE
 
 SOURCE = "fashion-perceiver"
@@ -74,6 +76,9 @@ class _Measured:
 
 def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
     """Write one bundle per precision under `out` and measure each."""
+    check_directory(out)
+    for precision in PRECISIONS:
+        check_destination(out / f"{SOURCE}-{precision}", overwrite=True)
     made, traces = blueprint(resolve(SOURCE)), SharedTraces()
     measured = {precision: _measure(out, precision, made, traces, progress) for precision in PRECISIONS}
     first = measured[PRECISIONS[0]]

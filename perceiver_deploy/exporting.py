@@ -13,7 +13,7 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
 from perceiver_deploy.source import Model, blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import export_bundle
+from perceiver_exporters.export import export_bundle, require_data
 from perceiver_exporters.memory import fit, forecast
 from perceiver_exporters.precision.options import DEFAULTS, Budget, QuantizationOptions
 from perceiver_exporters.sizes import with_ranges
@@ -21,6 +21,7 @@ from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.ranges import BATCH, batch_within
+from perceiver_runtime.staging import check_destination
 from perceiver_runtime.tensors import Profile, Range
 
 NO_RANGES: Mapping[str, Range] = {}
@@ -82,13 +83,12 @@ def export(
     precision or target does not have, no chunks that are small enough), CheckpointError, UnavailableError (a hub id
     that can't be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
     """
-    quantization.require(*require(TARGETS, target, precision))
+    _check_request(Path(out), precision, target, quantization, overwrite)
     progress(f"load {source}")
     model = resolve(source, options)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
+    quantization = _checked(model, made, precision, target, quantization, max_accuracy_drop)
     progress(f"memory: {forecast(made.cut)}")
-    if max_accuracy_drop is not None:
-        quantization = dataclasses.replace(quantization, budget=_budget(model, made, max_accuracy_drop))
     return export_bundle(
         made, Path(out), precision, target, overwrite=overwrite, progress=progress, quantization=quantization
     )
@@ -100,15 +100,19 @@ def plan(
     *,
     precision: str = "fp32",
     target: str = "cpu",
+    overwrite: bool = False,
     max_memory: int | None = None,
     max_batch: int | None = None,
     ranges: Mapping[str, Range] = NO_RANGES,
     options: LoadOptions = DEFAULT,
     quantization: QuantizationOptions = DEFAULTS,
+    max_accuracy_drop: float | None = None,
 ) -> ExportPlan:
-    """Say what `export` with the same arguments would write. Raises the same usage errors."""
-    quantization.require(*require(TARGETS, target, precision))
-    made = _sized(blueprint(resolve(source, options)), target, max_batch, ranges, max_memory)
+    """Say what `export` with the same arguments would write. Raises the same errors of usage and of the destination."""
+    _check_request(Path(out), precision, target, quantization, overwrite)
+    model = resolve(source, options)
+    made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
+    _checked(model, made, precision, target, quantization, max_accuracy_drop)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
     components = tuple(
         PlannedComponent(
@@ -132,6 +136,29 @@ def plan(
         str(forecast(made.cut)),
         made.cut.profile.dimensions,
     )
+
+
+def _check_request(out: Path, precision: str, target: str, quantization: QuantizationOptions, overwrite: bool) -> None:
+    """All that can be refused before the model is loaded."""
+    quantization.require(*require(TARGETS, target, precision))
+    check_destination(out, overwrite=overwrite)
+
+
+def _checked(
+    model: Model,
+    made: Blueprint,
+    precision: str,
+    target: str,
+    quantization: QuantizationOptions,
+    max_accuracy_drop: float | None,
+) -> QuantizationOptions:
+    """The options with their accuracy budget, held against the model: all that can be refused before it is traced."""
+    if max_accuracy_drop is not None:
+        quantization = dataclasses.replace(quantization, budget=_budget(model, made, max_accuracy_drop))
+    place, chosen = require(TARGETS, target, precision)
+    quantization.require(place, chosen)
+    require_data(made, chosen, quantization)
+    return quantization
 
 
 def _sized(

@@ -14,6 +14,7 @@ from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_runtime import load_bundle, open_session
 from perceiver_runtime.errors import UnavailableError, UsageError
 from perceiver_runtime.golden import load_golden
+from perceiver_runtime.outputs import check_file, replacing
 from perceiver_runtime.report import to_json
 
 
@@ -46,14 +47,21 @@ def bundle_growth(path: str | Path, *, reference: str | None = None, backend: st
         return GrowthReport(str(path), manifest.precision, session.backend, len(samples), growth)
 
 
+def check_output(path: Path) -> None:
+    """Raise UsageError for another suffix than `write_growth` takes, UnavailableError for a place it can't write."""
+    if path.suffix not in WRITERS:
+        raise UsageError(f"{path}: expected a file name that ends in {', '.join(WRITERS)}")
+    check_file(path)
+
+
 def write_growth(report: GrowthReport, path: Path) -> None:
     """Write the curves, as the suffix says: .json, or a picture as .svg or .png (with matplotlib).
 
-    Raises UsageError for another suffix, UnavailableError without matplotlib.
+    Raises what `check_output` raises, UnavailableError without matplotlib, OSError (the disk).
     """
-    if path.suffix not in WRITERS:
-        raise UsageError(f"{path}: expected a file name that ends in {', '.join(WRITERS)}")
-    WRITERS[path.suffix](report, path)
+    check_output(path)
+    with replacing(path) as partial:
+        WRITERS[path.suffix](report, partial)
 
 
 def _write_json(report: GrowthReport, path: Path) -> None:

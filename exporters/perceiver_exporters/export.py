@@ -67,7 +67,7 @@ def export_bundle(
     """
     place, chosen = require(TARGETS, target, precision)
     quantization.require(place, chosen)
-    _require_data(blueprint, chosen, quantization)
+    require_data(blueprint, chosen, quantization)
     check_destination(destination, overwrite=overwrite)
     traced = _trace(blueprint.cut, chosen, place, progress, tracer, rules)
     progress("reference: golden samples in FP64")
@@ -118,7 +118,8 @@ def component_graphs(
     return _rewrite(blueprint, traced, findings, plan, precision, target.quantization, silent), plan
 
 
-def _require_data(blueprint: Blueprint, precision: Precision, quantization: QuantizationOptions) -> None:
+def require_data(blueprint: Blueprint, precision: Precision, quantization: QuantizationOptions) -> None:
+    """Raise UsageError for calibration data that is missing, and for unknown methods and components."""
     if precision.calibrated and not blueprint.calibration:
         raise UsageError(
             f"{precision.name} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "

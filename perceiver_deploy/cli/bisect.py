@@ -33,8 +33,11 @@ def command(
     node by node. For each departure a replay is written: the part of the graph, its inputs, and what should come out.
     """
     from perceiver_deploy.bisection import bisect_bundle
+    from perceiver_runtime.outputs import check_directory
     from perceiver_runtime.report import to_json
 
+    if out is not None:
+        check_directory(out)
     replays = out or default_directory(bundle) / "nodes"
     found = bisect_bundle(bundle, reference=reference, backend=backend, replays=replays, progress=progress(quiet))
     if as_json:

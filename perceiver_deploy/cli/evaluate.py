@@ -41,6 +41,8 @@ def command(
     """Measure task metrics on held-out data: those of the reference beside those of BUNDLES, all of one model."""
     from perceiver_deploy.evaluation import evaluate_bundles
 
+    if markdown and as_json:
+        raise click.UsageError("--markdown and --json are two forms of the same table; ask for one")
     progress(quiet)(f"evaluate {', '.join(map(str, bundles))} and their reference on held-out data")
     evaluated = evaluate_bundles(bundles, reference=reference)
     columns = ("output:<", "samples", "metric:<", "reference", *_titles(bundles, evaluated))

@@ -87,10 +87,14 @@ def command(
     """Export SOURCE to a bundle and verify it: a model of the zoo, a checkpoint directory, or a hub id."""
     from perceiver_deploy.checkpoints import LoadOptions
     from perceiver_deploy.exporting import export, plan
+    from perceiver_runtime.outputs import check_file
     from perceiver_runtime.ranges import parse_ranges
+    from perceiver_runtime.tuning import tuning_path
 
     if tuned and target != "cpu":
         raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {target}")
+    if tuned:
+        check_file(tuning_path(out))
     options = LoadOptions(revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     quantization = _quantization(calibrations, no_cache, reduce_range)
     if dry_run:
@@ -99,11 +103,13 @@ def command(
             out,
             precision=precision,
             target=target,
+            overwrite=overwrite,
             max_memory=max_memory,
             max_batch=max_batch,
             ranges=parse_ranges(ranges),
             options=options,
             quantization=quantization,
+            max_accuracy_drop=max_accuracy_drop,
         )
         return _show_plan(planned, as_json)
     report = progress(quiet)
@@ -155,7 +161,12 @@ def _quantization(calibrations: tuple[str, ...], no_cache: bool, reduce_range: b
     from perceiver_exporters.precision.options import QuantizationOptions
 
     general = [method for method in calibrations if "=" not in method]
-    named = dict(method.split("=", 1) for method in calibrations if "=" in method)
+    pairs = [method.partition("=") for method in calibrations if "=" in method]
+    named = {component: method for component, _, method in pairs}
+    if len(general) > 1 or len(named) < len(pairs):
+        raise click.UsageError(
+            f"--calibration: expected one method for all and one for each component, got {', '.join(calibrations)}"
+        )
     method = general[-1] if general else "minmax"
     cache = None if no_cache else cache_directory()
     return QuantizationOptions(method, named, cache, reduce_range=reduce_range)

@@ -22,6 +22,8 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking every file's size and hash."""
     from perceiver_runtime import load_bundle
 
+    if rules and precision:
+        raise click.UsageError("--rules and --precision are two tables; ask for one at a time")
     manifest = load_bundle(bundle).manifest
     if rules:
         return _show_rules(bundle, manifest, as_json)

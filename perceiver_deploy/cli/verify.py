@@ -33,8 +33,12 @@ def command(bundle: Path, backend: str | None, failures: Path | None, as_json: b
 def check(bundle: Path, backend: str | None, failures: Path | None, as_json: bool) -> int:
     """Verify, print, and write out what failed; answer the exit code."""
     from perceiver_deploy.verification import verify_bundle, write_failures
+    from perceiver_runtime.errors import typed
+    from perceiver_runtime.outputs import check_directory
     from perceiver_runtime.report import to_json
 
+    if failures is not None:
+        check_directory(failures)
     verification = verify_bundle(bundle, backend)
     if as_json:
         click.echo(to_json([*verification.parity.reports, *verification.breaches]))
@@ -42,9 +46,13 @@ def check(bundle: Path, backend: str | None, failures: Path | None, as_json: boo
         _print(bundle, verification)
     if verification.passed:
         return 0
-    directory = failures or default_directory(bundle)
-    for failure in write_failures(bundle, verification, directory):
-        click.echo(f"{failure.component}: inputs written; replay them: {failure.command}", err=True)
+    try:
+        for failure in write_failures(bundle, verification, failures or default_directory(bundle)):
+            click.echo(f"{failure.component}: inputs written; replay them: {failure.command}", err=True)
+    except Exception as error:  # the verdict stands, and is printed already
+        if (known := typed(error)) is None:
+            raise
+        click.echo(f"inputs not written: {known}; name another place with --failures", err=True)
     click.echo(f"find the node: perceiver-export bisect {bundle}", err=True)
     return 1
 

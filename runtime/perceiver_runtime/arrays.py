@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.outputs import replacing
 from perceiver_runtime.tensors import Array
 
 
@@ -36,12 +38,11 @@ def load_feeds(archive: Path | None, pairs: Sequence[str]) -> dict[str, Array]:
 
 
 def save(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays by name to an .npz file. Raises UsageError if it can't be written there."""
-    try:
-        with path.open("wb") as file:
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type]
-    except OSError as error:
-        raise UsageError(f"{path}: can't write the outputs there: {error}") from error
+    """Write arrays by name to an .npz file, whole or not at all. Raises OSError (the disk)."""
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def shapes(arrays: Mapping[str, Array]) -> tuple[ArrayShape, ...]:

@@ -17,6 +17,7 @@ from perceiver_runtime.exits import run_program
 from perceiver_runtime.latency import measure
 from perceiver_runtime.load import require_idle
 from perceiver_runtime.options import Parser, integer
+from perceiver_runtime.outputs import check_file
 from perceiver_runtime.session import Session, open_session
 from perceiver_runtime.tensorrt.command import add_command as add_build_command
 from perceiver_runtime.verify import verify
@@ -60,6 +61,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    check_file(options.out)
     feeds = arrays.load_feeds(options.inputs, options.input)
     with _open(options) as session:
         results = session.run(feeds, options.outputs)

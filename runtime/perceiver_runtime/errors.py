@@ -18,6 +18,7 @@ EISDIR, EEXIST, ENOTEMPTY, ELOOP, ENAMETOOLONG), 4 for what the machine refuses 
 from __future__ import annotations
 
 import errno
+import re
 
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
@@ -108,6 +109,9 @@ _MACHINE = {
 _EXHAUSTED = ("can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation", "unable to allocate")
 """How torch and ONNX Runtime, which raise RuntimeError, say that memory is exhausted."""
 
+_RUST = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust, safetensors among them, end what they say of an OSError."""
+
 
 def typed(error: BaseException) -> PerceiverError | None:
     """The error with its exit code, if it is one that a user can meet; None for a defect of the program."""
@@ -116,6 +120,8 @@ def typed(error: BaseException) -> PerceiverError | None:
     if isinstance(error, OSError):
         return _of_operating_system(error)
     text = str(error).strip().split("\n")[0]
+    if (code := _RUST.search(text)) is not None:
+        return _of_operating_system(OSError(int(code[1]), text))
     if isinstance(error, MemoryError) or any(phrase in text.lower() for phrase in _EXHAUSTED):
         return UnavailableError(f"not enough memory{text and f': {text:.200}'}; free some, or ask for less at a time")
     return None

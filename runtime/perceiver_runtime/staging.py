@@ -14,6 +14,7 @@ from pathlib import Path
 
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import MANIFEST_NAME
+from perceiver_runtime.outputs import check_directory
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -41,7 +42,13 @@ def staged(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_destination(destination: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what is there, unless asked to, and then only if it is a bundle or an empty directory."""
+    """Refuse to replace what is there, unless asked to, and then only if it is a bundle or an empty directory.
+
+    Raises UsageError, also for a path that can't be a directory; UnavailableError if nothing can be written there.
+    """
+    if not destination.name:
+        raise UsageError(f"{destination}: expected the path of a new directory")
+    check_directory(destination.parent, longest=_partial_name(destination))
     if not destination.exists() and not destination.is_symlink():
         return
     if not overwrite:
@@ -52,10 +59,14 @@ def check_destination(destination: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{destination} holds files but no {MANIFEST_NAME}: not a bundle, so it is not overwritten")
 
 
+def _partial_name(destination: Path) -> str:
+    return f".{destination.name}.{secrets.token_hex(4)}.partial"
+
+
 def _claim(destination: Path) -> tuple[Path, int]:
     """A new partial directory, locked for as long as this process lives: the lock tells it from a dead one's."""
     while True:
-        partial = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
+        partial = destination.with_name(_partial_name(destination))
         partial.mkdir()
         lock = _lock(partial)
         if lock is not None:
@@ -124,7 +135,7 @@ def _exchange(partial: Path, destination: Path) -> None:
         code = ctypes.get_errno()
         if code not in (errno.ENOSYS, errno.EINVAL):
             raise OSError(code, os.strerror(code), str(destination))
-    aside = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
+    aside = destination.with_name(_partial_name(destination))
     destination.rename(aside)
     try:
         partial.rename(destination)

@@ -7,6 +7,7 @@ same kind of machine and the same version of the backend.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.machine import machine
 from perceiver_runtime.manifest import MANIFEST_NAME
+from perceiver_runtime.outputs import replacing
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Tuning:
 
 def tuning_path(bundle: Path) -> Path:
     """Where the tuning of the bundle in a directory lies."""
-    return bundle.resolve().with_name(f"{bundle.resolve().name}.tuning.json")
+    real = Path(os.path.realpath(bundle))  # unlike `resolve`, it takes a link to itself too
+    return real.with_name(f"{real.name}.tuning.json")
 
 
 def manifest_sha256(bundle: Path) -> str:
@@ -57,7 +60,8 @@ def manifest_sha256(bundle: Path) -> str:
 def write_tuning(bundle: Path, measured: tuple[Measured, ...]) -> Tuning:
     """Record settings, fastest first, as measured here."""
     tuning = Tuning(manifest_sha256(bundle), machine(), measured)
-    tuning_path(bundle).write_text(strict_json.dumps(schema.encode(tuning)) + "\n", encoding="utf-8")
+    with replacing(tuning_path(bundle), follow=False) as partial:
+        partial.write_text(strict_json.dumps(schema.encode(tuning)) + "\n", encoding="utf-8")
     return tuning
 
 

@@ -124,6 +124,7 @@ def test_doctor_finds_this_machine_fit(perceiver_export):
     assert json.loads(result.stdout)["ok"] is True
 
 
+INT8 = ("export", "fashion-perceiver", "-o", "{new}", "--precision", "int8")
 WRONG = {
     "unknown command": (["exprot"], 2, "exprot"),
     "unknown option": (["verify", "b", "--fast"], 2, "--fast"),
@@ -157,6 +158,52 @@ WRONG = {
     ),
     "a backend that would run it in FP32": (["verify", "{dynamic}", "--backend", "openvino"], 4, "got int8-dynamic"),
     "destination exists": (["export", "fashion-perceiver", "-o", "{bundle}"], 2, "exists"),
+    "destination exists, of a dry run": (
+        ["export", "fashion-perceiver", "-o", "{bundle}", "--dry-run"],
+        2,
+        "exists",
+    ),
+    "destination below a file": (
+        ["export", "fashion-perceiver", "-o", "/dev/null/b", "--dry-run"],
+        2,
+        "/dev/null is no directory",
+    ),
+    "destination with a name too long": (["export", "fashion-perceiver", "-o", "x" * 250], 2, "File name too long"),
+    "calibration of no component, in a dry run": (
+        [
+            *[
+                "export",
+                "fashion-perceiver",
+                "--precision",
+                "int8",
+                "--calibration",
+                "brain=entropy",
+                "--dry-run",
+                "-o",
+            ],
+            "{new}",
+        ],
+        2,
+        "calibration of brain: the components are encoder",
+    ),
+    "no calibration method, in a dry run": ([*INT8, "--calibration", "guess", "--dry-run"], 2, "calibration guess"),
+    "two calibration methods": (
+        [*INT8, "--calibration", "minmax", "--calibration", "entropy"],
+        2,
+        "one method for all",
+    ),
+    "budget of what has none, in a dry run": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--max-accuracy-drop", "1", "--dry-run"],
+        2,
+        "accuracy budget is an option of int8",
+    ),
+    "two tables at once": (["inspect", "{bundle}", "--rules", "--precision"], 2, "one at a time"),
+    "two forms at once": (["evaluate", "{bundle}", "--markdown", "--json"], 2, "ask for one"),
+    "curves without a kind": (["growth", "{bundle}", "-o", "curves.txt"], 2, ".svg"),
+    "curves nowhere": (["growth", "{new}", "-o", "/dev/null/c.svg"], 2, "/dev/null"),
+    "failures in a file": (["verify", "{new}", "--failures", "{bundle}/manifest.json"], 2, "no directory"),
+    "replays in a file": (["bisect", "{new}", "--out", "{bundle}/manifest.json"], 2, "no directory"),
+    "demo in a file": (["demo", "-o", "{bundle}/manifest.json"], 2, "no directory"),
     "missing out": (["export", "fashion-perceiver"], 2, "--out"),
     "no such bundle": (["verify", "{new}"], 3, "expected a bundle directory"),
     "not a checkpoint": (["export", "{empty}", "-o", "{new}"], 3, "config.json"),

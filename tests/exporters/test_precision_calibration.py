@@ -125,6 +125,26 @@ def test_statistics_are_cached_by_what_they_depend_on(
     assert run(traced, samples) == " samples 1 to 2"
 
 
+def test_a_cache_that_can_not_be_written_is_warned_of(
+    blueprint: Blueprint, graphs: dict[str, ir.Model], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    samples = blueprint.calibration[:2]
+    without = calibrate(blueprint.cut, graphs, samples)
+    found = calibrate(blueprint.cut, graphs, samples, tmp_path / "file" / "cache")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "not kept for the next export" in caplog.text
+    assert {name: each.samples for name, each in found.items()} == {n: e.samples for n, e in without.items()}
+
+
+def test_without_a_home_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert cache_directory({}) is None
+
+
 def test_where_the_cache_lies(tmp_path: Path) -> None:
     assert cache_directory({"HOME": "/home/a"}) == Path("/home/a/.cache/perceiver-deploy")
     assert cache_directory({"HOME": "/home/a", "XDG_CACHE_HOME": "/x"}) == Path("/x/perceiver-deploy")

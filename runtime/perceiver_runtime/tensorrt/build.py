@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.outputs import replacing
 from perceiver_runtime.tensorrt.api import (
     Builder,
     IAttention,
@@ -99,7 +100,8 @@ def build_engine(
     _configure(trt, builder, network, config, request, rules)
     plan = _serialize(trt, builder, network, config, request, logger, report)
     if rules.timing_cache and request.timing_cache is not None:
-        request.timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+        with replacing(request.timing_cache) as partial:
+            partial.write_bytes(bytes(config.get_timing_cache().serialize()))
     sidecar = Sidecar(
         schema_version=SIDECAR_SCHEMA,
         component=request.component,

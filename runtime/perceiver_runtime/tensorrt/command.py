@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_runtime import report
 from perceiver_runtime.options import integer
+from perceiver_runtime.outputs import check_file
 from perceiver_runtime.tensorrt.api import MODULES
 
 if TYPE_CHECKING:  # the other commands of perceiver-run must not wait for this one's modules
@@ -35,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     from perceiver_runtime.tensorrt.cuda import load_cudart
     from perceiver_runtime.tensorrt.device_build import build_here
 
+    if options.timing_cache is not None:
+        check_file(options.timing_cache)
     reports = build_here(
         options.bundle,
         load_tensorrt(options.module),

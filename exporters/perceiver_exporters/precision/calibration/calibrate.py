@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
+from safetensors import SafetensorError
 
 from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.calibration.observe import ObservedGraph
@@ -19,6 +21,7 @@ from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.weights import samples_sha256, weights_sha256
 
+LOGGER = logging.getLogger(__name__)
 SAVE_SECONDS = 10.0
 """What an interruption may cost."""
 
@@ -34,8 +37,8 @@ def calibrate(
 
     Samples are taken one by one, and nothing is kept of them but counts: memory does not grow with their number. With
     a `cache` directory, statistics of the same graphs, weights and samples are taken from there, and those of an
-    interrupted run are continued from the sample it had come to. Raises CheckError for NaN or infinite activations,
-    UnavailableError without onnxruntime.
+    interrupted run are continued from the sample it had come to; one that can't be written is warned of. Raises
+    CheckError for NaN or infinite activations, UnavailableError without onnxruntime.
     """
     stores = _stores(cut, graphs, samples, cache) if cache is not None else {}
     statistics = {name: stores[name].load() if name in stores else Statistics() for name in graphs}
@@ -68,9 +71,19 @@ def _run(
             each.samples = index + 1
         last = index + 1 == len(samples)
         if last or time.monotonic() - saved > SAVE_SECONDS:
-            for name, store in stores.items():
-                store.save(statistics[name])
+            stores = _saved(stores, statistics)
             saved = time.monotonic()
+
+
+def _saved(stores: Mapping[str, Store], statistics: Mapping[str, Statistics]) -> Mapping[str, Store]:
+    """Save, and return the stores to save to the next time: none if the directory can't be written."""
+    try:
+        for name, store in stores.items():
+            store.save(statistics[name])
+    except (OSError, SafetensorError) as error:
+        LOGGER.warning("calibration statistics are not kept for the next export: %s", error)
+        return {}
+    return stores
 
 
 def _stores(cut: Cut, graphs: Mapping[str, ir.Model], samples: Sequence[Feeds], cache: Path) -> dict[str, Store]:

@@ -26,13 +26,20 @@ DIRECTORY, DISABLED = "PERCEIVER_CACHE_DIR", "PERCEIVER_NO_CACHE"
 
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """`$PERCEIVER_CACHE_DIR`, or `perceiver-deploy` in the user's cache (XDG); None if `$PERCEIVER_NO_CACHE` is set."""
+    """`$PERCEIVER_CACHE_DIR`, or `perceiver-deploy` in the user's cache (XDG).
+
+    None if `$PERCEIVER_NO_CACHE` is set, or the user has no home directory.
+    """
     if environment.get(DISABLED):
         return None
     if named := environment.get(DIRECTORY):
         return Path(named)
-    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "~")).expanduser() / ".cache"
-    return Path(base) / "perceiver-deploy"
+    if cache := environment.get("XDG_CACHE_HOME"):
+        return Path(cache) / "perceiver-deploy"
+    try:
+        return Path(environment.get("HOME") or "~").expanduser() / ".cache" / "perceiver-deploy"
+    except RuntimeError:  # as pathlib says it
+        return None
 
 
 class Store:

@@ -1,0 +1,127 @@
+"""Outputs are checked before the work, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bundles
+
+from perceiver_runtime import arrays
+from perceiver_runtime.cli import main
+from perceiver_runtime.errors import PerceiverError, UnavailableError, UsageError
+from perceiver_runtime.outputs import check_directory, check_file, replacing
+from perceiver_runtime.staging import check_destination
+
+USERS = {
+    "below a file": lambda place: place / "file" / "x",
+    "a name too long": lambda place: place / ("x" * 300),
+    "a name too long for a partial file": lambda place: place / ("x" * 250),
+    "a link to itself": lambda place: place / "circle" / "x",
+}
+"""Paths that can't be written whatever the machine allows."""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    return tmp_path
+
+
+@pytest.mark.parametrize("check", [check_file, check_directory, lambda path: check_destination(path, overwrite=True)])
+@pytest.mark.parametrize("case", USERS)
+def test_paths_that_can_not_be_written(place: Path, check: Callable[[Path], None], case: str) -> None:
+    before = sorted(place.rglob("*"))
+    with pytest.raises(UsageError):
+        check(USERS[case](place))
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_file_is_no_directory_and_the_other_way_round(place: Path) -> None:
+    with pytest.raises(UsageError, match="is a directory; name a file"):
+        check_file(place / "directory")
+    with pytest.raises(UsageError, match="is no directory"):
+        check_directory(place / "file")
+    with pytest.raises(UsageError, match=r"nowhere/x.npz: No such file or directory"):
+        check_file(place / "nowhere" / "x.npz")
+    check_directory(place / "nowhere" / "x")
+    check_file(place / "file")
+    check_file(Path(os.devnull))
+
+
+@pytest.mark.parametrize("check", [check_file, check_directory, lambda path: check_destination(path, overwrite=False)])
+def test_a_place_that_is_not_ours(check: Callable[[Path], None]) -> None:
+    """/proc takes no entries from anyone."""
+    with pytest.raises(PerceiverError) as refused:
+        check(Path("/proc/x"))
+    assert refused.value.exit_code in (2, 4)
+
+
+def test_permission(place: Path) -> None:
+    (place / "directory").chmod(0o500)
+    if os.access(place / "directory", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(UnavailableError, match="Permission denied"):
+        check_file(place / "directory" / "x")
+
+
+def test_a_file_is_replaced_when_it_is_whole(place: Path) -> None:
+    def interrupted() -> None:
+        with replacing(place / "file") as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert (place / "file").read_text() == "a file"
+    (place / "link").symlink_to("file")
+    with replacing(place / "link") as partial:
+        partial.write_text("whole")
+    assert (place / "file").read_text() == "whole"
+    assert (place / "link").is_symlink()
+    with replacing(place / "link", follow=False) as partial:
+        partial.write_text("new")
+    assert (place / "file").read_text() == "whole"
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
+
+
+def test_devices_are_written_not_replaced() -> None:
+    with replacing(Path(os.devnull)) as path:
+        assert path == Path(os.devnull)
+    assert Path(os.devnull).is_char_device()
+
+
+def test_arrays_of_any_name(tmp_path: Path) -> None:
+    content = {"file": np.arange(3), "a/b": np.float16([1.5]), "mode": np.array(2)}
+    arrays.save(tmp_path / "o.npz", content)
+    loaded = np.load(tmp_path / "o.npz")
+    assert {name: loaded[name].tolist() for name in loaded.files} == {k: v.tolist() for k, v in content.items()}
+
+
+def test_outputs_are_checked_before_the_inputs_are_read(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out, code in ((place / "directory", 2), (place / "file" / "o.npz", 2), (place / "none" / "o.npz", 2)):
+        assert main(["run", "no-bundle", "--inputs", "no-inputs", "-o", str(out)]) == code
+        assert str(out) in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_what_was_there(bundle: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    np.savez(tmp_path / "feeds.npz", **tiny_bundles.feeds())
+    (tmp_path / "o.npz").write_text("old")
+    code = (
+        "import resource, sys; from perceiver_runtime.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", str(tmp_path / "o.npz")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "limit of a file's size" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["feeds.npz", "o.npz"]
+    assert (tmp_path / "o.npz").read_text() == "old"
