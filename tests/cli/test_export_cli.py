@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from perceiver_deploy.cli import main as program
 from perceiver_runtime.bundle import file_entry
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -221,15 +222,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_use_is_refused_with_its_exit_code_and_reason(perceiver_export, bundles, tmp_path, case):
+def test_wrong_use_is_refused_with_its_exit_code_and_reason(bundles, tmp_path, capsys, case):
+    """In this process: what is refused starts nothing."""
     arguments, code, reason = WRONG[case]
     places = {"new": tmp_path / "new", "bundle": bundles["fp32"], "empty": tmp_path / "empty"}
     places["dynamic"] = bundles["int8-dynamic-reduced"]
     places["empty"].mkdir()
-    result = perceiver_export(*(a.format(**places) for a in arguments))
-    assert result.returncode == code, result.stderr
-    assert reason in result.stderr
-    assert "Traceback" not in result.stderr
+    with pytest.raises(SystemExit) as end:
+        program.main([a.format(**places) for a in arguments])
+    told = capsys.readouterr().err
+    assert end.value.code == code, told
+    assert reason in told
+    assert "Traceback" not in told
     assert not places["new"].exists()
 
 
