@@ -35,9 +35,9 @@ from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules import RULES, Applied, Context, rewrite
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cuda
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
 from perceiver_runtime.backends.integer_products import avoid_saturation
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from record import write
 
 from perceiver_deploy.timing import Ratio, interleave, ratio
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 
 import onnxruntime as ort
 import openvino

@@ -35,9 +35,9 @@ from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, rewrite
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
 from perceiver_runtime.backends.integer_products import avoid_saturation
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application
 from perceiver_runtime.tensors import Array
 

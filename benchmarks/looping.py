@@ -23,9 +23,9 @@ from record import bundles, random_weights, write
 
 from perceiver_deploy.source import resolve
 from perceiver_deploy.timing import Ratio, interleave, ratio
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import load_bundle, open_session
 from perceiver_runtime.bundle import Bundle, file_entry, write_manifest
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.pipeline import Step
 

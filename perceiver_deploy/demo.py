@@ -122,7 +122,7 @@ def _rows(m: _Measured) -> list[DemoRow]:
 
 
 def _row(m: _Measured, component: str, latency: Distribution, megabytes: float) -> DemoRow:
-    worst = max((r for r in m.parity if r.component == component), key=lambda r: r.rel_l2 / r.tolerance)
+    worst = max((r for r in m.parity if r.component == component), key=lambda r: r.excess)
     return DemoRow(
         precision=m.manifest.precision,
         component=component,

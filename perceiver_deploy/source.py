@@ -27,6 +27,10 @@ from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array
 
 GOLDEN_BATCH = 8
+GOLDEN_SEED = 0
+LARGE_ROW = 1 << 20
+"""Bytes of one row's inputs from which golden rows are few, each a sample of its own: its values are larger still."""
+LARGE_GOLDEN_ROWS = 3
 CALIBRATION_BATCH = 64
 
 
@@ -93,12 +97,13 @@ def blueprint(model: Model) -> Blueprint:
     """Cut a model and give it inputs: real ones from its dataset, or random ones of the right shapes."""
     family, data = model.family, model.dataset
     if data is None:
-        random = np.random.default_rng(0)
-        golden: tuple[Mapping[str, Array], ...] = (family.sample(model.config, family.golden_batch, random),)
+        golden = random_golden(family, model.config)
         calibration: tuple[Mapping[str, Array], ...] = ()
+        origin = f"random values (seed {GOLDEN_SEED})"
     else:
         golden = ({name: array[:GOLDEN_BATCH] for name, array in data.held_out.items()},)
         calibration = tuple(batches(data.calibration, CALIBRATION_BATCH))
+        origin = f"{data.name} (held-out split, first {GOLDEN_BATCH} samples)"
     source = Source(
         name=model.name,
         family=family.name,
@@ -106,7 +111,17 @@ def blueprint(model: Model) -> Blueprint:
         config=encode(model.config),
         pretrained=model.pretrained,
     )
-    return Blueprint(source, family.cut(model.module), golden, calibration, data.labels if data else model.labels)
+    labels = data.labels if data else model.labels
+    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin)
+
+
+def random_golden(family: Family, config: Any) -> tuple[Mapping[str, Array], ...]:
+    """Golden inputs of a model without data: a batch of rows, or fewer rows one by one where a row is large."""
+    row = family.sample(config, 1, np.random.default_rng(GOLDEN_SEED))
+    large = sum(array.nbytes for array in row.values()) > LARGE_ROW
+    batches = [1] * LARGE_GOLDEN_ROWS if large else [GOLDEN_BATCH]
+    random = np.random.default_rng(GOLDEN_SEED)
+    return tuple(family.sample(config, batch, random) for batch in batches)
 
 
 def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:

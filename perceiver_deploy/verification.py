@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,10 @@ from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.targets import TARGETS
 from perceiver_runtime import load_bundle, open_session, verify
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.compare import ParityReport
+from perceiver_runtime.compare import Bound, ParityReport
 from perceiver_runtime.golden import GoldenSample, load_golden
-from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array
-from perceiver_runtime.verify import PIPELINE, VerifyReport, verify_sample
+from perceiver_runtime.verify import PIPELINE, Key, VerifyReport, golden_bounds, verify_sample
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,27 @@ def write_failures(path: str | Path, verification: Verification, directory: Path
         runnable_bundle(bundle, verification.backend) as runnable,
         open_session(runnable, verification.backend) as session,
     ):
-        return tuple(_write(bundle, session, name, verification.backend, directory / name) for name in failed)
+        samples = load_golden(bundle)
+        bounds = golden_bounds(bundle.manifest, samples)
+        reports = [tuple(verify_sample(session, sample, bounds)) for sample in samples]
+        failing = {name: next(i for i, each in enumerate(reports) if _fails(each, name)) for name in failed}
+        return tuple(
+            _write(bundle, samples[i], bounds, name, verification.backend, directory / name)
+            for name, i in failing.items()
+        )
 
 
-def _write(bundle: Bundle, session: Session, component: str, backend: str, directory: Path) -> Failure:
+def _write(
+    bundle: Bundle, sample: GoldenSample, bounds: Mapping[Key, Bound], component: str, backend: str, directory: Path
+) -> Failure:
     """The session may run a copy that is gone when it is closed: a replay is of the bundle itself."""
-    sample = next(s for s in load_golden(bundle) if _fails(session, s, component))
     inputs, expected = _arrays(sample, component)
-    replay = Replay(str(bundle.path.resolve()), component, backend, _tolerances(bundle, component))
+    own = {tensor: bound for (name, tensor), bound in bounds.items() if name == component}
+    replay = Replay(str(bundle.path.resolve()), component, backend, own)
     return Failure(component, str(directory), write_replay(directory, replay, inputs, expected))
 
 
-def _fails(session: Session, sample: GoldenSample, component: str) -> bool:
-    reports: tuple[ParityReport, ...] = tuple(verify_sample(session, sample))
+def _fails(reports: Iterable[ParityReport], component: str) -> bool:
     return any(report.component == component and not report.passed for report in reports)
 
 
@@ -87,7 +95,3 @@ def _arrays(sample: GoldenSample, component: str) -> tuple[dict[str, Array], dic
         return dict(sample.feeds), dict(sample.values)
     application = sample.components[component]
     return dict(application.inputs), dict(application.outputs)
-
-
-def _tolerances(bundle: Bundle, component: str) -> dict[str, float]:
-    return {t.tensor: t.rel_l2 for t in bundle.manifest.tolerances if t.component == component}

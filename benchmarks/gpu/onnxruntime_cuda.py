@@ -30,7 +30,7 @@ from perceiver_exporters.rules import RULES
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_runtime import UsageError, load_bundle
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.compare import compare
+from perceiver_runtime.compare import Bound, compare
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.latency import Distribution
 from perceiver_runtime.machine import machine
@@ -137,11 +137,9 @@ def _dtype(value: Any) -> str:
 
 def check(steps: DeviceSteps, bundle: Bundle, feeds: dict[str, Array], expected: dict[str, Array]) -> None:
     """Raise UsageError if the answers are not within the bundle's tolerances."""
-    bounds = {t.tensor: t.rel_l2 for t in bundle.manifest.tolerances if t.component == "pipeline"}
+    bounds = {t.tensor: Bound(t.rel_l2) for t in bundle.manifest.tolerances if t.component == "pipeline"}
     for name, array in steps.run(feeds).items():
-        report = compare(
-            expected[name], array, component="pipeline", tensor=name, mode="chained", tolerance=bounds[name]
-        )
+        report = compare(expected[name], array, component="pipeline", tensor=name, mode="chained", bound=bounds[name])
         if not report.passed:
             raise UsageError(f"{name}: expected an error of at most {report.tolerance}, got {report.rel_l2}")
 

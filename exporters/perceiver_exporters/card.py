@@ -9,6 +9,8 @@ from perceiver_exporters.precision.report import PATH as REPORT
 from perceiver_exporters.precision.report import ComponentPrecision, load_report
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.tensors import TensorSpec
+from perceiver_runtime.tolerances import is_indistinct, varies
+from perceiver_runtime.verify import golden_origin
 
 _RANDOM = "**The weights are random: this bundle shows speed and parity, its answers mean nothing.**"
 _SHARED_RANGES = (
@@ -42,8 +44,14 @@ def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str
         *(_precision(report, manifest.precision) if report else ()),
         "## Parity",
         "`perceiver-run verify` holds this device to these bounds, on the golden samples inside the bundle. A bound is "
-        "the reference's own error in this precision times a constant margin; nothing loosens it.",
-        _table(("Component", "Tensor", "Noise (relative L2)", "Tolerance"), _tolerance_rows(manifest)),
+        "the reference's own error in this precision times a constant margin; nothing loosens it. Centred errors are "
+        "relative to how a tensor varies over the golden rows: 1 is a constant's.",
+        f"Golden samples: {golden_origin(manifest)}.",
+        _table(
+            ("Component", "Tensor", "Noise (relative L2)", "Tolerance", "Centred noise", "Centred tolerance"),
+            _tolerance_rows(manifest),
+        ),
+        *_indistinct(manifest),
         f"Derived from: {manifest.tolerances[0].provenance}." if manifest.tolerances else "No golden samples.",
         "## Provenance",
         f"Weights SHA-256 `{source.weights_sha256}`; ONNX opset {manifest.opset}. Made with "
@@ -126,7 +134,25 @@ def _precision(report: Sequence[ComponentPrecision], precision: str) -> Iterator
 
 
 def _tolerance_rows(manifest: Manifest) -> list[tuple[str, ...]]:
-    return [(f"`{t.component}`", f"`{t.tensor}`", f"{t.noise:.2e}", f"{t.rel_l2:.2e}") for t in manifest.tolerances]
+    return [
+        (
+            f"`{t.component}`",
+            f"`{t.tensor}`",
+            f"{t.noise:.2e}",
+            f"{t.rel_l2:.2e}",
+            f"{t.centred_noise:.2e}" if varies(t) else "-",
+            "-" if t.centred is None else f"{t.centred:.2e}",
+        )
+        for t in manifest.tolerances
+    ]
+
+
+def _indistinct(manifest: Manifest) -> Iterator[str]:
+    if found := [f"`{t.tensor}` of `{t.component}`" for t in manifest.tolerances if is_indistinct(t)]:
+        yield (
+            f"Golden rows differ by less than {manifest.precision} may lose in {', '.join(found)}: nothing shows there "
+            "that the answer follows the input."
+        )
 
 
 def _shape(spec: TensorSpec) -> str:

@@ -62,7 +62,8 @@ class Blueprint:
 
     `golden` are the reference inputs stored in the bundle; `calibration` are real inputs, disjoint from any
     evaluation data, from which INT8 ranges are taken (empty for a model without data: int8 is then refused).
-    `labels` name the classes, where there are any.
+    `labels` name the classes, where there are any. `golden_origin` says where the golden inputs came from: a data set
+    and its split, or random values.
     """
 
     source: Source
@@ -70,3 +71,4 @@ class Blueprint:
     golden: tuple[Mapping[str, Array], ...]
     calibration: tuple[Mapping[str, Array], ...] = ()
     labels: tuple[str, ...] = ()
+    golden_origin: str = ""

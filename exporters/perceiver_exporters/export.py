@@ -37,6 +37,7 @@ from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, Manifest
 from perceiver_runtime.staging import check_destination, staged
 from perceiver_runtime.tensors import Profile
+from perceiver_runtime.tolerances import is_indistinct
 
 Progress = Callable[[str], None]
 Tracer = Callable[[Component, Profile, int], ir.Model]
@@ -63,7 +64,8 @@ def export_bundle(
 
     Two exports of the same blueprint give the same bytes. Raises UsageError (unknown or unsuited precision or target,
     existing destination, int8 without calibration data), CheckError (a component can't be traced, its graph is not in
-    the asked precision or leaves its range, or its accuracy budget can't be held), OSError (the disk).
+    the asked precision or leaves its range, its answers are not finite or are lost in that precision, or its accuracy
+    budget can't be held), OSError (the disk).
     """
     place, chosen = require(TARGETS, target, precision)
     quantization.require(place, chosen)
@@ -72,6 +74,7 @@ def export_bundle(
     traced = _trace(blueprint.cut, chosen, place, progress, tracer, rules)
     progress("reference: golden samples in FP64")
     golden = make_samples(blueprint.cut, blueprint.golden)
+    tolerance.check_golden(blueprint.cut, golden)
     findings = _audit(blueprint.cut, traced, chosen, progress)
     draft = _draft(blueprint, traced, chosen, place)
     plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.planned else ({}, None)
@@ -79,6 +82,12 @@ def export_bundle(
     graphs = _rewrite(blueprint, traced, findings, plan, chosen, scheme, progress)
     progress("reference: noise and tolerances")
     scope = chosen.emulate(blueprint.cut, blueprint.calibration, scheme, plan or None)
+    tolerances = tolerance.derive(blueprint.cut, golden, chosen, scope)
+    for each in filter(is_indistinct, tolerances):
+        progress(
+            f"{each.component}: {each.tensor}: golden rows differ by less than {chosen.name} may lose (centred noise "
+            f"{each.centred_noise:.2g}): nothing will show that it follows the input"
+        )
     progress(f"write {destination}")
     with staged(destination, overwrite=overwrite) as directory:
         report = _prove(blueprint.cut, graphs, findings, plan, chosen, place, quantization.reduce_range)
@@ -88,7 +97,7 @@ def export_bundle(
             save_pareto(pareto, directory)
         manifest = dataclasses.replace(
             draft,
-            tolerances=tolerance.derive(blueprint.cut, golden, chosen, scope),
+            tolerances=tolerances,
             golden=save_samples(golden, directory),
         )
         return seal(manifest, directory)
@@ -247,6 +256,7 @@ def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: T
         tools=tool_versions(),
         files={},
         labels=blueprint.labels,
+        golden_origin=blueprint.golden_origin,
     )
 
 

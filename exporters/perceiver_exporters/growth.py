@@ -18,7 +18,7 @@ import torch
 
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.reference import Application, Reference, Tensors
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array, TensorSpec
 

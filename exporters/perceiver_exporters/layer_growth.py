@@ -17,7 +17,7 @@ from perceiver_exporters.bisection.values import OpenGraph, part
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.growth import Curves, Deployed, ErrorGrowth, as_growth, as_specified, keep_largest, runs_of
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array
 

@@ -78,6 +78,26 @@ class Reference:
         outputs = self._apply(self.cut.component(component), {n: self._tensor(a) for n, a in inputs.items()})
         return _arrays(outputs)
 
+    def nonfinite_layer(self, component: str, inputs: Mapping[str, Array]) -> str:
+        """Path of the first layer of a component that makes NaN or infinity of these inputs; empty if none does."""
+        module, found = self._modules[component], list[str]()
+
+        def look(name: str, result: object) -> None:
+            tensors = result if isinstance(result, tuple) else (result,)
+            if any(isinstance(t, Tensor) and t.is_floating_point() and not t.isfinite().all() for t in tensors):
+                found.append(name or component)
+
+        hooks = [
+            layer.register_forward_hook(lambda _m, _i, result, name=name: look(name, result))
+            for name, layer in module.named_modules()
+        ]
+        try:
+            self.apply(component, inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found[0] if found else ""
+
     def _step(self, step: Step, values: Tensors) -> Iterator[Application]:
         """A loop over repetitions or over pieces: a step has one of them at most."""
         component = self.cut.component(step.component)

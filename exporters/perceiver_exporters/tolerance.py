@@ -1,15 +1,17 @@
 """How far a bundle may be from the reference: what the reference itself loses in that precision, times a margin.
 
-The exact values are the reference's in FP64; the noise is the relative L2 distance to them of the reference emulated
-in the bundle's precision, over the golden samples. It is taken twice: for each component on the golden inputs
-(teacher-forced), and for each output and encoded value of the whole pipeline (chained). The margins (see
-`PRECISIONS`) cover what the emulation leaves open, which is the order of sums and the kernels' own approximations of
-erf and exp; they are constants, and nothing loosens a tolerance afterwards.
+The exact values are the reference's in FP64; the noise is the distance to them of the reference emulated in the
+bundle's precision, over the golden samples: relative to the answer (relative L2), and relative to how the answer varies
+over the golden rows (centred). It is taken twice: for each component on the golden inputs (teacher-forced), and for
+each output and encoded value of the whole pipeline (chained). The margins (see `perceiver_runtime.tolerances`) cover
+what the emulation leaves open, which is the order of sums and the kernels' own approximations of erf and exp; they are
+constants, and nothing loosens a tolerance afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,52 +19,78 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.precision import Precision
 from perceiver_exporters.reference import Reference, Scope
 from perceiver_exporters.weights import samples_sha256
+from perceiver_runtime.compare import distances
+from perceiver_runtime.errors import CheckError
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import Derivation, Tolerance
+from perceiver_runtime.spread import Spread, spread_of
 from perceiver_runtime.tensors import Array
+from perceiver_runtime.tolerances import MAX_TOLERANCE, centred_tolerance
+from perceiver_runtime.verify import PIPELINE, Key, golden_arrays
 
-PIPELINE = "pipeline"
-Key = tuple[str, str]
+
+@dataclass(frozen=True)
+class Noise:
+    """Largest error over the samples, relative to the answer and to the `spread` of the golden rows."""
+
+    rel_l2: float
+    centred: float
+    spread: Spread
 
 
 def derive(cut: Cut, golden: tuple[GoldenSample, ...], precision: Precision, scope: Scope) -> tuple[Tolerance, ...]:
-    """A tolerance for every graph output and every golden value, from the emulation that `scope` switches on."""
-    return tuple(
-        Tolerance(
-            component,
-            tensor,
-            max(precision.margin * noise, precision.floor),
-            noise,
-            _sentence(derivation := _derivation(golden, component, precision)),
-            derivation,
-        )
-        for (component, tensor), noise in measure(cut, golden, scope).items()
-    )
+    """A tolerance for every graph output and every golden value, from the emulation that `scope` switches on.
+
+    Raises CheckError for a tensor that the emulation makes infinite or NaN, and for one that it loses altogether.
+    """
+    made = tuple(_tolerance(golden, precision, key, noise) for key, noise in measure(cut, golden, scope).items())
+    for tolerance in made:
+        if not tolerance.rel_l2 < MAX_TOLERANCE:  # nor is NaN
+            raise CheckError(_lost(cut, golden, precision, scope, tolerance))
+    return made
 
 
-def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Key, float]:
-    """Noise by (component, graph output) and ("pipeline", output or encoded value): the largest over the samples."""
+def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Key, Noise]:
+    """Noise by (component, graph output) and ("pipeline", output or encoded value); infinite where a value is not."""
     reference = Reference(cut, scope=scope)
-    noise: dict[Key, float] = {}
+    keys = [(component.name, spec.name) for component in cut.components for spec in component.outputs]
+    keys += [(PIPELINE, name) for name in sorted(cut.pipeline.shown)]
+    spreads = {key: spread_of(golden_arrays(golden, *key)) for key in keys}
+    noise = {key: Noise(0.0, 0.0, spread) for key, spread in spreads.items()}
     for sample in golden:
-        for component, application in sample.components.items():
-            _keep_largest(noise, component, application.outputs, reference.apply(component, application.inputs))
-        values = reference.run(sample.feeds).values
-        _keep_largest(noise, PIPELINE, sample.values, {name: values[v] for name, v in cut.pipeline.shown.items()})
+        for key, exact, got in _emulated(cut, reference, sample):
+            rel_l2, centred = distances(exact, got, spreads[key].rms)
+            noise[key] = Noise(max(noise[key].rel_l2, rel_l2), max(noise[key].centred, centred or 0.0), spreads[key])
     return noise
 
 
-def relative_l2(exact: Array, got: Array) -> float:
-    """|got - exact| / |exact| in FP64; 0 where both are zero."""
-    a, b = exact.astype(np.float64), got.astype(np.float64)
-    difference = float(np.linalg.norm(b - a))
-    return difference / float(np.linalg.norm(a)) if difference else 0.0
+def check_golden(cut: Cut, golden: Iterable[GoldenSample]) -> None:
+    """Raise CheckError if the reference itself answers NaN or infinity, in the types that its answers are stored in."""
+    for sample in golden:
+        for component, application in sample.components.items():
+            _check_finite(cut, sample, component, application.outputs)
+        _check_finite(cut, sample, PIPELINE, sample.values)
 
 
-def _derivation(golden: tuple[GoldenSample, ...], component: str, precision: Precision) -> Derivation:
+def _emulated(cut: Cut, reference: Reference, sample: GoldenSample) -> Iterator[tuple[Key, Array, Array]]:
+    """Every golden tensor with what the emulated reference makes of the same inputs."""
+    for component, application in sample.components.items():
+        got = reference.apply(component, application.inputs)
+        yield from (((component, tensor), exact, got[tensor]) for tensor, exact in application.outputs.items())
+    values = reference.run(sample.feeds).values
+    shown = cut.pipeline.shown
+    yield from (((PIPELINE, name), exact, values[shown[name]]) for name, exact in sample.values.items())
+
+
+def _tolerance(golden: tuple[GoldenSample, ...], precision: Precision, key: Key, noise: Noise) -> Tolerance:
+    margins, (component, tensor) = precision.margins, key
+    floor = margins.centred_floor(noise.spread)
     inputs = [sample.feeds if component == PIPELINE else sample.components[component].inputs for sample in golden]
     method = f"relative L2 of the reference emulated in {precision.name} to FP64"
-    return Derivation(method, samples_sha256(inputs), len(inputs), precision.margin, precision.floor)
+    made = Derivation(method, samples_sha256(inputs), len(inputs), margins.margin, margins.floor, floor)
+    centred = centred_tolerance(margins, noise.centred, floor)
+    rel_l2 = margins.rel_l2(noise.rel_l2)
+    return Tolerance(component, tensor, rel_l2, noise.rel_l2, _sentence(made), made, centred, noise.centred)
 
 
 def _sentence(derivation: Derivation) -> str:
@@ -72,9 +100,37 @@ def _sentence(derivation: Derivation) -> str:
     )
 
 
-def _keep_largest(
-    noise: dict[Key, float], component: str, exact: Mapping[str, Array], got: Mapping[str, Array]
-) -> None:
-    for tensor, array in exact.items():
-        key = (component, tensor)
-        noise[key] = max(noise.get(key, 0.0), relative_l2(array, got[tensor]))
+def _lost(cut: Cut, golden: Iterable[GoldenSample], precision: Precision, scope: Scope, tolerance: Tolerance) -> str:
+    """What to say of a tensor whose tolerance would hold nothing."""
+    where = f"{tolerance.component}: {tolerance.tensor}"
+    if np.isfinite(tolerance.noise):
+        return (
+            f"{where} in {precision.name} is {tolerance.noise:.2g} away from FP64 (relative L2): a tolerance of "
+            f"{tolerance.rel_l2:.2g} would pass any answer; export in a wider precision, or calibrate with inputs like "
+            "the golden ones"
+        )
+    layer = next(filter(None, (_layer(Reference(cut, scope=scope), tolerance.component, s) for s in golden)), "")
+    return (
+        f"{where} is not finite in {precision.name}: layer {layer or 'unknown'} leaves its range; "
+        "export this model in fp32, or in bf16 where the target has it"
+    )
+
+
+def _check_finite(cut: Cut, sample: GoldenSample, component: str, arrays: Mapping[str, Array]) -> None:
+    for tensor, array in arrays.items():
+        if not np.isfinite(array).all():
+            layer = _layer(Reference(cut), component, sample)
+            raise CheckError(
+                f"{component}: the reference's own {tensor} is NaN or infinite in {array.dtype.name} on golden inputs, "
+                f"first in layer {layer or 'unknown'}; check the weights and the inputs"
+            )
+
+
+def _layer(reference: Reference, component: str, sample: GoldenSample) -> str:
+    """The first layer that gives NaN or infinity."""
+    if component != PIPELINE:
+        return reference.nonfinite_layer(component, sample.components[component].inputs)
+    for application in reference.applications(sample.feeds):
+        if layer := reference.nonfinite_layer(application.component, application.inputs):
+            return f"{layer} of {application.component}"
+    return ""

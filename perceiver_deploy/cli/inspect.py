@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking every file's size and hash."""
     from perceiver_runtime import load_bundle
+    from perceiver_runtime.verify import golden_origin
 
     if rules and precision:
         raise click.UsageError("--rules and --precision are two tables; ask for one at a time")
@@ -48,7 +49,8 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     total = sum(f.size for f in manifest.files.values()) / 1e6
     return print_table(
         f"{bundle}: {manifest.source.name} ({manifest.source.family}, {weights}), {manifest.precision} for "
-        f"{manifest.target}, opset {manifest.opset}, {len(manifest.files)} files, {total:.2f} MB",
+        f"{manifest.target}, opset {manifest.opset}, {len(manifest.files)} files, {total:.2f} MB; golden samples: "
+        f"{golden_origin(manifest)}",
         ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<"),
         rows,
     )

@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from perceiver_deploy.verification import Verification
     from perceiver_runtime.compare import ParityReport
 
-COLUMNS = ("component:<", "tensor:<", "fed by:<", "max abs", "rel L2", "cosine", "tolerance", "verdict:<")
+COLUMNS = (
+    "component:<",
+    "tensor:<",
+    "fed by:<",
+    "max abs",
+    "rel L2",
+    "cosine",
+    "tolerance",
+    "centred",
+    "tolerance",
+    "verdict:<",
+)
 FAILURES = Path("perceiver-failures")
 """Where the inputs of what failed are written, below the current directory, unless another place is named."""
 
@@ -64,6 +75,8 @@ def default_directory(bundle: Path) -> Path:
 
 def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
     """One row for each tensor and mode."""
+    from perceiver_runtime.report import centred_cells
+
     rows = [
         (
             r.component,
@@ -73,6 +86,7 @@ def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
             f"{r.rel_l2:.2e}",
             f"{r.cosine:.6f}",
             f"{r.tolerance:.2e}",
+            *centred_cells(r),
             "held" if r.passed else "FAILED",
         )
         for r in reports
@@ -81,6 +95,8 @@ def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
 
 
 def _print(bundle: Path, verification: Verification) -> None:
-    print_parity(f"Parity of {bundle}", verification.parity.reports)
+    from perceiver_runtime.report import golden_line
+
+    print_parity(f"Parity of {bundle}: {golden_line(verification.parity)}", verification.parity.reports)
     for breach in verification.breaches:
         click.echo(f"FAILED: {breach}")

@@ -18,8 +18,7 @@ class Family:
     """A table entry, not a base class: `build` makes the module from its frozen config, `cut` its components.
 
     `sample` draws inputs of the right names, dtypes and shapes for a batch size; it stands in where a model has
-    no data of its own, and a bundle made from it says so. `golden_batch` is how many drawn rows a golden sample
-    holds: one where a row is large. `presets` are configs known by name.
+    no data of its own, and a bundle made from it says so. `presets` are configs known by name.
     """
 
     name: str
@@ -29,4 +28,3 @@ class Family:
     cut: Callable[[Any], Cut]
     sample: Callable[[Any, int, np.random.Generator], Mapping[str, Array]]
     presets: Mapping[str, Any] = field(default_factory=dict)
-    golden_batch: int = 2

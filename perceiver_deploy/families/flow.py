@@ -96,5 +96,4 @@ OPTICAL_FLOW = Family(
     cut=cut,
     sample=sample,
     presets={"optical-flow-perceiver": RELEASED["optical-flow-perceiver"]},
-    golden_batch=1,
 )

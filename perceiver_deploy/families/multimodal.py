@@ -196,5 +196,4 @@ MULTIMODAL_AUTOENCODER = Family(
     cut=cut,
     sample=sample,
     presets={"multimodal-perceiver": RELEASED["multimodal-perceiver"]},
-    golden_batch=1,
 )

@@ -57,7 +57,9 @@ class FileEntry:
 class Derivation:
     """Where a tolerance comes from: `method` gave its noise, the largest over `samples` inputs with that SHA-256.
 
-    The inputs are a component's golden inputs, or the session's feeds. `rel_l2` is max(`margin` x noise, `floor`).
+    The inputs are a component's golden inputs, or the session's feeds. `rel_l2` is max(`margin` x noise, `floor`), and
+    `centred` is max(`margin` x centred noise, `centred_floor`); see `tolerances`. A `centred_floor` of 0 says that the
+    golden rows do not vary, None that nobody looked.
     """
 
     method: str
@@ -65,6 +67,7 @@ class Derivation:
     samples: int
     margin: float
     floor: float
+    centred_floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class Tolerance:
     `tensor` is a graph output (teacher-forced: the component is fed reference inputs) or, where `component`
     is `"pipeline"`, a session output (chained: the pipeline feeds itself). `noise` is the relative L2 error
     that the reference itself makes in this precision; `rel_l2` is `noise` times a fixed margin, never below
-    the floor of the precision's arithmetic. `provenance` says in a sentence what `derivation` says in numbers.
+    the floor of the precision's arithmetic. `centred` and `centred_noise` are the same relative to the spread of the
+    golden rows (see `spread`); `centred` is None where rows do not vary, or no more than the precision loses.
+    `provenance` says in a sentence what `derivation` says in numbers.
     """
 
     component: str
@@ -83,11 +88,16 @@ class Tolerance:
     noise: float
     provenance: str
     derivation: Derivation | None = None
+    centred: float | None = None
+    centred_noise: float = 0.0
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Description of one bundle: one model at one precision for one target."""
+    """Description of one bundle: one model at one precision for one target.
+
+    `golden_origin` says where the golden inputs came from; empty in bundles that did not record it.
+    """
 
     schema_version: int
     source: Source
@@ -103,6 +113,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     metrics: Mapping[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    golden_origin: str = ""
 
     def component(self, name: str) -> ComponentEntry:
         """The component of that name. Raises KeyError."""

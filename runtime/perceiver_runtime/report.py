@@ -13,7 +13,10 @@ from perceiver_runtime.escapes import printable
 from perceiver_runtime.latency import Distribution, LatencyReport
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensors import Array
-from perceiver_runtime.verify import VerifyReport
+from perceiver_runtime.verify import VerifyReport, golden_origin
+
+CENTRED = ("centred", "tolerance")
+"""Columns of a parity table: the error relative to the spread of the golden rows, and its bound."""
 
 
 def to_json(value: Any) -> str:
@@ -39,15 +42,20 @@ def describe(manifest: Manifest) -> str:
         (c.name, c.precision, f"{c.parameters:,}", f"{c.flops / 1e9:.3f}", str(runs[c.name]))
         for c in manifest.components
     ]
-    lines = (printable(line) for line in (head, *specs, *ranges))
+    lines = (printable(line) for line in (head, *specs, *ranges, f"golden  {golden_origin(manifest)}"))
     return "\n".join((*lines, "", table(("component", "type", "parameters", "GFLOP", "runs"), rows)))
 
 
 def parity_table(result: VerifyReport) -> str:
     """One row for each tensor and mode, and the verdict."""
-    columns = ("component", "tensor", "fed by", "max abs", "rel L2", "cosine", "tolerance", "verdict")
+    columns = ("component", "tensor", "fed by", "max abs", "rel L2", "cosine", "tolerance", *CENTRED, "verdict")
     verdict = "passed" if result.passed else "FAILED"
-    return f"{table(columns, [_parity_row(r) for r in result.reports])}\n{result.samples} golden samples: {verdict}"
+    return f"{table(columns, [_parity_row(r) for r in result.reports])}\n{golden_line(result)}: {verdict}"
+
+
+def golden_line(result: VerifyReport) -> str:
+    """How many golden samples were compared, and where they came from."""
+    return printable(f"{result.samples} golden sample{'s' if result.samples > 1 else ''}, {result.origin}")
 
 
 def latency_table(latency: LatencyReport) -> str:
@@ -66,6 +74,12 @@ def array_table(arrays: Mapping[str, Array], path: Path) -> str:
     return f"{table(('output', 'type', 'shape'), rows)}\nwritten to {path}"
 
 
+def centred_cells(report: ParityReport) -> tuple[str, str]:
+    """The centred error and its tolerance: `-` where golden rows do not vary, or nothing bounds it."""
+    cells = (report.centred, report.centred_tolerance)
+    return "-" if cells[0] is None else f"{cells[0]:.2e}", "-" if cells[1] is None else f"{cells[1]:.2e}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart: the first to the left, all others to the right."""
     rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
@@ -82,7 +96,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _parity_row(report: ParityReport) -> tuple[str, ...]:
     numbers = f"{report.max_abs:.2e}", f"{report.rel_l2:.2e}", f"{report.cosine:.6f}", f"{report.tolerance:.2e}"
-    return report.component, report.tensor, report.mode, *numbers, "held" if report.passed else "FAILED"
+    verdict = "held" if report.passed else "FAILED"
+    return report.component, report.tensor, report.mode, *numbers, *centred_cells(report), verdict
 
 
 def _milliseconds(d: Distribution) -> tuple[str, ...]:

@@ -2,57 +2,107 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.compare import Mode, ParityReport, compare
+from perceiver_runtime.compare import Bound, Mode, ParityReport, compare
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.golden import GoldenSample, load_golden
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.session import Session, open_session
+from perceiver_runtime.spread import spread_of
 from perceiver_runtime.tensors import Array
+from perceiver_runtime.tolerances import check_spread, check_tolerance
 
 PIPELINE = "pipeline"
+Key = tuple[str, str]
+"""A component and one of its outputs, or PIPELINE and an output or encoded value of the session."""
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """One report for each tensor and mode: the worst over all golden samples."""
+    """One report for each tensor and mode: the worst over all golden samples, which came from `origin`."""
 
     reports: tuple[ParityReport, ...]
     samples: int
+    origin: str
 
     @property
     def passed(self) -> bool:
-        """Whether every tensor is within its tolerance."""
-        return all(report.passed for report in self.reports)
+        """Whether something was compared, and every tensor is within its tolerance."""
+        return bool(self.reports) and all(report.passed for report in self.reports)
 
 
 def verify(session: Session | Bundle | str | Path, backend: str = "auto", threads: int | None = None) -> VerifyReport:
     """Run the golden samples, each component alone on the reference's inputs and the pipeline end to end.
 
     A bundle or path is opened with `backend` and `threads` first. Raises BundleError if the bundle has no golden
-    samples, or no tolerance for one of their tensors.
+    samples, and what `golden_bounds` raises.
     """
     with ExitStack() as stack:
         opened = (
             session if isinstance(session, Session) else stack.enter_context(open_session(session, backend, threads))
         )
         samples = load_golden(opened.bundle)
-        return VerifyReport(_worst(r for sample in samples for r in verify_sample(opened, sample)), len(samples))
+        bounds = golden_bounds(opened.manifest, samples)
+        reports = _worst(r for sample in samples for r in verify_sample(opened, sample, bounds))
+        return VerifyReport(reports, len(samples), golden_origin(opened.manifest))
 
 
-def verify_sample(session: Session, sample: GoldenSample) -> Iterator[ParityReport]:
+def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:
+    """What holds each tensor that the samples compare, with its spread over their rows.
+
+    Raises BundleError if an output of a component or a value of the session is in no sample or has no tolerance, and
+    for a tolerance that does not follow from its derivation.
+    """
+    given = {(t.component, t.tensor): t for t in manifest.tolerances}
+    if len(given) != len(manifest.tolerances):
+        raise BundleError("manifest: more than one tolerance for a tensor; export again")
+    bounds = {}
+    for component, tensor in _required(manifest):
+        arrays = golden_arrays(samples, component, tensor)
+        if not any(array.size for array in arrays):
+            raise BundleError(f"golden samples: nothing to compare {tensor} of {component} with; export again")
+        if (tolerance := given.get((component, tensor))) is None:
+            raise BundleError(f"manifest: no tolerance for {tensor} of {component}; export again")
+        check_tolerance(tolerance, manifest)
+        spread = spread_of(arrays)
+        check_spread(tolerance, manifest, spread)
+        bounds[component, tensor] = Bound(tolerance.rel_l2, spread.rms, tolerance.centred)
+    return bounds
+
+
+def golden_origin(manifest: Manifest) -> str:
+    """Where the golden inputs came from, in words."""
+    return manifest.golden_origin or "of an origin that was not recorded"
+
+
+def golden_arrays(samples: Sequence[GoldenSample], component: str, tensor: str) -> list[Array]:
+    """One tensor in all samples that hold it."""
+    sides = (s.values if component == PIPELINE else _outputs(s, component) for s in samples)
+    return [side[tensor] for side in sides if tensor in side]
+
+
+def verify_sample(session: Session, sample: GoldenSample, bounds: Mapping[Key, Bound]) -> Iterator[ParityReport]:
     """The reports of one golden sample, component by component, then those of the pipeline."""
-    manifest = session.manifest
     for name, application in sample.components.items():
         got = session.run_component(name, application.inputs)
-        yield from _compare(manifest, name, "teacher-forced", application.outputs, got)
-    yield from _compare(manifest, PIPELINE, "chained", sample.values, _chained(session, sample))
+        yield from _compare(bounds, name, "teacher-forced", application.outputs, got)
+    yield from _compare(bounds, PIPELINE, "chained", sample.values, _chained(session, sample))
+
+
+def _required(manifest: Manifest) -> list[Key]:
+    """Everything that a bundle computes."""
+    outputs = [(component.name, spec.name) for component in manifest.components for spec in component.outputs]
+    return [*outputs, *((PIPELINE, name) for name in manifest.pipeline.shown)]
+
+
+def _outputs(sample: GoldenSample, component: str) -> Mapping[str, Array]:
+    application = sample.components.get(component)
+    return application.outputs if application is not None else {}
 
 
 def _chained(session: Session, sample: GoldenSample) -> dict[str, Array]:
@@ -62,15 +112,13 @@ def _chained(session: Session, sample: GoldenSample) -> dict[str, Array]:
 
 
 def _compare(
-    manifest: Manifest, component: str, mode: Mode, reference: Mapping[str, Array], got: Mapping[str, Array]
+    bounds: Mapping[Key, Bound], component: str, mode: Mode, reference: Mapping[str, Array], got: Mapping[str, Array]
 ) -> Iterator[ParityReport]:
-    bounds = {t.tensor: t.rel_l2 for t in manifest.tolerances if t.component == component}
     for tensor, array in reference.items():
-        if tensor not in got:
+        if tensor not in got or (component, tensor) not in bounds:
             raise BundleError(f"golden sample: {component} gives no {tensor}, only {', '.join(got)}; export again")
-        if tensor not in bounds:
-            raise BundleError(f"manifest: no tolerance for {tensor} of {component}; export again")
-        yield compare(array, got[tensor], component=component, tensor=tensor, mode=mode, tolerance=bounds[tensor])
+        bound = bounds[component, tensor]
+        yield compare(array, got[tensor], component=component, tensor=tensor, mode=mode, bound=bound)
 
 
 def _worst(reports: Iterable[ParityReport]) -> tuple[ParityReport, ...]:
@@ -83,4 +131,4 @@ def _worst(reports: Iterable[ParityReport]) -> tuple[ParityReport, ...]:
 
 
 def _badness(report: ParityReport) -> tuple[bool, float]:
-    return not report.passed, math.inf if report.nonfinite else report.rel_l2
+    return not report.passed, report.excess

@@ -25,9 +25,9 @@ from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.preflight import check
 from perceiver_exporters.proof import prove
 from perceiver_exporters.samples import make_samples
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import open_session, verify
 from perceiver_runtime.backends.integer_products import avoid_saturation
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline, Step

@@ -21,9 +21,9 @@ from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.precision.rounding import round_weight
 from perceiver_exporters.sealing import seal
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import load_bundle, verify
 from perceiver_runtime.backends.integer_products import avoid_saturation, products_saturate
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import MANIFEST_NAME, Source
 from perceiver_runtime.pipeline import Pipeline, Step

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from perceiver_deploy.models.attention import SelfAttentionLayer
 from perceiver_deploy.models.config import ProcessorConfig
@@ -16,10 +20,11 @@ from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.tolerance import measure, relative_l2
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.tolerance import derive, measure
+from perceiver_exporters.trace import SharedTraces, trace
 from perceiver_exporters.weights import samples_sha256
 from perceiver_runtime import load_bundle, schema, verify
+from perceiver_runtime.errors import CheckError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import Manifest, Source
 from perceiver_runtime.pipeline import Pipeline, Step
@@ -123,7 +128,9 @@ def test_a_bundle_of_before_derivations_still_opens(bundle: Bundle) -> None:
 def test_noise_grows_as_precision_falls(blueprint: Blueprint) -> None:
     golden = make_samples(blueprint.cut, blueprint.golden)
     noise = [
-        measure(blueprint.cut, golden, p.emulate(blueprint.cut, blueprint.calibration, "cpu"))["pipeline", "logits"]
+        measure(blueprint.cut, golden, p.emulate(blueprint.cut, blueprint.calibration, "cpu"))[
+            "pipeline", "logits"
+        ].rel_l2
         for p in PRECISIONS.values()
     ]
     assert noise[0] < 1e-6 < 1e-4 < noise[1] < 3e-3 < noise[2] < noise[3] < 0.1
@@ -137,7 +144,112 @@ def test_emulation_leaves_the_reference_as_it_was(blueprint: Blueprint) -> None:
     assert np.array_equal(before, Reference(blueprint.cut).run(blueprint.golden[0]).values["logits"])
 
 
-def test_relative_l2_of_zeros() -> None:
-    zeros = np.zeros(3, np.float32)
-    assert relative_l2(zeros, zeros) == 0.0
-    assert relative_l2(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
+class Kelvin(nn.Module):
+    """About 300, varying by 1, as the input says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = randomise(nn.Linear(48, 1), 0)
+        assert isinstance(self.head, nn.Linear)
+        nn.init.normal_(self.head.weight, std=0.15)
+        nn.init.constant_(self.head.bias, 300.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 12, 48) to (B, 12, 1)."""
+        result: Tensor = self.head(x)
+        return result
+
+
+def of_module(module: nn.Module, rows: int = 8) -> Blueprint:
+    """One component around a module that maps (B, 12, 48) to (B, 12, 1)."""
+    answer = TensorSpec("y", "float32", ("batch", 12, 1))
+    cut = Cut(
+        (Component("layer", module.eval().requires_grad_(False), (IN,), (answer,)),),
+        Pipeline((IN,), (answer,), (Step("layer", {"x": "x"}, {"y": "y"}, "encode"),)),
+        Profile("default", {"batch": Range(1, 1, 8)}),
+    )
+    random = np.random.default_rng(0)
+    feeds = tuple({"x": random.standard_normal((rows, 12, 48), dtype=np.float32)} for _ in range(2))
+    return Blueprint(Source("layer", "toy", "", {}, pretrained=False), cut, feeds[:1], feeds[1:])
+
+
+def without_signal(graph: ir.Model) -> ir.Model:
+    """The matrix is zero: what is left is the bias."""
+    for value in graph.graph.initializers.values():
+        assert value.const_value is not None
+        if value.const_value.size == 48:
+            value.const_value = ir.tensor(np.zeros_like(value.const_value.numpy()), name=value.name)
+    return graph
+
+
+@pytest.mark.parametrize("precision", HERE)
+def test_a_constant_does_not_hide_a_lost_signal(precision: str, tmp_path: Path) -> None:
+    blueprint = of_module(Kelvin())
+    healthy = export.export_bundle(blueprint, tmp_path / "healthy", precision)
+    assert verify(tmp_path / "healthy").passed
+    for entry in healthy.tolerances:
+        assert entry.derivation is not None
+        assert entry.centred is not None
+        assert entry.derivation.centred_floor is not None
+        assert entry.centred == max(PRECISIONS[precision].margin * entry.centred_noise, entry.derivation.centred_floor)
+    export.export_bundle(
+        blueprint, tmp_path / "broken", precision, tracer=lambda *given: without_signal(trace(*given)), rules=()
+    )
+    for report in verify(tmp_path / "broken").reports:
+        assert report.centred == pytest.approx(1.0, rel=0.2)
+        assert report.rel_l2 < 2.0**-8
+        assert not report.passed
+
+
+def test_rows_that_a_precision_cannot_tell_apart_are_named(tmp_path: Path) -> None:
+    module = Kelvin()
+    nn.init.constant_(module.head.bias, 8_000.0)  # FP16 holds every fourth number there
+    lines: list[str] = []
+    manifest = export.export_bundle(of_module(module), tmp_path / "b", "fp16", progress=lines.append)
+    assert all(entry.centred is None for entry in manifest.tolerances)
+    assert any("layer: y: golden rows differ by less than fp16 may lose" in line for line in lines)
+    assert "Golden rows differ by less than fp16 may lose in `y` of `layer`" in (tmp_path / "b/README.md").read_text()
+
+
+class Loud(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(48, 48)
+        self.second = nn.Linear(48, 1)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 12, 48) to (B, 12, 1)."""
+        result: Tensor = self.second(self.first(x * self.factor)) / self.factor
+        return result
+
+
+def test_a_reference_whose_answers_are_not_finite_is_refused_by_layer(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match=r"layer: the reference's own y is NaN or infinite in float32 .* layer first"):
+        export.export_bundle(of_module(Loud(math.inf)), tmp_path / "b", "fp32")
+    assert not (tmp_path / "b").exists()
+
+
+def test_noise_that_is_not_finite_is_refused_by_layer() -> None:
+    blueprint = of_module(Loud(3e5))
+    golden = make_samples(blueprint.cut, blueprint.golden)
+
+    def overflow(_: str) -> AbstractContextManager[object]:
+        return torch.autocast("cpu", torch.float16)
+
+    with pytest.raises(CheckError, match=r"layer: y is not finite in fp16: layer first leaves its range; .* in fp32"):
+        derive(blueprint.cut, golden, PRECISIONS["fp16"], overflow)
+
+
+def test_a_tolerance_that_would_pass_any_answer_is_refused() -> None:
+    blueprint = of_module(Kelvin())
+    golden = make_samples(blueprint.cut, blueprint.golden)
+
+    @contextmanager
+    def zeros(_: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nn.Linear, "forward", lambda self, x: torch.zeros(*x.shape[:-1], 1))
+            yield
+
+    with pytest.raises(CheckError, match=r"layer: y in int8 is 1 away from FP64 .* a tolerance of 2 would pass any"):
+        derive(blueprint.cut, golden, PRECISIONS["int8"], zeros)

@@ -13,8 +13,8 @@ from perceiver_exporters import count
 from perceiver_exporters.component import Blueprint, Component
 from perceiver_exporters.graph import has_constant_weight, products
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_exporters.trace import trace
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 

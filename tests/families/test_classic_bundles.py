@@ -13,8 +13,8 @@ from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.source import Model, blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import open_session, verify
+from perceiver_runtime.compare import relative_l2
 
 pytestmark = pytest.mark.xdist_group("families")
 

@@ -22,7 +22,7 @@ from perceiver_deploy.zoo import zoo
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.memory import fit, forecast, with_chunks
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import UsageError
 
 CROSS = CrossAttentionConfig(heads=1, qk_dim=16, v_dim=16)

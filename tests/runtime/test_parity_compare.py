@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from perceiver_runtime import compare as compare_module
-from perceiver_runtime.compare import ParityReport, compare
+from perceiver_runtime.compare import Bound, ParityReport, compare, relative_l2
+from perceiver_runtime.errors import FeedError
+from perceiver_runtime.spread import Spread, spread_of
 
 
-def _compare(reference: Any, got: Any, tolerance: float = 1e-3) -> ParityReport:
-    return compare(
-        np.asarray(reference), np.asarray(got), component="c", tensor="t", mode="chained", tolerance=tolerance
-    )
+def _compare(
+    reference: Any, got: Any, tolerance: float = 1e-3, spread: float = 0.0, centred: float | None = None
+) -> ParityReport:
+    bound = Bound(tolerance, spread, centred)
+    return compare(np.asarray(reference), np.asarray(got), component="c", tensor="t", mode="chained", bound=bound)
 
 
 def test_equal_arrays() -> None:
@@ -85,3 +88,65 @@ def test_integers_and_scalars() -> None:
     assert _compare(np.int64(3), np.int64(3)).passed
     assert not _compare(np.array([True, False]), np.array([True, True])).passed
     assert _compare(np.zeros((0, 3)), np.zeros((0, 3))).passed
+
+
+def test_relative_l2_is_what_a_report_says_and_never_nan() -> None:
+    zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
+    assert relative_l2(zeros, zeros) == 0.0
+    assert relative_l2(zeros, ones) == math.inf
+    assert relative_l2(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
+    for bad in (math.nan, math.inf):
+        assert relative_l2(ones, np.full(3, bad)) == math.inf
+        assert relative_l2(np.full(3, bad), ones) == math.inf
+    with pytest.raises(FeedError, match=r"expected an array of shape \(3,\), got \(4,\)"):
+        relative_l2(ones, np.ones(4))
+
+
+def test_the_spread_is_over_the_rows_of_all_samples() -> None:
+    random = np.random.default_rng(0)
+    rows = 300 + random.standard_normal((11, 4, 3))
+    spread = spread_of([rows[:8], rows[8:10], rows[10:]])
+    around = rows - rows.mean(0)
+    assert spread.rms == pytest.approx(math.sqrt((around**2).sum() / 11))
+    assert spread.magnitude == pytest.approx(math.sqrt((rows**2).sum() / 11))
+
+
+def test_a_constant_part_costs_the_spread_no_digits() -> None:
+    rows = np.array([[1e9 - 1], [1e9 + 1]])
+    assert spread_of([rows]).rms == 1.0
+    assert spread_of([np.full((5, 3), 0.1)]).rms == 0.0
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        [],
+        [np.ones((1, 3))],
+        [np.zeros((0, 3))],
+        [np.array([[1.0], [math.nan]])],
+        [np.ones((1, 3)), np.ones((1, 4))],
+    ],
+)
+def test_without_two_rows_of_numbers_there_is_no_spread(arrays: list[np.ndarray]) -> None:
+    assert spread_of(arrays) == Spread()
+
+
+def test_rows_of_other_shapes_have_means_of_their_own() -> None:
+    short, long = np.array([[1.0], [3.0]]), np.array([[10.0, 0.0], [10.0, 2.0]])
+    assert spread_of([short, long, np.ones((1, 7))]).rms == 1.0
+
+
+def test_a_constant_is_as_far_off_as_the_rows_vary() -> None:
+    reference = 300 + np.random.default_rng(0).standard_normal((64, 1))
+    constant = np.full_like(reference, reference.mean())
+    spread = spread_of([reference]).rms
+    report = _compare(reference, constant, 2.0**-8, spread, 0.5)
+    assert report.rel_l2 < 2.0**-8
+    assert report.centred == pytest.approx(1.0)
+    assert not report.passed
+    assert report.decisive == (report.centred, 0.5)
+    assert report.excess == pytest.approx(2.0)
+    assert _compare(reference, constant, 2.0**-8, spread).passed
+    near = _compare(reference, reference + 0.1 * spread, 2.0**-8, spread, 0.5)
+    assert near.centred == pytest.approx(0.1)
+    assert near.passed

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from perceiver_runtime import BundleError, Session, UsageError, measure, verify
 from perceiver_runtime.golden import load_golden, sample_path
+from perceiver_runtime.verify import VerifyReport
 
 SAMPLE = "golden/sample-0.safetensors"
 
@@ -77,6 +78,126 @@ def test_no_golden_samples(copy: Path) -> None:
     tiny_bundles.change(copy, lambda m: m.update(golden=[]))
     with pytest.raises(BundleError, match="no golden samples"):
         verify(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("components/head/out/logits", "logits of head"),
+        ("components/fold/out/scaled", "scaled of fold"),
+        ("values/answers", "answers of pipeline"),
+        ("values/latents", "latents of pipeline"),
+    ],
+)
+def test_an_output_that_no_sample_holds(copy: Path, key: str, named: str) -> None:
+    tensors = load_file(copy / SAMPLE)
+    _save(copy, {name: array for name, array in tensors.items() if name != key}, {})
+    with pytest.raises(BundleError, match=f"nothing to compare {named} with"):
+        verify(copy)
+    _save(copy, {**tensors, key: tensors[key][:0]}, {})
+    with pytest.raises(BundleError, match=f"nothing to compare {named} with"):
+        verify(copy)
+
+
+def test_samples_of_feeds_alone_prove_nothing(copy: Path) -> None:
+    tensors = load_file(copy / SAMPLE)
+    _save(copy, {name: array for name, array in tensors.items() if name.startswith("feeds/")}, {})
+    with pytest.raises(BundleError, match="nothing to compare latents of encoder with"):
+        verify(copy)
+    assert not VerifyReport((), 1, "").passed
+
+
+DERIVED = {
+    "rel_l2": 8e-6,
+    "noise": 1e-6,
+    "centred": 1.6e-5,
+    "centred_noise": 2e-6,
+    "derivation": {
+        "method": "m",
+        "inputs_sha256": "0",
+        "samples": 1,
+        "margin": 8.0,
+        "floor": 2.0**-21,
+        "centred_floor": 2.0**-21,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rel_l2": 1.0}, "expected rel_l2 from 0 to below 1, got 1"),
+        ({"rel_l2": -1e-3}, "expected rel_l2 from 0 to below 1, got -0.001"),
+        ({"centred": 1.5}, "expected centred from 0 to below 1, got 1.5"),
+        ({"noise": -1.0}, "expected noise from 0 to below inf, got -1"),
+        ({"rel_l2": 9e-6}, "rel_l2: expected 8e-06, as its noise, margin and floor give it, got 9e-06"),
+        ({"noise": 2e-6}, "rel_l2: expected 1.6e-05, as its noise"),
+        ({"centred": 2e-5}, "centred: expected 1.6e-05, as its noise"),
+        ({"centred": None}, "expected centred 1.6e-05, got None"),
+        ({"margin": 80.0}, r"expected margin 8 and floor 4\.76837e-07 in fp32, got 80"),
+        ({"floor": 0.5}, r"expected margin 8 and floor 4\.76837e-07 in fp32, got 8 and 0\.5"),
+        ({"centred_floor": 1e-7}, "expected a centred floor of"),
+    ],
+)
+def test_a_tolerance_that_does_not_follow_from_its_derivation(
+    copy: Path, changed: dict[str, float], message: str
+) -> None:
+    derivation = {**DERIVED["derivation"], **{k: v for k, v in changed.items() if k in DERIVED["derivation"]}}  # type: ignore[dict-item]
+    entry = {**DERIVED, **{k: v for k, v in changed.items() if k in DERIVED}, "derivation": derivation}
+    tiny_bundles.change(copy, lambda m: m["tolerances"][0].update(entry))
+    with pytest.raises(BundleError, match=message):
+        verify(copy)
+
+
+def test_a_precision_that_the_runtime_does_not_know(copy: Path) -> None:
+    tiny_bundles.change(copy, lambda m: (m.update(precision="fp7"), m["tolerances"][0].update(DERIVED)))
+    with pytest.raises(BundleError, match="precision 'fp7'; this runtime knows fp32, fp16"):
+        verify(copy)
+
+
+def test_two_tolerances_for_one_tensor(copy: Path) -> None:
+    tiny_bundles.change(copy, lambda m: m["tolerances"].append(m["tolerances"][0]))
+    with pytest.raises(BundleError, match="more than one tolerance for a tensor"):
+        verify(copy)
+
+
+def test_an_answer_that_follows_no_input_fails(tmp_path: Path, model: tiny_bundles.Model) -> None:
+    """The rows' mean for every row: near the answer, which is large, and far beside what it varies by."""
+    bundle = tiny_bundles.write(tmp_path / "b", model, tiny_bundles.feeds(batch=4), tolerance=0.9)
+    tiny_bundles.change(
+        bundle, lambda m: [t.update(centred=0.5) for t in m["tolerances"] if t["component"] == "pipeline"]
+    )
+    assert verify(bundle).passed
+    graph = onnx.load(bundle / "onnx/head.onnx")
+    (weight,) = graph.graph.initializer
+    weight.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)), weight.name))
+    onnx.save(graph, bundle / "onnx/head.onnx")
+    tiny_bundles.rehash(bundle, "onnx/head.onnx")
+    tensors = load_file(bundle / SAMPLE)
+    constant = np.full_like(tensors["values/logits"], 100.0)
+    tensors["values/logits"] = constant + tensors["values/logits"]
+    _save(bundle, tensors, {})
+
+    def add_constant(directory: Path) -> None:
+        node = graph.graph.node[0]
+        node.output[0] = "product"
+        graph.graph.initializer.append(numpy_helper.from_array(constant[:1], "constant"))
+        graph.graph.node.append(onnx.helper.make_node("Add", ["product", "constant"], ["logits"]))
+        onnx.save(graph, directory / "onnx/head.onnx")
+        tiny_bundles.rehash(directory, "onnx/head.onnx")
+
+    add_constant(bundle)
+    report = next(r for r in verify(bundle).reports if (r.component, r.tensor) == ("pipeline", "logits"))
+    assert report.rel_l2 < 0.1
+    assert report.centred is not None
+    assert report.centred > 0.9
+    assert not report.passed
+
+
+def test_where_golden_samples_came_from_is_said(copy: Path) -> None:
+    assert verify(copy).origin == "of an origin that was not recorded"
+    tiny_bundles.change(copy, lambda m: m.update(golden_origin="random values (seed 0)"))
+    assert verify(copy).origin == "random values (seed 0)"
 
 
 def test_golden_of_another_bundle(copy: Path) -> None:

@@ -11,7 +11,7 @@ import onnx
 
 from perceiver_exporters.bisection.values import OpenGraph, canonical
 from perceiver_exporters.precision import Precision
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
 BATCH = 32

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.graph import constant_of
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,9 @@ def _constants(expected: ir.TensorProtocol, got: ir.TensorProtocol, floor: float
     if (expected.dtype, tuple(expected.shape)) != (got.dtype, tuple(got.shape)):
         return _type(expected), _type(got)
     a, b = expected.numpy(), got.numpy()
-    if np.array_equal(a, b) or _distance(a, b) <= floor:
+    if np.array_equal(a, b) or relative_l2(a, b) <= floor:
         return None
-    return f"{_type(expected)} {_extract(a)}", f"{_extract(b)}, {_distance(a, b):.2g} away"
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    return relative_l2(a, b) if a.any() else float("inf")
+    return f"{_type(expected)} {_extract(a)}", f"{_extract(b)}, {relative_l2(a, b):.2g} away"
 
 
 def _name(value: ir.Value | None) -> str:

@@ -18,6 +18,7 @@ from perceiver_exporters.graph import products
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.widen import widen
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.compare import Bound
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
 
@@ -105,7 +106,7 @@ class ComponentGraphs:
         tensor = departure.distance.tensor
         given = self._comparison.values(inputs, boundary(self._graph, tensor, departure.agreed))
         replay = Replay(
-            str(self._bundle.path.resolve()), self.name, "onnxruntime", {tensor: departure.distance.bound}, node
+            str(self._bundle.path.resolve()), self.name, "onnxruntime", {tensor: Bound(departure.distance.bound)}, node
         )
         expected = self._comparison.expected(inputs, tensor)
         directory = replays / self.name

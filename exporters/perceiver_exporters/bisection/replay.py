@@ -23,7 +23,7 @@ from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.quiet import quiet
 from perceiver_runtime import schema, strict_json
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.compare import ParityReport, compare
+from perceiver_runtime.compare import Bound, ParityReport, compare
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.safetensors import load_tensors
 from perceiver_runtime.session import open_session
@@ -37,13 +37,13 @@ RECORD, MODEL, INPUTS, EXPECTED = "replay.json", "model.onnx", "inputs.safetenso
 class Replay:
     """What is replayed: a component of a bundle (or its pipeline), or the part of its graph that makes `node`.
 
-    `tolerances` bound the relative L2 distance of each expected array.
+    `bounds` hold each expected array.
     """
 
     bundle: str
     component: str
     backend: str
-    tolerances: Mapping[str, float]
+    bounds: Mapping[str, Bound]
     node: str = ""
 
 
@@ -87,7 +87,7 @@ def run_replay(directory: Path) -> tuple[ParityReport, ...]:
             component=replay.component,
             tensor=name,
             mode="chained" if replay.component == PIPELINE else "teacher-forced",
-            tolerance=replay.tolerances[name],
+            bound=replay.bounds[name],
         )
         for name, array in expected.items()
     )

@@ -101,12 +101,13 @@ def _unexplained(failed: Sequence[ParityReport], backend: str) -> Iterator[Blame
 
 def _component(name: str, failed: Sequence[ParityReport], breaches: Sequence[Breach]) -> Blame:
     """What is known without the source: the component, and how far it is off."""
-    worst = max((r for r in failed if r.component == name), key=lambda r: r.rel_l2 / r.tolerance, default=None)
+    worst = max((r for r in failed if r.component == name), key=lambda r: r.excess, default=None)
     whys = [str(breach) for breach in breaches if breach.component == name]
     if worst is None:
         return Blame(name, "component", "; ".join(whys), next((b.node for b in breaches if b.component == name), ""))
     whys.append(f"{worst.tensor} fails on reference inputs" if name != PIPELINE else f"{worst.tensor} fails, chained")
-    return Blame(name, "component", "; ".join(whys), tensor=worst.tensor, error=worst.rel_l2, bound=worst.tolerance)
+    error, bound = worst.decisive
+    return Blame(name, "component", "; ".join(whys), tensor=worst.tensor, error=error, bound=bound)
 
 
 def _compared(graphs: Mapping[str, ComponentGraphs]) -> int:

@@ -24,8 +24,8 @@ from perceiver_exporters.precision.options import Budget
 from perceiver_exporters.precision.plan import Plan
 from perceiver_exporters.precision.precision import Emulation
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.tolerance import relative_l2
 from perceiver_runtime import Session
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.ranges import batch_within

@@ -36,8 +36,8 @@ class ComponentPlan:
         return modules[0]
 
     def quantizes(self, layer: str) -> bool:
-        """Whether a layer computes in integers."""
-        return layer not in self.kept and (not self.layers or layer in self.layers)
+        """Whether a layer computes in integers; so does a weight of no layer, as tied embeddings are."""
+        return layer not in self.kept and (not self.layers or not layer or layer in self.layers)
 
 
 Plan = Mapping[str, ComponentPlan]

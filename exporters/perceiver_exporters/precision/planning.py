@@ -16,7 +16,7 @@ from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds, Precision
 from perceiver_exporters.precision.smooth import divisors
-from perceiver_exporters.tolerance import relative_l2
+from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
 
 Progress = Callable[[str], None]

@@ -14,6 +14,7 @@ from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.reference import Scope
 from perceiver_runtime.tensors import Array
+from perceiver_runtime.tolerances import Margins
 
 Feeds = Mapping[str, Array]
 
@@ -49,7 +50,7 @@ class Precision:
     """A table entry.
 
     `rewrite` turns an FP32 graph into this precision; `emulate` gives the context in which PyTorch makes the same
-    roundings. A bundle's tolerance is the error of the emulated reference times `margin`, and at least `floor`.
+    roundings. A bundle's tolerance is the error of the emulated reference times a margin, and at least a floor.
     `share` is the least part of the constant-weight products' FLOPs that must be found in this precision in the
     rewritten graph. `format` is the type narrower than FP32 whose range the graph is audited for, if there is one.
     `calibrated` ones read calibration data; of `planned` ones placement is ours to decide, and if they are calibrated
@@ -60,9 +61,18 @@ class Precision:
     summary: str
     rewrite: Callable[[ir.Model, Request], ir.Model]
     emulate: Emulation
-    margin: float
-    floor: float
+    margins: Margins
     share: float
     calibrated: bool = False
     planned: bool = False
     format: Format | None = None
+
+    @property
+    def margin(self) -> float:
+        """What a tolerance multiplies the noise by."""
+        return self.margins.margin
+
+    @property
+    def floor(self) -> float:
+        """The least relative L2 tolerance."""
+        return self.margins.floor

@@ -12,6 +12,7 @@ from perceiver_exporters.precision.int8 import rewrite as to_int8
 from perceiver_exporters.precision.low import rewrite as to_low
 from perceiver_exporters.precision.modelopt import rewrite as by_modelopt
 from perceiver_exporters.precision.precision import Precision
+from perceiver_runtime.tolerances import MARGINS
 
 _ALL = (
     Precision(
@@ -19,8 +20,7 @@ _ALL = (
         summary="single precision, as PyTorch computes",
         rewrite=to_fp32,
         emulate=single,
-        margin=8.0,
-        floor=2.0**-21,
+        margins=MARGINS["fp32"],
         share=1.0,
     ),
     Precision(
@@ -28,8 +28,7 @@ _ALL = (
         summary="half-precision weights and matrix products; normalisation and softmax in single precision",
         rewrite=functools.partial(to_low, form=FP16),
         emulate=half,
-        margin=3.0,
-        floor=2.0**-12,
+        margins=MARGINS["fp16"],
         share=1.0,
         format=FP16,
     ),
@@ -38,8 +37,7 @@ _ALL = (
         summary="weights and matrix products in BF16, which has FP32's range and 8 bits of precision",
         rewrite=functools.partial(to_low, form=BF16),
         emulate=brain,
-        margin=3.0,
-        floor=2.0**-9,
+        margins=MARGINS["bf16"],
         share=1.0,
         format=BF16,
     ),
@@ -48,8 +46,7 @@ _ALL = (
         summary="8-bit weights and activations in products with a constant weight; the rest in single precision",
         rewrite=to_int8,
         emulate=quantized,
-        margin=2.0,
-        floor=2.0**-8,
+        margins=MARGINS["int8"],
         share=0.99,
         calibrated=True,
         planned=True,
@@ -59,8 +56,7 @@ _ALL = (
         summary="8-bit weights, and activations over the range of each run, in products with a constant matrix",
         rewrite=to_dynamic,
         emulate=ranged,
-        margin=2.0,
-        floor=2.0**-8,
+        margins=MARGINS["int8-dynamic"],
         share=0.99,
         planned=True,
     ),
@@ -69,8 +65,7 @@ _ALL = (
         summary="8-bit floating point (E4M3) weights and activations in products with a constant weight, by ModelOpt",
         rewrite=functools.partial(by_modelopt, mode="fp8"),
         emulate=eight,
-        margin=2.0,
-        floor=2.0**-6,
+        margins=MARGINS["fp8"],
         share=0.9,  # ModelOpt leaves convolutions of few channels alone
         calibrated=True,
     ),
@@ -79,8 +74,7 @@ _ALL = (
         summary="4-bit weights in blocks, activations in single precision, by ModelOpt",
         rewrite=functools.partial(by_modelopt, mode="int4"),
         emulate=four,
-        margin=2.0,
-        floor=2.0**-6,
+        margins=MARGINS["int4"],
         share=0.9,
         calibrated=True,
     ),
