@@ -75,7 +75,7 @@ perceiver-run bench .
 ```python
 from perceiver_runtime import open_session
 
-with open_session(".") as session:
+with open_session("path/to/this/bundle") as session:
     {first} = session.run({{{feeds}}})["{first}"]
 ```"""
 

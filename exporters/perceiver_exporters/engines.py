@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,12 @@ STALE_ENGINES = ("PF011", "PF012")
 """Rules on engines that a build replaces: they don't stand in its way."""
 _SCRIPT = """#!/bin/sh
 # Builds this bundle's engines on the device: TensorRT and perceiver-runtime are all that it needs.
-exec "${PYTHON:-python3}" -m perceiver_runtime build "$(dirname "$0")" "$@"
+# Modules are never looked for here or in the working directory: `-m` would, and -P is not known to Python 3.10.
+exec "${PYTHON:-python3}" -c 'import os, sys
+kit = os.path.realpath(sys.argv[1])
+sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) != kit]
+from perceiver_runtime.cli import main
+sys.exit(main(["build", *sys.argv[1:]]))' "$(dirname -- "$0")" "$@"
 """
 
 
@@ -123,7 +127,7 @@ def write_build_kit(
         files = {path: entry for path, entry in loaded.manifest.files.items() if not path.startswith("engines/")}
         for relative in files:
             (directory / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(loaded.file(relative), directory / relative)
+            loaded.files[relative].copy(directory / relative)
         write_kit(directory / KIT_NAME, kit)
         (directory / SCRIPT_NAME).write_text(_SCRIPT, encoding="utf-8")
         (directory / SCRIPT_NAME).chmod(0o755)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from perceiver_exporters.component import Cut
 from perceiver_exporters.reference import Reference, complete
@@ -32,7 +32,8 @@ def save_samples(samples: tuple[GoldenSample, ...], directory: Path) -> tuple[st
     for path, sample in zip(paths, samples, strict=True):
         (directory / path).parent.mkdir(exist_ok=True)
         tensors, same = _store_once(sample.tensors())
-        save_file(tensors, directory / path, {SAME: json.dumps(same, sort_keys=True)} if same else None)
+        metadata = {SAME: json.dumps(same, sort_keys=True)} if same else None
+        (directory / path).write_bytes(save(tensors, metadata))  # `save_file` lets no other user read it
     return paths
 
 

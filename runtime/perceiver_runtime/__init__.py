@@ -1,5 +1,9 @@
 """Open, run, verify and time a bundle. NumPy and one backend; never torch."""
 
+import perceiver_runtime.launch  # noqa: F401  (before anything else can be imported)
+
+# isort: split
+
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import (
     BundleError,

@@ -3,31 +3,82 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 from typing import Any
 
 from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError
+from perceiver_runtime.files import BLOCK_BYTES, HeldFile, Part, open_directory, open_file, unlisted
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import MANIFEST_NAME, PIECE_BYTES, SCHEMA_VERSION, FileEntry, Manifest
+from perceiver_runtime.names import check_name
 from perceiver_runtime.wiring import check_wiring
 
-BLOCK_BYTES = 1 << 20
+ATTEMPTS = 10
+"""How often a bundle is read that is replaced meanwhile."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were all present and whole when it was loaded."""
+    """A bundle whose files were all present and whole when it was loaded; they stay open until it is closed.
+
+    `copy_weights` says that sessions are to copy external weights rather than to map them. What they map is `mapped`.
+    """
 
     path: Path
     manifest: Manifest
+    files: Mapping[str, HeldFile] = field(repr=False, compare=False)
+    copy_weights: bool = False
+    mapped: list[HeldFile] = field(default_factory=list, repr=False, compare=False)
 
     def file(self, relative: str) -> Path:
-        """Where a file of the bundle is."""
+        """Where a file of the bundle is: for messages, and for tools that can't read bytes."""
         return self.path / relative
+
+    def read(self, relative: str) -> bytes:
+        """The content of a listed file, exactly what its hash covers. Raises BundleError."""
+        if relative not in self.files:
+            raise BundleError(f"{self.file(relative)}: not listed in the manifest; export again")
+        return self.files[relative].read()
+
+    def weights(self, onnx: str, location: str) -> HeldFile:
+        """The listed file that a graph means by the location of its weights. Raises BundleError."""
+        pure = PurePosixPath(location)
+        relative = (PurePosixPath(onnx).parent / pure).as_posix()
+        if ".." in pure.parts or relative not in self.files:
+            raise BundleError(
+                f"{self.file(onnx)}: can't load it: its weights {location!r:.80} are not listed in the manifest; "
+                "copy the bundle whole or export again"
+            )
+        return self.files[relative]
+
+    def watch(self, file: HeldFile) -> None:
+        """Let `check_unchanged` look at a file that a session maps."""
+        if file not in self.mapped:
+            self.mapped.append(file)
+
+    def check_unchanged(self) -> None:
+        """Raise BundleError if a mapped file was changed in place."""
+        for file in self.mapped:
+            file.check()
+
+    def close(self) -> None:
+        """Give the files back; sessions that are open keep what they have read."""
+        for file in self.files.values():
+            file.close()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -44,13 +95,36 @@ def load_bundle(path: str | Path) -> Bundle:
 def read_bundle(path: str | Path) -> Bundle:
     """`load_bundle` without holding the pipeline's steps against each other: for tools that look for what is wrong."""
     directory = Path(path)
-    manifest = _read_manifest(directory)
-    _check_listed(manifest)
-    for relative, entry in manifest.files.items():
-        _check_size(directory, relative, entry)
-    _check_hashes(directory, manifest.files)
-    _check_unlisted(directory, manifest)
-    return Bundle(directory, manifest)
+    for _ in range(ATTEMPTS - 1):
+        before = _identity(directory)
+        try:
+            return _read_once(directory)
+        except BundleError:
+            if _identity(directory) == before:
+                raise  # and not because another bundle took its place meanwhile
+    return _read_once(directory)
+
+
+def _read_once(directory: Path) -> Bundle:
+    descriptor = open_directory(directory)
+    try:
+        manifest = _read_manifest(descriptor, directory)
+        _check_listed(manifest)
+        files = {n: _open(descriptor, directory, n, entry) for n, entry in manifest.files.items()}
+        _check_unlisted(descriptor, directory, manifest)
+    finally:
+        os.close(descriptor)
+    _check_hashes(files, {component.onnx for component in manifest.components})
+    return Bundle(directory, manifest, files)
+
+
+def _identity(directory: Path) -> tuple[int, ...]:
+    """What differs when a bundle is replaced."""
+    try:
+        place, manifest = directory.stat(), (directory / MANIFEST_NAME).stat()
+    except OSError:
+        return ()
+    return place.st_dev, place.st_ino, manifest.st_ino, manifest.st_mtime_ns, manifest.st_size
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Path:
@@ -79,18 +153,27 @@ def _sha256(path: Path, start: int = 0, length: int | None = None) -> str:
     return digest.hexdigest()
 
 
-def _read_manifest(directory: Path) -> Manifest:
-    if not directory.is_dir():
-        raise BundleError(f"{directory}: expected a bundle directory; there is none. Check the path or export again")
-    path = _inside(directory, MANIFEST_NAME)
-    if not path.is_file():
-        raise BundleError(f"{directory}: no {MANIFEST_NAME}; not a bundle, or its export was interrupted: export again")
+def _read_manifest(descriptor: int, directory: Path) -> Manifest:
+    path = directory / MANIFEST_NAME
     try:
-        content = strict_json.loads(path.read_bytes())
+        found = open_file(descriptor, directory, MANIFEST_NAME)
+    except BundleError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise BundleError(
+                f"{directory}: no {MANIFEST_NAME}; not a bundle, or its export was interrupted: export again"
+            ) from error
+        raise
+    try:
+        with os.fdopen(found, "rb") as file:
+            content = strict_json.loads(file.read())
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); copy the bundle or export again") from error
     _check_schema(content, path)
-    return schema.decode(Manifest, content)
+    manifest = schema.decode(Manifest, content)
+    check_name(manifest.target, "manifest: target")
+    for component in manifest.components:
+        check_name(component.name, "manifest: component")
+    return manifest
 
 
 def _check_schema(content: Any, path: Path) -> None:
@@ -109,51 +192,39 @@ def _check_listed(manifest: Manifest) -> None:
         raise BundleError(f"manifest: {', '.join(missing)} used but not listed under files: export again")
 
 
-def _inside(directory: Path, relative: str) -> Path:
-    """The path of a file in the bundle. Raises BundleError if it leads out: absolute, `..`, or through a link."""
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in relative or not pure.parts:
-        raise BundleError(f"manifest: path {relative!r} leaves the bundle; expected a relative path without '..'")
-    path = directory / pure
-    if not path.resolve().is_relative_to(directory.resolve()):
-        raise BundleError(f"{path}: a link that leaves the bundle; copy the file itself into the bundle")
-    return path
-
-
-def _check_size(directory: Path, relative: str, entry: FileEntry) -> None:
-    path = _inside(directory, relative)
-    if not path.is_file():
-        raise BundleError(f"{path}: listed in the manifest but missing; copy the bundle whole or export again")
-    if (size := path.stat().st_size) != entry.size:
-        raise BundleError(f"{path}: expected {entry.size} bytes, got {size}; copy the bundle again")
-    if entry.pieces and len(entry.pieces) != -(-entry.size // PIECE_BYTES):
+def _open(descriptor: int, directory: Path, relative: str, entry: FileEntry) -> HeldFile:
+    path = directory / relative
+    pieces = -(-entry.size // PIECE_BYTES)
+    parts = [
+        Part(digest, i * PIECE_BYTES, min(PIECE_BYTES, entry.size - i * PIECE_BYTES))
+        for i, digest in enumerate(entry.pieces)
+    ]
+    file = HeldFile(open_file(descriptor, directory, relative), path, parts or [Part(entry.sha256, 0, entry.size)])
+    if file.size != entry.size:
+        raise BundleError(f"{path}: expected {entry.size} bytes, got {file.size}; copy the bundle again")
+    if parts and len(parts) != pieces:
         raise BundleError(f"{path}: expected a hash for every {PIECE_BYTES} of {entry.size} bytes; export again")
+    return file
 
 
-def _check_hashes(directory: Path, files: Mapping[str, FileEntry]) -> None:
-    """On all cores: hashing gives Python's lock free."""
+def _check_hashes(files: Mapping[str, HeldFile], graphs: set[str]) -> None:
+    """On all cores: hashing gives Python's lock free. Small graphs are kept: they are parsed next."""
     from concurrent.futures import ThreadPoolExecutor  # a tenth of this package's import time
 
-    parts: list[tuple[Path, str, int, int | None]] = []
-    for relative, entry in files.items():
-        path = _inside(directory, relative)
-        parts += [(path, d, i * PIECE_BYTES, PIECE_BYTES) for i, d in enumerate(entry.pieces)] or [
-            (path, entry.sha256, 0, None)
-        ]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        digests = pool.map(lambda part: _sha256(part[0], part[2], part[3]), parts)
-        for (path, expected, start, _), digest in zip(parts, digests, strict=True):
-            if digest != expected:
-                where = f" from byte {start}" if start else ""
-                raise BundleError(
-                    f"{path}{where}: expected sha256 {expected}, got {digest}; the file was changed or damaged"
-                )
+        jobs = [
+            pool.submit(file.keep) if name in graphs and len(file.parts) == 1 else pool.submit(file.check_part, part)
+            for name, file in files.items()
+            for part in file.parts
+        ]
+        for job in jobs:
+            job.result()
 
 
-def _check_unlisted(directory: Path, manifest: Manifest) -> None:
-    """Beside a graph may only lie what was hashed: a graph can name any file there as its weights."""
-    for folder in {(directory / component.onnx).parent for component in manifest.components}:
-        for path in sorted(folder.rglob("*")):
-            relative = path.relative_to(directory).as_posix()
-            if path.is_file() and relative != MANIFEST_NAME and relative not in manifest.files:
-                raise BundleError(f"{path}: not listed in the manifest; remove it or export again")
+def _check_unlisted(descriptor: int, directory: Path, manifest: Manifest) -> None:
+    """A bundle holds what was hashed and nothing else: a graph could name a file, Python could import one."""
+    try:
+        for relative in unlisted(descriptor, {MANIFEST_NAME, *manifest.files}):
+            raise BundleError(f"{directory / relative}: not listed in the manifest; remove it or export again")
+    except OSError as error:
+        raise BundleError(f"{directory}: can't be looked through: {error}; copy the bundle again") from error

@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace) -> Session:
     _progress(f"opening {options.bundle}")
-    return open_session(options.bundle, options.backend, options.threads)
+    return open_session(options.bundle, options.backend, options.threads, copy_weights=options.copy_weights)
 
 
 def _progress(message: str) -> None:
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     device = Parser(add_help=False, parents=[shared])
     device.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
     device.add_argument("--threads", type=integer(1), help="CPU threads (default: all cores)")
+    device.add_argument("--copy-weights", action="store_true", help="read large weights into memory, don't map them")
     info = commands.add_parser("info", parents=[shared], help="check the files and say what the bundle is")
     info.set_defaults(command=_info)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")

@@ -22,7 +22,7 @@ from pathlib import Path
 from perceiver_runtime import strict_json
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.safetensors import load_file
+from perceiver_runtime.safetensors import parse
 from perceiver_runtime.tensors import Array
 
 SAME = "same"
@@ -63,15 +63,18 @@ def load_golden(bundle: Bundle) -> tuple[GoldenSample, ...]:
     """All samples of a bundle. Raises BundleError if it has none."""
     if not bundle.manifest.golden:
         raise BundleError(f"{bundle.path}: no golden samples; export again")
-    return tuple(load_sample(bundle.file(relative)) for relative in bundle.manifest.golden)
+    return tuple(parse_sample(bundle.read(relative), bundle.file(relative)) for relative in bundle.manifest.golden)
 
 
-def load_sample(path: Path) -> GoldenSample:
-    """Read one sample. Raises BundleError for a key that the format does not know, and for one that names no tensor."""
+def parse_sample(content: bytes, path: Path) -> GoldenSample:
+    """One sample, read from `path`.
+
+    Raises BundleError for a key that the format does not know, and for one that names no tensor.
+    """
     feeds: dict[str, Array] = {}
     values: dict[str, Array] = {}
     parts: dict[tuple[str, str], dict[str, Array]] = {}
-    for key, array in _tensors(path).items():
+    for key, array in _tensors(content, path).items():
         match key.split("/", 3):
             case ["feeds", *rest] if rest:
                 feeds["/".join(rest)] = array
@@ -85,9 +88,9 @@ def load_sample(path: Path) -> GoldenSample:
     return GoldenSample(feeds, values, components)
 
 
-def _tensors(path: Path) -> dict[str, Array]:
+def _tensors(content: bytes, path: Path) -> dict[str, Array]:
     """The tensors by every key that they have."""
-    stored, metadata = load_file(path)
+    stored, metadata = parse(content, path)
     try:
         others = {key: stored[first] for key, first in strict_json.loads(metadata.get(SAME, "{}")).items()}
     except (ValueError, TypeError, AttributeError, KeyError) as error:

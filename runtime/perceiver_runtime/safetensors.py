@@ -45,7 +45,11 @@ def load_file(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
     Raises BundleError for anything that the format does not allow, and for types that NumPy lacks (BF16, F8).
     """
-    data = _map(path)
+    return parse(_map(path), path)
+
+
+def parse(data: bytes | mmap.mmap, path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """`load_file` of content that was read from `path` before; the tensors are views of it."""
     header, start = _header(data, path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
@@ -62,7 +66,7 @@ def _map(path: Path) -> mmap.mmap:
         raise BundleError(f"{path}: expected a safetensors file, can't map it: {error}") from error
 
 
-def _header(data: mmap.mmap, path: Path) -> tuple[dict[str, Any], int]:
+def _header(data: bytes | mmap.mmap, path: Path) -> tuple[dict[str, Any], int]:
     if len(data) < LENGTH_BYTES:
         raise BundleError(f"{path}: expected a safetensors file, got {len(data)} bytes")
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
@@ -109,7 +113,7 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
 
 
-def _view(data: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:
+def _view(data: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:
     dtype, shape = np.dtype(DTYPES[entry["dtype"]]), entry["shape"]
     array = np.frombuffer(data, dtype.newbyteorder("<"), math.prod(shape), start + entry["data_offsets"][0])
     return array.reshape(shape)

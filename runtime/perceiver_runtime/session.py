@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -34,18 +35,24 @@ Feeds = Mapping[str, Array]
 PlanKey = tuple[Program, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
-def open_session(bundle: str | Path | Bundle, backend: str = "auto", threads: int | None = None) -> Session:
+def open_session(
+    bundle: str | Path | Bundle, backend: str = "auto", threads: int | None = None, *, copy_weights: bool = False
+) -> Session:
     """Load the bundle in a directory, or take a loaded one, and make it ready to run.
 
     `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None:
     all cores). `auto` is ONNX Runtime on the CPU, or what was measured as fastest for this bundle on this kind of
-    machine (see `perceiver_runtime.tuning`). Raises BundleError, UsageError (unknown backend), UnavailableError (not
-    on this machine).
+    machine (see `perceiver_runtime.tuning`). Large weights are mapped, and a file that is changed in place makes the
+    session refuse to go on; with `copy_weights` they are read into memory, where no file matters any more. Raises
+    BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
     """
     path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
     tuned = _open_tuned(path, threads) if backend == "auto" else None
     opened, threads = tuned or (open_backend(backend, threads), threads)
-    return Session(bundle if isinstance(bundle, Bundle) else load_bundle(path), opened, threads)
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(path)
+    if copy_weights:
+        loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
+    return Session(loaded, opened, threads, owner=not isinstance(bundle, Bundle))
 
 
 def _open_tuned(path: Path, threads: int | None) -> tuple[Backend, int] | None:
@@ -66,8 +73,9 @@ class Session:
     Arrays given are checked, never cast; arrays returned belong to the caller.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None = None, owner: bool = False) -> None:
         self.bundle = bundle
+        self._owner = owner
         self.backend = backend.name
         self.versions = backend.versions
         self.threads = threads
@@ -75,6 +83,7 @@ class Session:
         for entry in bundle.manifest.components:
             check_precision(backend.name, entry.precision)
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
+        bundle.check_unchanged()
         self._plans: OrderedDict[PlanKey, list[Plan]] = OrderedDict()
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(backend.concurrency)
@@ -151,10 +160,12 @@ class Session:
         return self._execute(self._component_programs[name], feeds, None)
 
     def close(self) -> None:
-        """Give the graphs and buffers back; the session can't run any more."""
+        """Give the graphs and buffers back, and the files of a bundle that it opened; it can't run any more."""
         self._closed = True
         self._plans.clear()
         self._executables.clear()
+        if self._owner:
+            self.bundle.close()
 
     def __enter__(self) -> Session:
         return self
@@ -167,6 +178,7 @@ class Session:
     def _execute(self, program: Program, feeds: Feeds, record: Record | None) -> dict[str, Array]:
         if self._closed:
             raise UsageError("the session is closed; open it again")
+        self.bundle.check_unchanged()
         sizes = check_feeds(program, feeds)
         key = program, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(program.specs) else ()
         with self._turns:

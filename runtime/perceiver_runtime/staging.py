@@ -76,7 +76,7 @@ def _claim(destination: Path) -> tuple[Path, int]:
 def _lock(directory: Path) -> int | None:
     """A descriptor that holds the directory's lock, or None if someone else holds or removed it."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
@@ -93,9 +93,10 @@ def _lock(directory: Path) -> int | None:
 def _sweep(destination: Path) -> None:
     """Remove partial directories of this destination whose process has died."""
     for stale in destination.parent.glob(f".{_literal(destination.name)}.*.partial"):
-        if (lock := _lock(stale)) is not None:
-            shutil.rmtree(stale, ignore_errors=True)
-            os.close(lock)
+        with contextlib.suppress(OSError):  # no directory, a link, or another user's: not ours to remove
+            if (lock := _lock(stale)) is not None:
+                shutil.rmtree(stale, ignore_errors=True)
+                os.close(lock)
 
 
 def _literal(name: str) -> str:

@@ -6,7 +6,6 @@ spec of every value follows from the session inputs, and a plan can allocate all
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from perceiver_runtime.errors import BundleError
@@ -16,7 +15,6 @@ from perceiver_runtime.tensors import Dimension, TensorSpec
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = frozenset(("bool", *INTEGERS, "float16", "float32", "float64"))
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def check_wiring(manifest: Manifest) -> None:
@@ -120,8 +118,6 @@ def _check_chunk(chunk: Chunk, component: ComponentEntry, carried: list[TensorSp
 def _check_components(components: tuple[ComponentEntry, ...]) -> None:
     _require_unique((entry.name for entry in components), "component")
     for entry in components:
-        if not NAME.fullmatch(entry.name):
-            raise BundleError(f"component {entry.name!r}: expected letters, digits, '_', '.' or '-'")
         _require_unique((spec.name for spec in entry.inputs), f"{entry.name}: graph input")
         _require_unique((spec.name for spec in entry.outputs), f"{entry.name}: graph output")
         _require_dtypes((*entry.inputs, *entry.outputs), entry.name)

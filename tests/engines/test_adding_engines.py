@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(
     assert [p.name for p in path.parent.iterdir()] == ["bundle"]
 
 
-def refuse_link(*_: Any) -> None:
+def refuse_link(*_: Any, **__: Any) -> None:
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 

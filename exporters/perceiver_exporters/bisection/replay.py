@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from perceiver_exporters.bisection.values import OpenGraph
 from perceiver_exporters.precision.widen import runnable_bundle
@@ -58,7 +58,7 @@ def write_replay(
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECORD).write_text(strict_json.dumps(schema.encode(replay)) + "\n", encoding="utf-8")
     for name, arrays in ((INPUTS, inputs), (EXPECTED, expected)):
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, directory / name)
+        (directory / name).write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
     if model is not None:
         onnx.save(model, directory / MODEL)
         _write_for_polygraphy(directory, inputs, expected)

@@ -7,7 +7,6 @@ order of their FP32 sums, so a bundle for a GPU can be verified before it gets t
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ def widened_bundle(loaded: Bundle, directory: Path) -> Path:
         if relative in graphs:
             ir.save(widen(ir.load(loaded.file(relative))), directory / relative)
         else:
-            shutil.copyfile(loaded.file(relative), directory / relative)
+            loaded.files[relative].copy(directory / relative)
     files = {path: file_entry(directory / path) for path in loaded.manifest.files}
     write_manifest(directory, dataclasses.replace(loaded.manifest, files=files))
     return directory

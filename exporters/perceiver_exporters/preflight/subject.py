@@ -16,7 +16,7 @@ from perceiver_runtime.errors import BundleError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.tensorrt.dialect import Dialect, dialect_of
 from perceiver_runtime.tensorrt.profiles import component_profiles
-from perceiver_runtime.tensorrt.sidecar import Sidecar, read_sidecar, sidecar_path
+from perceiver_runtime.tensorrt.sidecar import Sidecar, parse_sidecar, sidecar_path
 from perceiver_runtime.tensors import Profile, Range
 
 
@@ -82,4 +82,4 @@ def _largest(graph: ir.Model, entry: ComponentEntry, profiles: tuple[Profile, ..
 
 def _sidecars(bundle: Bundle, target: str) -> tuple[Sidecar, ...]:
     paths = [sidecar_path(target, entry.name) for entry in bundle.manifest.components]
-    return tuple(read_sidecar(bundle.file(path)) for path in paths if path in bundle.manifest.files)
+    return tuple(parse_sidecar(bundle.read(path), bundle.file(path)) for path in paths if path in bundle.manifest.files)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from perceiver_runtime.backends.backend import Backend, Buffer, Device
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
+from perceiver_runtime.external_data import inlined, linked
 from perceiver_runtime.manifest import ComponentEntry
 
 try:
@@ -91,25 +91,45 @@ class OnnxRuntime:
 
     def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
         """Create the session of one component and hold the graph against the manifest."""
-        path = bundle.file(component.onnx)
-        session = self._open(path, component, ENTRIES.get(self.name, {}))
+        path, content = bundle.file(component.onnx), bundle.read(component.onnx)
+        session = self._open(bundle, component, content, ENTRIES.get(self.name, {}))
         check_specs(component.inputs, _specs(session.get_inputs()), f"{path}: graph input")
         check_specs(component.outputs, _specs(session.get_outputs()), f"{path}: graph output")
-        later = self._packing.submit(self._open, path, component, {}) if self._packing else None
+        later = self._packing.submit(self._open, bundle, component, content, {}) if self._packing else None
         return Graph(component, session, later)
 
-    def _open(self, path: Path, component: ComponentEntry, entries: Mapping[str, str]) -> Any:
+    def _open(self, bundle: Bundle, component: ComponentEntry, content: bytes, entries: Mapping[str, str]) -> Any:
         options = self._options(component, entries)
         try:
-            session = ort.InferenceSession(str(path), options, providers=list(PROVIDERS[self.name]))
+            session = self._session(bundle, component.onnx, content, options)
+        except PerceiverError:
+            raise
         except Exception as error:  # onnxruntime's errors share no base class below Exception
-            raise BundleError(f"{path}: onnxruntime {ort.__version__} can't load it: {error}") from error
+            raise BundleError(
+                f"{bundle.file(component.onnx)}: onnxruntime {ort.__version__} can't load it: {error}"
+            ) from error
         if session.get_providers()[0] != PROVIDERS[self.name][0]:
             raise UnavailableError(
                 f"backend {self.name}: {PROVIDERS[self.name][0]} did not start, got {session.get_providers()[0]}; "
                 f"{REMEDY[self.name]}"
             )
         return session
+
+    def _session(self, bundle: Bundle, onnx: str, content: bytes, options: Any) -> Any:
+        """From bytes, with the external weights mapped; copied where they are to be, or can't be mapped any more.
+
+        Deleted files can't be mapped, nor does ONNX Runtime before 1.23 map any that a graph in memory names.
+        """
+        providers = list(PROVIDERS[self.name])
+        if not bundle.copy_weights:
+            with linked(bundle, onnx, content) as graph:
+                options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/")
+                try:
+                    return ort.InferenceSession(graph, options, providers=providers)
+                except Exception:
+                    if graph is content:
+                        raise
+        return ort.InferenceSession(inlined(bundle, onnx, content), options, providers=providers)
 
     def _options(self, component: ComponentEntry, entries: Mapping[str, str]) -> Any:
         options = ort.SessionOptions()

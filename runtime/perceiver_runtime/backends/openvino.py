@@ -10,6 +10,7 @@ from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.external_data import addressed, inlined
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensors import Array
@@ -23,6 +24,7 @@ except ImportError as error:
 
 PRECISIONS = {"openvino": openvino.Type.f32, "openvino-bf16": openvino.Type.bf16}
 """Arithmetic of what the graph leaves in floating point. OpenVINO's own default is bfloat16 wherever a CPU has it."""
+READS_ADDRESSES = tuple(map(int, openvino.__version__.split(".")[:2])) >= (2025, 4)
 DTYPES = {
     "boolean": "bool",
     "i8": "int8",
@@ -77,7 +79,7 @@ class OpenVino:
         """Compile one component and hold the graph against the manifest."""
         path = bundle.file(component.onnx)
         try:
-            model = self._core.read_model(path)
+            model = self._model(bundle, component.onnx)
             compiled = self._core.compile_model(model, "CPU", self._options)
         except RuntimeError as error:
             raise BundleError(f"{path}: OpenVINO {openvino.__version__} can't load it: {error}") from error
@@ -86,6 +88,14 @@ class OpenVino:
         check_specs(component.inputs, _specs(model.inputs), f"{path}: graph input")
         check_specs(component.outputs, _specs(model.outputs), f"{path}: graph output")
         return Graph(component, compiled)
+
+    def _model(self, bundle: Bundle, onnx: str) -> Any:
+        """From bytes; OpenVINO copies external weights out of this process' memory, where it is able to."""
+        content = bundle.read(onnx)
+        if not READS_ADDRESSES:
+            return self._core.read_model(inlined(bundle, onnx, content))
+        with addressed(bundle, onnx, content) as graph:
+            return self._core.read_model(graph)
 
 
 class Graph:

@@ -23,7 +23,7 @@ from perceiver_runtime.tensorrt.sidecar import (
     differences,
     engine_path,
     graph_sha256,
-    read_sidecar,
+    parse_sidecar,
     sidecar_path,
 )
 
@@ -66,7 +66,7 @@ class TensorRT:
         target, sidecar = find_engine(bundle, component.name, self._identity)
         check_identity(sidecar, self._identity, graph_sha256(bundle.manifest, component.name))
         path = bundle.file(engine_path(target, component.name))
-        engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        engine: Any = self._runtime.deserialize_cuda_engine(bundle.read(engine_path(target, component.name)))
         if engine is None:
             raise BundleError(f"{path}: TensorRT can't read it: {'; '.join(self._logger.errors) or 'no reason given'}")
         return Engine(self._trt, self._rules, engine, component, self.device, self._scratch)
@@ -86,7 +86,8 @@ def find_engine(bundle: Bundle, component: str, identity: DeviceIdentity) -> tup
         if engine_path(target, component) not in listed or sidecar_path(target, component) not in listed:
             reasons.append(f"{target}: no engine of {component}")
             continue
-        sidecar = read_sidecar(bundle.file(sidecar_path(target, component)))
+        place = sidecar_path(target, component)
+        sidecar = parse_sidecar(bundle.read(place), bundle.file(place))
         if sidecar.engine_sha256 != listed[engine_path(target, component)].sha256:
             raise BundleError(
                 f"{engine_path(target, component)}: not the engine that its sidecar describes; build it again"

@@ -47,7 +47,8 @@ class BuildRequest:
 
     `workspace` bounds TensorRT's scratch memory, in bytes. `compute_capabilities` (`8.6`) name GPUs that need not be in
     this machine, which only TensorRT-RTX can build for; empty means the GPU here. `timing_cache` is a file
-    that is read if it exists and written after the build, where this TensorRT has timing caches.
+    that is read if it exists and written after the build, where this TensorRT has timing caches. `graph` is the content
+    of `onnx`, its external weights located from `/`; empty, it is read from there.
     """
 
     component: str
@@ -59,6 +60,7 @@ class BuildRequest:
     compute_capabilities: tuple[str, ...] = ()
     version_compatible: bool = False
     timing_cache: Path | None = None
+    graph: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def current_platform() -> str:
 
 def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: BuildRequest) -> None:
     parser: OnnxParser = trt.OnnxParser(network, logger)
-    if parser.parse_from_file(str(request.onnx)):
+    graph, place = (request.graph, "/graph.onnx") if request.graph else (request.onnx.read_bytes(), str(request.onnx))
+    if parser.parse(graph, place):
         return
     errors = [_describe(parser.get_error(i)) for i in range(parser.num_errors)]
     raise BuildError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,9 @@ from types import ModuleType
 
 from perceiver_runtime.bundle import Bundle, file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.manifest import MANIFEST_NAME
+from perceiver_runtime.external_data import linked
+from perceiver_runtime.manifest import MANIFEST_NAME, ComponentEntry
+from perceiver_runtime.names import check_name
 from perceiver_runtime.staging import staged
 from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, build_engine
 from perceiver_runtime.tensorrt.inspection import inspect_engine
@@ -49,29 +49,31 @@ class EngineReport:
 
 
 def build_engines(
-    path: Path,
+    path: Path | Bundle,
     target: str,
     trt: ModuleType,
     options: EngineOptions,
     report: Report = lambda _component, _step: None,
 ) -> tuple[EngineReport, ...]:
-    """Build every component of the bundle at `path` for `target`, and put the engines into the bundle.
+    """Build every component of the bundle (or of the one at `path`) for `target`, and put the engines into it.
 
     Engines of the same target are replaced, those of others kept. An exception, a full disk or SIGKILL leaves the
-    bundle as it was. Raises BuildError (TensorRT refuses a graph), BundleError, UsageError (the bundle was changed
-    by someone else meanwhile).
+    bundle as it was. Raises BuildError (TensorRT refuses a graph), BundleError, UsageError (`target` is no name for a
+    folder; the bundle was changed by someone else meanwhile).
     """
-    bundle = load_bundle(path)
-    before = (path / MANIFEST_NAME).read_bytes()
-    with staged(path, overwrite=True) as directory:
+    check_name(target, "target", UsageError)
+    bundle = path if isinstance(path, Bundle) else load_bundle(path)
+    place = bundle.path / MANIFEST_NAME
+    before = place.read_bytes()
+    with staged(bundle.path, overwrite=True) as directory:
         _link(bundle, target, directory)
         reports = tuple(
             _build(bundle, component, target, trt, options, directory, report)
             for component in (entry.name for entry in bundle.manifest.components)
         )
         _seal(bundle, directory)
-        if (path / MANIFEST_NAME).read_bytes() != before:
-            raise UsageError(f"{path}: changed by someone else while its engines were built; build again")
+        if place.read_bytes() != before:
+            raise UsageError(f"{bundle.path}: changed by someone else while its engines were built; build again")
     return reports
 
 
@@ -85,18 +87,9 @@ def _build(
     report: Report,
 ) -> EngineReport:
     entry = bundle.manifest.component(component)
-    request = BuildRequest(
-        component=component,
-        onnx=bundle.file(entry.onnx),
-        inputs=entry.inputs,
-        profiles=component_profiles(bundle.manifest, entry),
-        graph_sha256=graph_sha256(bundle.manifest, component),
-        workspace=options.workspace,
-        compute_capabilities=options.compute_capabilities,
-        version_compatible=options.version_compatible,
-        timing_cache=options.timing_cache,
-    )
-    built = build_engine(trt, request, options.device, lambda step: report(component, step))
+    with linked(bundle, entry.onnx, bundle.read(entry.onnx)) as graph:
+        request = _request(bundle, entry, graph, options)
+        built = build_engine(trt, request, options.device, lambda step: report(component, step))
     plan = directory / engine_path(target, component)
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_bytes(built.plan)
@@ -118,6 +111,21 @@ def _build(
     )
 
 
+def _request(bundle: Bundle, entry: ComponentEntry, graph: bytes, options: EngineOptions) -> BuildRequest:
+    return BuildRequest(
+        component=entry.name,
+        onnx=bundle.file(entry.onnx),
+        inputs=entry.inputs,
+        profiles=component_profiles(bundle.manifest, entry),
+        graph_sha256=graph_sha256(bundle.manifest, entry.name),
+        workspace=options.workspace,
+        compute_capabilities=options.compute_capabilities,
+        version_compatible=options.version_compatible,
+        timing_cache=options.timing_cache,
+        graph=graph,
+    )
+
+
 def _link(bundle: Bundle, target: str, directory: Path) -> None:
     """All files of the bundle but this target's engines, without copying them where the file system has hard links."""
     for relative in bundle.manifest.files:
@@ -125,10 +133,7 @@ def _link(bundle: Bundle, target: str, directory: Path) -> None:
             continue
         place = directory / relative
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(bundle.file(relative), place)
-        except OSError:  # no hard links here (FAT, some network mounts): copy, and let a full disk raise from there
-            shutil.copyfile(bundle.file(relative), place)
+        bundle.files[relative].place(place)
 
 
 def _seal(bundle: Bundle, directory: Path) -> None:

@@ -32,9 +32,10 @@ def build_here(
     scratch memory in bytes (None: the kit's, else half of the free memory). Raises UnavailableError if this
     is not the device that the kit is for, and what `build_engines` raises.
     """
+    bundle = load_bundle(path)
     device = CudaDevice(cudart)
     identity = device_identity(trt, device.compute_capability())
-    kit = read_kit(path)
+    kit = read_kit(bundle)
     if kit is not None:
         if workspace is not None:
             kit = dataclasses.replace(kit, build_peak=kit.build_peak - kit.workspace + workspace, workspace=workspace)
@@ -45,5 +46,5 @@ def build_here(
         timing_cache=timing_cache,
         device=BuildDevice(identity.compute_capability, device.name(), identity.jetpack),
     )
-    name = target or (kit.target if kit else load_bundle(path).manifest.target)
-    return build_engines(path, name, trt, options, report)
+    name = target if target is not None else (kit or bundle.manifest).target
+    return build_engines(bundle, name, trt, options, report)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_runtime import schema, strict_json
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.names import check_name
 from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensorrt.sidecar import DeviceIdentity
 
@@ -37,19 +39,21 @@ def write_kit(path: Path, kit: BuildKit) -> None:
     path.write_text(strict_json.dumps(schema.encode(kit), sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_kit(bundle: Path) -> BuildKit | None:
-    """The kit of a bundle, if it is one. Raises BundleError if it can't be read."""
-    path = bundle / KIT_NAME
-    if not path.is_file():
+def read_kit(bundle: Bundle) -> BuildKit | None:
+    """The kit of a bundle, if its manifest lists one. Raises BundleError if it can't be read."""
+    if KIT_NAME not in bundle.manifest.files:
         return None
+    path = bundle.file(KIT_NAME)
     try:
-        content = strict_json.loads(path.read_bytes())
+        content = strict_json.loads(bundle.read(KIT_NAME))
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); make the kit again: perceiver-export build") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != KIT_SCHEMA:
         raise BundleError(f"{path}: kit schema {version}; this runtime reads {KIT_SCHEMA}; make the kit again")
-    return schema.decode(BuildKit, content, str(path))
+    kit = schema.decode(BuildKit, content, str(path))
+    check_name(kit.target, f"{path}: target")
+    return kit
 
 
 def check_kit(kit: BuildKit, identity: DeviceIdentity, free: int) -> None:

@@ -84,8 +84,16 @@ def write_sidecar(path: Path, sidecar: Sidecar) -> None:
 def read_sidecar(path: Path) -> Sidecar:
     """Read it. Raises BundleError if it is missing, no JSON, of another schema, or incomplete."""
     try:
-        content = strict_json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return parse_sidecar(path.read_bytes(), path)
+    except OSError as error:
+        raise BundleError(f"{path}: expected an engine's sidecar, got {error}; build the engine again") from error
+
+
+def parse_sidecar(data: bytes, path: Path) -> Sidecar:
+    """The sidecar that was read from `path`. Raises BundleError."""
+    try:
+        content = strict_json.loads(data)
+    except ValueError as error:
         raise BundleError(f"{path}: expected an engine's sidecar, got {error}; build the engine again") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SIDECAR_SCHEMA:

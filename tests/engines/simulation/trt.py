@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from enum import IntEnum
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -192,8 +193,10 @@ class OnnxParser:
     def get_error(self, index: int) -> ParserError:
         return self._errors[index]
 
-    def parse_from_file(self, model: str) -> bool:
-        loaded = onnx.load(model)
+    def parse(self, model: bytes, path: str | None = None) -> bool:
+        loaded = onnx.load_from_string(model)
+        if path is not None:
+            onnx.load_external_data_for_model(loaded, str(Path(path).parent))
         self._errors = [ParserError("no importer", n.op_type) for n in loaded.graph.node if n.op_type in self.refused]
         if not self._errors:
             self._network._fill(loaded)

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from perceiver_exporters.precision.calibration.histogram import Histogram
 from perceiver_exporters.precision.calibration.statistics import Observed, Statistics
+from perceiver_runtime.outputs import replacing
 from perceiver_runtime.tensors import Array
 
 SCHEMA = "1"
@@ -72,10 +73,9 @@ class Store:
                 arrays |= {f"{kind}/{name}/{part}": getattr(each, part) for part in ("low", "high")}
                 arrays[f"{kind}/{name}/counts"] = h.counts
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         header = json.dumps({"samples": statistics.samples, "observed": observed})
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, {"statistics": header})
-        temporary.replace(self.path)
+        with replacing(self.path, follow=False) as partial:
+            partial.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"statistics": header}))
 
 
 def _read(file: Any, name: str, limit: float, low: float, high: float) -> Observed:
