@@ -19,6 +19,8 @@ from perceiver_runtime.files import HeldFile
 ADDRESS = "*/_ORT_MEM_ADDR_/*"
 """A location by which OpenVINO copies from this process' memory: the offset is an address."""
 MAX_DEPTH = 100
+MIN_MAPPED = 16 << 20
+"""Bytes of a file that is worth mapping. Of a smaller one, a change in place may be hidden by the clock's ticks."""
 
 
 class External(NamedTuple):
@@ -63,12 +65,18 @@ def relocate(graph: bytes, place: Place) -> bytes:
 
 @contextlib.contextmanager
 def linked(bundle: Bundle, onnx: str, graph: bytes) -> Iterator[bytes]:
-    """Locations are descriptors, relative to `/` and valid inside of the block. What is mapped there is watched."""
+    """Locations are descriptors, relative to `/` and valid inside of the block. What is mapped there is watched.
+
+    Data of small files is put into the graph.
+    """
     with contextlib.ExitStack() as stack:
         descriptors: dict[HeldFile, int] = {}
+        contents: dict[HeldFile, bytes] = {}
 
-        def place(data: External) -> External:
+        def place(data: External) -> External | bytes:
             file = _weights(bundle, onnx, data)
+            if file.size < MIN_MAPPED:
+                return _cut(contents, file, data)
             if file not in descriptors:
                 descriptors[file] = stack.enter_context(file.descriptor())
                 bundle.watch(file)
@@ -87,25 +95,39 @@ def addressed(bundle: Bundle, onnx: str, graph: bytes) -> Iterator[bytes]:
     def place(data: External) -> External:
         file = _weights(bundle, onnx, data)
         if file not in contents:
-            contents[file] = file.read()
+            contents[file] = file.read() if file.size < MIN_MAPPED else file.read_unhashed()
         address = ctypes.cast(ctypes.c_char_p(contents[file]), ctypes.c_void_p).value or 0
         return External(ADDRESS, address + data.offset, data.length or file.size - data.offset)
 
     yield _relocated(bundle, onnx, graph, place)
+    for file in contents:
+        file.check()
 
 
 def inlined(bundle: Bundle, onnx: str, graph: bytes) -> bytes:
     """The data itself, in the graph: what every backend reads, in memory that nobody else can change."""
-    contents: dict[HeldFile, memoryview] = {}
+    contents: dict[HeldFile, bytes] = {}
+    return _relocated(bundle, onnx, graph, lambda data: _cut(contents, _weights(bundle, onnx, data), data))
 
-    def place(data: External) -> bytes:
+
+def external_files(bundle: Bundle, onnx: str, graph: bytes) -> dict[str, bytes]:
+    """The files that a graph names, by location, in memory that nobody else can change."""
+    contents: dict[str, bytes] = {}
+
+    def place(data: External) -> External:
         file = _weights(bundle, onnx, data)
-        if file not in contents:
-            contents[file] = memoryview(file.read())
-        stop = data.offset + data.length if data.length else file.size
-        return bytes(contents[file][data.offset : stop])
+        if data.location not in contents:
+            contents[data.location] = file.read()
+        return data
 
-    return _relocated(bundle, onnx, graph, place)
+    _relocated(bundle, onnx, graph, place)
+    return contents
+
+
+def _cut(contents: dict[HeldFile, bytes], file: HeldFile, data: External) -> bytes:
+    if file not in contents:
+        contents[file] = file.read()
+    return contents[file][data.offset : data.offset + data.length if data.length else file.size]
 
 
 def _relocated(bundle: Bundle, onnx: str, graph: bytes, place: Place) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,7 @@ from perceiver_runtime.backends.backend import Backend, Buffer, Device
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
-from perceiver_runtime.external_data import inlined, linked
+from perceiver_runtime.external_data import external_files, inlined, linked
 from perceiver_runtime.manifest import ComponentEntry
 
 try:
@@ -23,7 +24,10 @@ except ImportError as error:
 from perceiver_runtime.backends.integer_products import avoid_saturation
 from perceiver_runtime.backends.resident import Resident, ResidentMemory
 
+LOGGER = logging.getLogger(__name__)
 QUICK = "onnxruntime-quick"
+FROM_MEMORY = "add_external_initializers_from_files_in_memory"
+"""The method by which ONNX Runtime, from 1.26 or before, copies external weights out of memory."""
 PROVIDERS = {
     QUICK: ("CPUExecutionProvider",),
     "onnxruntime": ("CPUExecutionProvider",),
@@ -126,10 +130,15 @@ class OnnxRuntime:
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/")
                 try:
                     return ort.InferenceSession(graph, options, providers=providers)
-                except Exception:
+                except Exception as error:
                     if graph is content:
                         raise
-        return ort.InferenceSession(inlined(bundle, onnx, content), options, providers=providers)
+                    LOGGER.info("%s: weights are copied, for they can't be mapped: %s", bundle.file(onnx), error)
+        if not hasattr(options, FROM_MEMORY):
+            return ort.InferenceSession(inlined(bundle, onnx, content), options, providers=providers)
+        if files := external_files(bundle, onnx, content):
+            getattr(options, FROM_MEMORY)(list(files), list(files.values()), [len(file) for file in files.values()])
+        return ort.InferenceSession(content, options, providers=providers)
 
     def _options(self, component: ComponentEntry, entries: Mapping[str, str]) -> Any:
         options = ort.SessionOptions()
