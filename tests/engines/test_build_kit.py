@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +160,50 @@ def test_device_command(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert device_main(["build", str(kit), "--target", "mine"]) == 0
     assert "matrix products" in capsys.readouterr().out
     assert (kit / "engines/mine/head.plan").is_file()
+
+
+@pytest.mark.parametrize("module", ["numpy", "json", "argparse", "perceiver_runtime", "runpy"])
+def test_a_kit_runs_nothing_that_lies_in_it(kit: Path, module: str, tmp_path: Path) -> None:
+    """From inside and outside, with a module path that names it too."""
+    (kit / f"{module}.py").write_text("from pathlib import Path\nPath(__file__).with_name('executed').touch()\n")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    for place, extra in (
+        (kit, {}),
+        (tmp_path, {}),
+        (kit, {"PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{kit}:"}),
+    ):
+        done = subprocess.run(
+            [str(kit / "build.sh")],
+            cwd=place,
+            env={**environment, **extra},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not (kit / "executed").exists()
+        assert done.returncode in (3, 4), done.stderr  # refused for the file, or before that for want of TensorRT
+
+
+def test_a_kit_that_is_not_listed_is_none(path: Path, kit: Path) -> None:
+    shutil.copyfile(kit / "kit.json", path / "kit.json")
+    jetson = simulated_jetson(capacity=DEVICE)
+    with pytest.raises(BundleError, match=r"kit\.json: not listed"):
+        build_here(path, jetson.trt, jetson.cuda)
+
+
+@pytest.mark.parametrize("name", ["../../../home", "..", "a/b", "/tmp/x", "a\0b"])
+def test_targets_that_are_no_names(path: Path, kit: Path, name: str) -> None:
+    """From the command line, from kit.json, and from the manifest: nothing is written anywhere."""
+    jetson = simulated_jetson(capacity=DEVICE)
+    before = sorted(path.parent.rglob("*"))
+    with pytest.raises(UsageError, match=r"target .*; expected letters"):
+        build_here(path, jetson.trt, jetson.cuda, target=name)
+    content = json.loads((kit / "kit.json").read_text())
+    (kit / "kit.json").write_text(json.dumps({**content, "target": name}))
+    tiny_bundles.rehash(kit, "kit.json")
+    with pytest.raises(BundleError, match=r"target .*; expected letters"):
+        build_here(kit, jetson.trt, jetson.cuda)
+    tiny_bundles.change(path, lambda m: m.update(target=name))
+    with pytest.raises(BundleError, match=r"target .*; expected letters"):
+        build_here(path, jetson.trt, jetson.cuda)
+    assert sorted(path.parent.rglob("*")) == before

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_a_bundle_loads_and_answers_as_the_model(
     with open_session(path) as session:
         got = session.run(feeds)["logits"]
     assert np.linalg.norm(got - expected) < 0.1 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_others_may_read_what_the_umask_lets_them(
+    blueprint: Blueprint, tracer: Tracer, tmp_path: Path, umask: int
+) -> None:
+    """A bundle that root exported is served by another user."""
+    before = os.umask(umask)
+    try:
+        export_bundle(blueprint, tmp_path / "bundle", "fp32", tracer=tracer)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "bundle", *(tmp_path / "bundle").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
 
 
 def test_a_bundle_may_be_sealed_again(bundle: Bundle) -> None:
