@@ -18,8 +18,8 @@ from onnxscript.onnx_types import TensorType
 
 op: Any = onnxscript.opset20
 
-EXCLUDED = -30_000.0
-"""Added to the score of an excluded key: exp() of it is 0 in every precision, and FP16 can hold the sum."""
+LOWEST_SCORE, HIGHEST_SCORE = -65504.0, 65504.0
+"""The finite range of FP16. A boolean mask limits scores to one or the other, so that no precision overflows."""
 
 
 def scaled_dot_product_attention(
@@ -34,28 +34,35 @@ def scaled_dot_product_attention(
 ) -> TensorType:
     """softmax(query key^T * scale + mask) value, over (B, heads, N, E), (B, heads, M, E), (B, heads, M, F).
 
-    A boolean mask is true where a key may be attended, a float mask is added to the scores.
+    A boolean mask is true where a key may be attended, a float mask is added to the scores. As in PyTorch, a query
+    that may attend no key (its masks are all false, or minus infinity) gets zeros.
     """
     if is_causal or enable_gqa or dropout_p:
         raise NotImplementedError("causal attention, grouped queries and dropout are no part of a Perceiver")
     factor = scale if scale is not None else _default_scale(query)
     scaled = op.Mul(query, op.Constant(value_float=factor))
     scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
+    attends = None
     if attn_mask is not None:
-        scores = op.Add(scores, _bias(attn_mask))
-    result: TensorType = op.MatMul(op.Softmax(scores, axis=-1), value)
+        scores, attends = _masked(scores, attn_mask)
+    attended = op.MatMul(op.Softmax(scores, axis=-1), value)
+    result: TensorType = attended if attends is None else op.Where(attends, attended, op.Constant(value_float=0.0))
     return result
+
+
+def _masked(scores: Any, mask: Any) -> tuple[Any, Any]:
+    """Scores under a mask, and whether (..., N or 1, 1) a query may attend any key."""
+    last = op.Constant(value_ints=[-1])
+    if mask.dtype != ir.DataType.BOOL:
+        return op.Add(scores, mask), op.Not(op.IsInf(op.ReduceMax(mask, last, keepdims=1), detect_positive=0))
+    limit = op.Where(mask, op.Constant(value_float=HIGHEST_SCORE), op.Constant(value_float=LOWEST_SCORE))
+    zero = op.Constant(value_float=0.0)
+    return op.Min(scores, limit), op.Greater(op.ReduceMax(limit, last, keepdims=1), zero)
 
 
 def _default_scale(query: Any) -> float:
     width = float(query.shape[-1])
     return 1.0 / math.sqrt(width)
-
-
-def _bias(mask: Any) -> Any:
-    if mask.dtype != ir.DataType.BOOL:
-        return mask
-    return op.Where(mask, op.Constant(value_float=0.0), op.Constant(value_float=EXCLUDED))
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -11,21 +11,30 @@ from torch import Tensor, nn
 
 from perceiver_deploy.models.config import CrossAttentionConfig, ProcessorConfig
 
-# Finite, within FP16, and zero after any softmax whose scores stay below it: a row that masks everything attends
-# everything rather than becoming NaN.
-MASKED_SCORE = -3.0e4
+LOWEST_SCORE, HIGHEST_SCORE = -65504.0, 65504.0
+"""The finite range of FP16: no score is outside it."""
 
 
-def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a mask (B, M), true where an input may be attended, adds to scores (B, heads, N, M): (B, 1, 1, M)."""
-    return torch.where(mask, 0.0, MASKED_SCORE).to(dtype)[:, None, None, :]
+def score_limit(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Upper limits (B, 1, 1, M) of scores (B, heads, N, M) under a mask (B, M), true where an input may be attended.
+
+    A masked score becomes the lowest there is, whatever it was: its weight is zero, and a query whose inputs are all
+    masked attends all of them equally, as with `masked_fill`. Nothing is added to a score, so FP16 can't overflow.
+    """
+    return torch.where(mask, HIGHEST_SCORE, LOWEST_SCORE).to(dtype)[:, None, None, :]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Heads of queries (B or 1, h, N, e), keys (B, h, M, e) and values (B, h, M, f) to (B, h, N, f)."""
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Heads of queries (B or 1, h, N, e), keys (B, h, M, e) and values (B, h, M, f) to (B, h, N, f).
+
+    `mask` (B, M) is true where an input may be attended; a row in which it never is attends all inputs equally.
+    """
     if query.shape[0] == 1:  # queries shared by the batch are projected once
         query = query.expand(key.shape[0], -1, -1, -1)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    if mask is None:
+        return F.scaled_dot_product_attention(query, key, value)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return torch.softmax(torch.minimum(scores, score_limit(mask, scores.dtype)), dim=-1) @ value
 
 
 class Attention(nn.Module):
@@ -49,8 +58,7 @@ class Attention(nn.Module):
     def forward(self, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from q (B or 1, N, q_dim) to kv (B, M, kv_dim): (B, N, out_dim)."""
         query, (key, value) = self.queries(q), self.keys_values(kv)
-        bias = None if mask is None else score_bias(mask, query.dtype)
-        return self.merge(attend(query, key, value, bias))
+        return self.merge(attend(query, key, value, mask))
 
     def queries(self, q: Tensor) -> Tensor:
         """Project q (B, N, q_dim) to heads (B, heads, N, qk_dim / heads)."""

@@ -16,10 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.models.attention import CrossAttentionLayer, score_bias
-
-LOWEST_SCORE = -65504.0
-"""Starts the running maximum: the lowest finite FP16 number, below every score and every masked score."""
+from perceiver_deploy.models.attention import LOWEST_SCORE, CrossAttentionLayer, score_limit
 
 State = tuple[Tensor, Tensor, Tensor]
 
@@ -32,7 +29,11 @@ class Begin(nn.Module):
         self.layer = layer
 
     def forward(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Query (B, N, q_dim) to scaled heads q (B, h, N, e), m and total (B, h, N, 1), acc (B, h, N, f)."""
+        """Query (B, N, q_dim) to scaled heads q (B, h, N, e), m and total (B, h, N, 1), acc (B, h, N, f).
+
+        The running maximum starts at the lowest score, which is that of a masked input: `total` counts such inputs
+        until the first other one comes, whose score makes their decay zero.
+        """
         attention = self.layer.attention
         q = attention.queries(self.layer.query_norm(query))
         empty = torch.zeros_like(q[..., :1])
@@ -55,7 +56,7 @@ class Fold(nn.Module):
         key, value = self.layer.attention.keys_values(self.layer.input_norm(inputs))
         scores = q @ key.transpose(-1, -2)
         if mask is not None:
-            scores = scores + score_bias(mask, scores.dtype)
+            scores = torch.minimum(scores, score_limit(mask, scores.dtype))
         highest = torch.maximum(m, scores.amax(-1, keepdim=True))
         weights, decay = torch.exp(scores - highest), torch.exp(m - highest)
         return highest, total * decay + weights.sum(-1, keepdim=True), acc * decay + weights @ value

@@ -12,6 +12,8 @@ from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_exporters import count
 from perceiver_exporters.component import Blueprint, Component
 from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.precision import PRECISIONS, Request
+from perceiver_exporters.precision.audit import audit
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.trace import trace
 from perceiver_runtime.compare import relative_l2
@@ -118,21 +120,36 @@ def test_a_weight_shared_by_layers_is_one_constant_and_needs_no_transpose() -> N
 
 
 class Masked(nn.Module):
-    """Attention under a boolean mask."""
+    """Attention under a boolean mask, or the same as a float mask."""
+
+    def __init__(self, added: bool) -> None:
+        super().__init__()
+        self.added = added
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         heads = x.unsqueeze(1)
         bias = mask[:, None, None, :]
+        if self.added:
+            bias = torch.zeros_like(bias, dtype=x.dtype).masked_fill(~bias, float("-inf"))
         return nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias).squeeze(1)
 
 
-def test_a_mask_excludes_keys_and_a_symbol_of_two_inputs_is_one_dimension() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("added", [False, True], ids=["boolean", "float"])
+def test_a_mask_excludes_keys_and_a_row_without_keys_is_zero_as_in_pytorch(added: bool, precision: str) -> None:
     mask = TensorSpec("mask", "bool", ("batch", "length"))
-    graph = trace(component(Masked(), X, mask, output=Y), PROFILE)
-    x = np.random.default_rng(0).standard_normal((3, 5, 96), dtype=np.float32)
-    keep = np.arange(5)[None] < np.array([[5], [2], [1]])
-    expected = Masked()(torch.from_numpy(x), torch.from_numpy(keep)).numpy()
-    assert relative_l2(expected, run(graph, {"x": x, "mask": keep})[0]) < 1e-6
+    inputs = (X, mask)
+    graph = trace(component(Masked(added), *inputs, output=Y), PROFILE)
+    chosen = PRECISIONS[precision]
+    findings = audit(graph, inputs, PROFILE, chosen.format) if chosen.format else ()
+    graph = chosen.rewrite(graph, Request("toy", "tensorrt", lambda: iter(()), findings, None))
+    x = np.random.default_rng(0).standard_normal((4, 5, 96), dtype=np.float32)
+    keep = np.arange(5)[None] < np.array([[5], [2], [1], [0]])
+    expected = Masked(added)(torch.from_numpy(x), torch.from_numpy(keep)).numpy()
+    assert not expected[3].any()
+    got = run(graph, {"x": x, "mask": keep})[0]
+    assert relative_l2(expected, got) < (1e-6 if precision == "fp32" else 1e-3)
+    assert not got[3].any()
 
 
 def test_a_fixed_range_keeps_its_symbol() -> None:

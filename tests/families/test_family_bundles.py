@@ -68,6 +68,14 @@ def test_a_mask_left_out_is_all_ones(exported, family):
     assert relative(made.run(inputs)["logits"], whole) > 1e-2
 
 
+@pytest.mark.parametrize("family", TEXT)
+def test_a_row_of_padding_alone_attends_all_equally_as_in_transformers(exported, family):
+    made = exported(family)
+    inputs = made.case.inputs()
+    inputs["attention_mask"][1] = 0
+    assert relative(check(made, family, inputs)[1:], made.run({"input_ids": inputs["input_ids"]})["logits"][1:]) > 1e-2
+
+
 def test_positions_can_be_asked_one_by_one(exported):
     made = exported("masked-language-model")
     feeds = {"input_ids": made.case.inputs()["input_ids"].numpy()}

@@ -163,6 +163,14 @@ def test_interaction_weights_any_number_of_modalities() -> None:
     assert (weights[0] - weights[1]).abs().max() > 1e-3  # the weights depend on the input
 
 
+def test_interaction_weighs_modalities_alike_where_all_are_missing() -> None:
+    interaction = FeatureInteraction([4, 6], 8)
+    randomise(interaction)
+    projected = [noise(2, length, 8, seed=length) for length in (5, 3)]
+    none = [torch.zeros(2, length, dtype=torch.bool) for length in (5, 3)]
+    assert torch.equal(interaction.weights(projected, none), torch.full((2, 2), 0.5))
+
+
 def test_interaction_gives_a_missing_modality_no_weight() -> None:
     module = FeatureInteraction([3, 4], 8)
     randomise(module)

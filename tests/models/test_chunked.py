@@ -39,14 +39,16 @@ def test_equals_the_whole(chunk, masked, residual):
     assert relative(folded(module, query, inputs.roll(1, 2), mask, chunk), expected) > 1e-2
 
 
-def test_a_row_that_masks_everything_is_finite_and_the_same_either_way():
+@pytest.mark.parametrize("chunk", [50, 203])
+def test_a_row_without_an_input_attends_all_equally(chunk):
     module = layer()
-    query, inputs = torch.randn(1, LATENTS, 24), torch.randn(1, INPUTS, 40)
-    mask = torch.zeros(1, INPUTS, dtype=torch.bool)
-    expected = module(query, inputs, mask)
-    assert torch.isfinite(expected).all()
-    # a score of -30,000 keeps 2^-9 of what is added to it
-    assert relative(folded(module, query, inputs, mask, 50), expected) < 1e-2
+    query, inputs = torch.randn(2, LATENTS, 24), torch.randn(2, INPUTS, 40)
+    mask = torch.rand(2, INPUTS) > 0.5
+    mask[0] = False
+    whole, pieces = module(query, inputs, mask), folded(module, query, inputs, mask, chunk)
+    assert relative(pieces, whole) < 1e-6
+    value = module.attention.value(module.input_norm(inputs[:1])).mean(1, keepdim=True).expand(-1, LATENTS, -1)
+    assert relative(whole[:1], module.update(query[:1], module.attention.output(value))) < 1e-6
 
 
 def test_scores_of_thousands_neither_overflow_nor_lose_the_later_chunks():

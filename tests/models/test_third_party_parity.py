@@ -94,9 +94,10 @@ def krasserm_flow():
 
 
 def text():
-    mask = torch.ones(2, 17, dtype=torch.long)
+    mask = torch.ones(3, 17, dtype=torch.long)
     mask[0, 9:] = 0
-    return torch.randint(0, 50, (2, 17)), mask
+    mask[1] = 0  # a row of padding alone
+    return torch.randint(0, 50, (3, 17)), mask
 
 
 KRASSERM = {

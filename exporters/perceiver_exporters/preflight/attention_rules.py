@@ -13,7 +13,7 @@ from perceiver_exporters.preflight.subject import Subject
 
 LARGEST_HALF = 65_504
 WIDEST_HEAD = 256
-_BETWEEN = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "Sub")
+_BETWEEN = ("Mul", "Div", "Add", "Min", "Where", "Cast", "Reshape", "Sub")
 
 
 def keys(subject: Subject) -> Iterator[Problem]:

@@ -116,7 +116,7 @@ def fuse(model: ir.Model, context: Context, kernel: Callable[[HeadSizes, str], s
 def _attention(softmax: ir.Node) -> Attention | str:
     """What a softmax is the middle of, or why it is no plain attention."""
     scores, weighted = producer(softmax.inputs[0], "MatMul"), _only_reader(softmax.outputs[0], "MatMul")
-    if producer(softmax.inputs[0], "Add") is not None:
+    if any(producer(softmax.inputs[0], op) is not None for op in ("Add", "Min")):
         return "the mask is an input"
     if scores is None or weighted is None:
         return "another rule has split its scores or its sums"

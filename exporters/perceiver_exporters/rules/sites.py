@@ -173,7 +173,7 @@ def heads_of(weighted: ir.Node) -> int | None:
 def _weights_of(scores: ir.Node, weights: ir.Value) -> bool:
     """Whether the weights are made from these scores: the mask, the maximum and exp lie between."""
     reached = weights
-    for op in ("Softmax", "Exp", "Add", "Sub"):
+    for op in ("Softmax", "Exp", "Add", "Min", "Sub"):
         node = producer(reached, op)
         reached = operand(node, 0) if node else reached
     return reached is scores.outputs[0]

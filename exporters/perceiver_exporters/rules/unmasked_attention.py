@@ -1,45 +1,55 @@
-"""A mask that excludes nothing is not added to the scores."""
+"""A mask that excludes nothing leaves the scores alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.attention import HIGHEST_SCORE
 from perceiver_exporters.rules.draft import replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of, operand, producer, sites
+from perceiver_runtime.tensors import Array
 
 MOVES = ("Unsqueeze", "Expand", "Reshape", "Cast")
+EXCLUDES_NOTHING: Mapping[str, Callable[[Array], bool]] = {
+    "Add": lambda bias: not bias.any(),
+    "Min": lambda limit: bool(np.all(np.greater_equal(limit, HIGHEST_SCORE))),
+}
+"""By the operator that applies a mask to the scores: whether a constant second operand changes no score."""
 
 
 def apply(model: ir.Model, __: Context) -> Verdict:
-    """Drop every bias of scores that is a constant zero."""
-    masked = [(site.name, added) for site in sites(model.graph) if (added := _added(site.scores)) is not None]
+    """Drop every mask that is constant and changes no score."""
+    masked = [(site.name, applied) for site in sites(model.graph) if (applied := _applied(site.scores)) is not None]
     if not masked:
         return Declined("no attention is masked")
-    constant = [(name, added) for name, added in masked if _is_zero(operand(added, 1))]
-    for _, added in constant:
-        replace(added.outputs[0], operand(added, 0))
+    constant = [(name, node) for name, node in masked if _excludes_nothing(node.op_type, operand(node, 1))]
+    for _, node in constant:
+        replace(node.outputs[0], operand(node, 0))
     if not constant:
         return Declined("the mask is an input")
     return Applied(", ".join(name for name, _ in constant))
 
 
-def _added(scores: ir.Node) -> ir.Node | None:
-    """The Add that takes the scores first."""
+def _applied(scores: ir.Node) -> ir.Node | None:
+    """The node that applies a mask, if one takes the scores first."""
     readers = [node for node, index in scores.outputs[0].uses() if index == 0]
-    return readers[0] if len(readers) == 1 and readers[0].op_type == "Add" else None
+    return readers[0] if len(readers) == 1 and readers[0].op_type in EXCLUDES_NOTHING else None
 
 
-def _is_zero(value: ir.Value) -> bool:
-    """A constant of zeros, or a choice whose condition is constant and true and whose first branch is zero."""
-    for op in MOVES:
-        moved = producer(value, op)
+def _excludes_nothing(op: str, value: ir.Value) -> bool:
+    """A constant that changes no score, or a choice of one whose condition is constant and true."""
+    for move in MOVES:
+        moved = producer(value, move)
         value = operand(moved, 0) if moved else value
     constant, chosen = array_of(value), producer(value, "Where")
     if chosen is not None:
         condition = array_of(chosen.inputs[0])
-        return condition is not None and bool(condition.all()) and _is_zero(operand(chosen, 1))
-    return constant is not None and not constant.any()
+        return condition is not None and bool(condition.all()) and _excludes_nothing(op, operand(chosen, 1))
+    return constant is not None and EXCLUDES_NOTHING[op](constant)
 
 
 UNMASKED_ATTENTION = Rule("unmasked-attention", "masks that exclude nothing are dropped", apply)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from perceiver_deploy.models.hybrid.channel_attention import pool
 
 ABSENT = -1e4
-"""Added to the score of a missing modality: its weight is zero, in FP16 as well."""
+"""Score of a missing modality: its weight is zero, in FP16 as well; if all are missing, all weigh the same."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class FeatureInteraction(nn.Module):
         """Weights (B, modalities), which sum to one over the modalities that are there."""
         scores = []
         for score, x, mask in zip(self.scores, projected, masks, strict=True):
-            present = 1.0 if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
-            scores.append(score(pool(x, mask)) + (1.0 - present) * ABSENT)
+            scored = score(pool(x, mask))
+            scores.append(scored if mask is None else torch.where(mask.any(dim=1, keepdim=True), scored, ABSENT))
         return torch.softmax(torch.cat(scores, dim=1), dim=1)
 
 
