@@ -62,7 +62,7 @@ def benchmark(
     check_threads(threads)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    with open_session(bundle, backend, threads) as session:
+    with open_session(bundle, backend, threads, check_finite=False) as session:
         feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
         model = reference_of(session.manifest.source, reference)
         return compare(session, model, feeds, rounds, threads)

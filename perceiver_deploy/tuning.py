@@ -64,7 +64,7 @@ def rank(
 
 def _open(path: Path, name: str, threads: int, progress: Callable[[str], None]) -> Session | None:
     try:
-        return open_session(path, name, threads)
+        return open_session(path, name, threads, check_finite=False)
     except UnavailableError as error:
         progress(f"not measured: {error}")
         return None

@@ -8,12 +8,10 @@ scale is applied once, to the queries: they are fewer than the scores, and FP16 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
 import onnxscript
-import torch
 from onnxscript.onnx_types import TensorType
 
 op: Any = onnxscript.opset20
@@ -63,8 +61,3 @@ def _masked(scores: Any, mask: Any) -> tuple[Any, Any]:
 def _default_scale(query: Any) -> float:
     width = float(query.shape[-1])
     return 1.0 / math.sqrt(width)
-
-
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
-}

@@ -30,6 +30,7 @@ from perceiver_exporters.sealing import files_of, seal, tool_versions
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_exporters.trace import trace
+from perceiver_exporters.value_ranges import with_float_ranges, with_index_ranges
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.bundle import write_manifest
 from perceiver_runtime.errors import UsageError
@@ -96,7 +97,7 @@ def export_bundle(
         if pareto is not None:
             save_pareto(pareto, directory)
         manifest = dataclasses.replace(
-            draft,
+            with_float_ranges(draft, graphs),
             tolerances=tolerances,
             golden=save_samples(golden, directory),
         )
@@ -183,7 +184,8 @@ def _plan(
         no_findings = dict.fromkeys(traced, ())
         save_graphs(_rewrite(blueprint, traced, no_findings, tried, precision, scheme, lambda _: None), directory)
         write_manifest(directory, dataclasses.replace(draft, files=files_of(directory)))
-        return open_session(directory, "onnxruntime" if target.engines is None else "onnxruntime-exact")
+        backend = "onnxruntime" if target.engines is None else "onnxruntime-exact"
+        return open_session(directory, backend, check_finite=False)
 
     return search(cut, traced, plan, golden, precision.emulate, scheme, options.budget, trial, progress)
 
@@ -242,7 +244,7 @@ def _prove(
 def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: Target) -> Manifest:
     """All of the manifest that is known before anything is quantised."""
     cut = blueprint.cut
-    return Manifest(
+    manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         source=blueprint.source,
         precision=precision.name,
@@ -258,6 +260,7 @@ def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: T
         labels=blueprint.labels,
         golden_origin=blueprint.golden_origin,
     )
+    return with_index_ranges(manifest, traced, blueprint.golden)
 
 
 def _context(cut: Cut, component: Component, target: Target, precision: Precision) -> Context:

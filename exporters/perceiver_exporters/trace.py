@@ -10,10 +10,11 @@ import torch
 from onnx_ir.passes import common
 from torch import Tensor
 
-from perceiver_exporters.attention import TRANSLATIONS
 from perceiver_exporters.component import Component
 from perceiver_exporters.graph import clean, name_by_module
 from perceiver_exporters.quiet import quiet
+from perceiver_exporters.translations import TRANSLATIONS
+from perceiver_exporters.value_ranges import store as store_ranges
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Profile, TensorSpec
 
@@ -35,7 +36,7 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
                 inputs,
                 input_names=[spec.name for spec in component.inputs],
                 dynamic_shapes=_dynamic_shapes(component, profile),
-                custom_translation_table=TRANSLATIONS,
+                custom_translation_table=dict(TRANSLATIONS),
                 opset_version=opset,
                 dynamo=True,
                 verbose=False,
@@ -52,6 +53,7 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
         (*model.graph.inputs, *model.graph.outputs), (*component.inputs, *component.outputs), strict=True
     ):
         value.shape = ir.Shape(spec.shape)  # a symbol whose range is one size was traced as that size
+    store_ranges(model, profile)
     return model
 
 

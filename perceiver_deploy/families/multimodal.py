@@ -24,7 +24,7 @@ from perceiver_deploy.models.multimodal import MultimodalAutoencoder, coordinate
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
 from perceiver_runtime.pipeline import Chunk
-from perceiver_runtime.tensors import Array, Range, TensorSpec
+from perceiver_runtime.tensors import Array, Range, TensorSpec, ValueRange
 
 POINTS_PER_CHUNK = 6272
 """1 / 128 of the released video."""
@@ -153,7 +153,8 @@ def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[Part]:
 
 def _decoder(model: MultimodalAutoencoder, module: Decoder, output: TensorSpec, points: str, chunk: int) -> Part:
     """The graph's own dimension `points` is the chunk's; the session's is that of the index it is given."""
-    index = TensorSpec("index", "int64", (points,))
+    total = _dimensions(model.config)[points].max
+    index = TensorSpec("index", "int64", (points,), ValueRange(0, total - 1))
     own = TensorSpec(DECODED[output.name], output.dtype, ("batch", points, output.shape[2]))
     inputs = (*asked(model.perceiver), index)
     values = {"index": f"{output.name}_index"}

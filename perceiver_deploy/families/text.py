@@ -24,10 +24,10 @@ from perceiver_deploy.models.text import (
     TokenEmbedding,
 )
 from perceiver_exporters.component import Cut
-from perceiver_runtime.tensors import Array, Range, TensorSpec
+from perceiver_runtime.tensors import Array, Range, TensorSpec, ValueRange
 
 TEXT = ("batch", "length")
-INPUTS = (TensorSpec("input_ids", "int64", TEXT), TensorSpec("attention_mask", "int64", TEXT))
+INPUTS = (TensorSpec("input_ids", "int64", TEXT), TensorSpec("attention_mask", "int64", TEXT, ValueRange(0, 1)))
 POSITIONS = TensorSpec("positions", "int64", ("length",))
 
 

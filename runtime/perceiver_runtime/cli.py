@@ -63,16 +63,23 @@ def _bench(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     check_file(options.out)
     feeds = arrays.load_feeds(options.inputs, options.input)
-    with _open(options) as session:
+    with _open(options, check_finite=options.check_finite) as session:
         results = session.run(feeds, options.outputs)
     arrays.save(options.out, results)
     print(report.to_json(arrays.shapes(results)) if options.json else report.array_table(results, options.out))
     return 0
 
 
-def _open(options: argparse.Namespace) -> Session:
+def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session:
+    """Golden samples are run as the reference took them; the caller's arrays are checked."""
     _progress(f"opening {options.bundle}")
-    return open_session(options.bundle, options.backend, options.threads, copy_weights=options.copy_weights)
+    return open_session(
+        options.bundle,
+        options.backend,
+        options.threads,
+        copy_weights=options.copy_weights,
+        check_finite=check_finite,
+    )
 
 
 def _progress(message: str) -> None:
@@ -103,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[device], help="run arrays from files")
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="one input; repeat for more")
     run.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs by name")
+    run.add_argument(
+        "--check-finite",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse NaN, infinity and numbers too large to be squared in floating-point inputs (default: refuse)",
+    )
     run.add_argument("--outputs", nargs="+", metavar="NAME", help="only these outputs (default: all)")
     run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
     run.set_defaults(command=_run)

@@ -32,7 +32,7 @@ class PerceiverError(Exception):
 
 
 class CheckError(PerceiverError):
-    """A measured number broke its bound: parity, accuracy or precision."""
+    """A measured number broke its bound: parity, accuracy or precision, or scores that must be finite."""
 
     exit_code = 1
 
@@ -62,7 +62,7 @@ class DatasetError(PerceiverError):
 
 
 class FeedError(PerceiverError):
-    """Arrays given to a session do not match its inputs in name, rank, size or dtype."""
+    """Arrays given to a session do not match its inputs in name, rank, size, dtype or values."""
 
     exit_code = 3
 

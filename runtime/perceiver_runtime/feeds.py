@@ -1,4 +1,4 @@
-"""Check the arrays given to a session: names, types, ranks, sizes. Nothing is cast, padded or reshaped."""
+"""Check the arrays given to a session: names, types, ranks, sizes, values. Nothing is cast, padded or reshaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from perceiver_runtime.errors import FeedError
 from perceiver_runtime.program import Program
-from perceiver_runtime.tensors import Profile, Range, TensorSpec
+from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRange
 
 
 def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
@@ -34,6 +34,19 @@ def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
     if known != len(feeds):
         raise FeedError(_unknown(feeds, program))
     return sizes
+
+
+def check_values(program: Program, feeds: Mapping[str, Array], finite: bool) -> None:
+    """Hold checked feeds against the ranges of their integers, and if `finite` of their floating-point numbers.
+
+    Raises FeedError naming the first value outside, and where it is.
+    """
+    for name, allowed in program.ranges.items():
+        if (array := feeds.get(name)) is not None and not allowed.holds(array):
+            raise FeedError(_outside(name, array, allowed))
+    for name, allowed in program.finite_ranges.items() if finite else ():
+        if (array := feeds.get(name)) is not None and not allowed.holds(array):
+            raise FeedError(_not_finite(name, array, allowed))
 
 
 def check_sizes(program: Program, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:
@@ -65,6 +78,31 @@ def _disagreement(spec: TensorSpec, array: Any, symbol: int | str, sizes: Mappin
     if isinstance(symbol, int):
         return f"{spec.name}: expected {spec}, got shape {list(array.shape)}: {symbol} is fixed in this bundle"
     return f"{spec.name}: expected {spec} with {symbol} = {sizes[symbol]} as elsewhere, got shape {list(array.shape)}"
+
+
+def _outside(name: str, array: Array, allowed: ValueRange) -> str:
+    return f"{name}: expected {allowed.min} to {allowed.max}, got {_first(array, allowed)}; {_id_remedy(allowed)}"
+
+
+def _id_remedy(allowed: ValueRange) -> str:
+    if allowed == ValueRange(0, 1):
+        return "give 1 for what counts and 0 for what is left out"
+    return "give ids that the model knows, and mask out padding rather than marking it by another id"
+
+
+def _not_finite(name: str, array: Array, allowed: ValueRange) -> str:
+    limit = f"finite numbers, of magnitude at most {float(allowed.max):.6g}"
+    return (
+        f"{name}: expected {limit}, got {_first(array, allowed)}; correct what made it, "
+        "or open the session with check_finite=False (perceiver-run: --no-check-finite)"
+    )
+
+
+def _first(array: Array, allowed: ValueRange) -> str:
+    """The first value outside, and its index."""
+    inside = (array >= allowed.min) & (array <= allowed.max)  # type: ignore[operator]
+    index = np.unravel_index(int(np.argmin(inside)), array.shape)
+    return f"{array[index]} at [{', '.join(map(str, index))}]"
 
 
 def _unknown(feeds: Mapping[str, Any], program: Program) -> str:

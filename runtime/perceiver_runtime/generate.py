@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.backends.backend import Buffer, Device, Executable
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import CheckError, UsageError
 from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Array
 
@@ -112,7 +112,10 @@ class Loop:
 
 
 def generate(loop: Loop, generation: Generation, output: str, batch: int, sampling: Sampling, length: int) -> Generated:
-    """Run the loop until every sequence has ended or has `length` ids; `output` is the graph output of the scores."""
+    """Run the loop until every sequence has ended or has `length` ids; `output` is the graph output of the scores.
+
+    Raises CheckError if the scores of a sequence that goes on are NaN, or if none or an infinite one is the largest.
+    """
     choose = chooser(sampling, batch)
     tokens: Ids = np.full(batch, generation.start, np.int64)
     ended = np.zeros(batch, bool)
@@ -120,6 +123,7 @@ def generate(loop: Loop, generation: Generation, output: str, batch: int, sampli
     log_probs: list[Scores] = []
     while len(ids) < length and not ended.all():
         scores = loop.advance(tokens, output).astype(np.float32, copy=False)
+        _check_scores(scores, ended, len(ids), generation.name)
         chosen = choose(scores)
         tokens = np.where(ended, generation.stop, chosen)
         log_probs.append(np.where(ended, np.float32(0.0), scores[np.arange(batch), chosen]))
@@ -127,3 +131,13 @@ def generate(loop: Loop, generation: Generation, output: str, batch: int, sampli
         ids.append(tokens)
     table = np.stack(ids, axis=1)
     return Generated(table, (table != generation.stop).sum(axis=1), np.stack(log_probs, axis=1))
+
+
+def _check_scores(scores: Scores, ended: npt.NDArray[np.bool_], position: int, name: str) -> None:
+    """Minus infinity excludes an id; NaN, or nothing else, is no distribution to choose from."""
+    lost = ~(np.isfinite(scores.max(axis=1)) | ended)
+    if lost.any():
+        raise CheckError(
+            f"{name}: expected finite log-probabilities, got {scores.max(axis=1)[lost][0]} at position {position} of "
+            f"sequence {int(lost.argmax())}; check the feeds for NaN, and the bundle with `verify`"
+        )

@@ -11,8 +11,11 @@ import numpy as np
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.pipeline import Generation, Step
-from perceiver_runtime.tensors import Profile, TensorSpec
+from perceiver_runtime.tensors import Profile, TensorSpec, ValueRange
 from perceiver_runtime.wiring import value_specs
+
+LARGEST_FLOAT = 1 << 64
+"""Its square is the first that FP32 can't hold: a normalisation makes NaN of larger numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,21 @@ class Program:
     def specs(self) -> Mapping[str, tuple[TensorSpec, np.dtype[np.generic]]]:
         """What may be given, by name, with its type."""
         return {spec.name: (spec, np.dtype(spec.dtype)) for spec in (*self.accepted, *self.inputs)}
+
+    @cached_property
+    def ranges(self) -> Mapping[str, ValueRange]:
+        """What given integers must lie in, by name."""
+        return {n: spec.range for n, (spec, dtype) in self.specs.items() if spec.range and dtype.kind in "iu"}
+
+    @cached_property
+    def finite_ranges(self) -> Mapping[str, ValueRange]:
+        """What given floating-point numbers must lie in where a session checks them, by name."""
+        return {n: spec.range or _finite(dtype) for n, (spec, dtype) in self.specs.items() if dtype.kind == "f"}
+
+
+def _finite(dtype: np.dtype[np.generic]) -> ValueRange:
+    largest = min(LARGEST_FLOAT, int(np.finfo(dtype).max))  # type: ignore[type-var]
+    return ValueRange(-largest, largest)
 
 
 def run_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:

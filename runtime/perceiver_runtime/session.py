@@ -14,7 +14,7 @@ from perceiver_runtime.backends import check_precision, open_backend
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import FeedError, UnavailableError, UsageError
-from perceiver_runtime.feeds import check_feeds, check_sizes
+from perceiver_runtime.feeds import check_feeds, check_sizes, check_values
 from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, generate
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.plan import Plan, Record
@@ -36,15 +36,24 @@ PlanKey = tuple[Program, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
 def open_session(
-    bundle: str | Path | Bundle, backend: str = "auto", threads: int | None = None, *, copy_weights: bool = False
+    bundle: str | Path | Bundle,
+    backend: str = "auto",
+    threads: int | None = None,
+    *,
+    copy_weights: bool = False,
+    check_finite: bool = True,
 ) -> Session:
     """Load the bundle in a directory, or take a loaded one, and make it ready to run.
 
     `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None:
     all cores). `auto` is ONNX Runtime on the CPU, or what was measured as fastest for this bundle on this kind of
     machine (see `perceiver_runtime.tuning`). Large weights are mapped, and a file that is changed in place makes the
-    session refuse to go on; with `copy_weights` they are read into memory, where no file matters any more. Raises
-    BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
+    session refuse to go on; with `copy_weights` they are read into memory, where no file matters any more.
+
+    `check_finite`: refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without it they
+    are run, and a quantiser or a backend may make confident numbers of them.
+
+    Raises BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
     """
     path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
     tuned = _open_tuned(path, threads) if backend == "auto" else None
@@ -52,7 +61,7 @@ def open_session(
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(path)
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
-    return Session(loaded, opened, threads, owner=not isinstance(bundle, Bundle))
+    return Session(loaded, opened, threads, owner=not isinstance(bundle, Bundle), check_finite=check_finite)
 
 
 def _open_tuned(path: Path, threads: int | None) -> tuple[Backend, int] | None:
@@ -73,8 +82,17 @@ class Session:
     Arrays given are checked, never cast; arrays returned belong to the caller.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, threads: int | None = None, owner: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        threads: int | None = None,
+        *,
+        owner: bool = False,
+        check_finite: bool = True,
+    ) -> None:
         self.bundle = bundle
+        self.check_finite = check_finite
         self._owner = owner
         self.backend = backend.name
         self.versions = backend.versions
@@ -115,7 +133,7 @@ class Session:
         """Inputs by name to outputs by name; of the steps, only those that `outputs` depend on run (None: all).
 
         Inputs with a default may be left out. `record(component, seconds)` is called for each application. Raises
-        FeedError for wrong names, types, ranks or sizes, UsageError for an unknown output.
+        FeedError for wrong names, types, ranks, sizes or values, UsageError for an unknown output.
         """
         return self._execute(self._run_program(None if outputs is None else tuple(outputs)), feeds, record)
 
@@ -180,6 +198,7 @@ class Session:
             raise UsageError("the session is closed; open it again")
         self.bundle.check_unchanged()
         sizes = check_feeds(program, feeds)
+        check_values(program, feeds, self.check_finite)
         key = program, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(program.specs) else ()
         with self._turns:
             idle = self._idle_plans(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,29 @@ Dimension = int | str
 
 
 @dataclass(frozen=True)
+class ValueRange:
+    """The smallest and the largest value that a tensor's elements may have, both included."""
+
+    min: int
+    max: int
+
+    def holds(self, array: Array) -> bool:
+        """Whether all elements lie in it; NaN never does."""
+        return not array.size or bool(self.min <= array.min() and array.max() <= self.max)
+
+
+@dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's name, NumPy dtype name and shape; a `str` in the shape is a symbolic dimension."""
+    """A tensor's name, NumPy dtype name and shape; a `str` in the shape is a symbolic dimension.
+
+    `range`, where there is one, is what a feed may hold: rows of a table for an integer, what FP16 holds for a float
+    that the graph casts. It is no part of what makes two specs equal.
+    """
 
     name: str
     dtype: str
     shape: tuple[Dimension, ...]
+    range: ValueRange | None = field(default=None, compare=False)
 
     @property
     def rank(self) -> int:
@@ -33,6 +50,12 @@ class TensorSpec:
     def resolve(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Shape with every symbol replaced by its size. Raises KeyError for an unknown symbol."""
         return tuple(d if isinstance(d, int) else sizes[d] for d in self.shape)
+
+    def within(self, other: ValueRange | None) -> TensorSpec:
+        """The spec with what its range and another have in common."""
+        if other is None or self.range is None:
+            return replace(self, range=other or self.range)
+        return replace(self, range=ValueRange(max(self.range.min, other.min), min(self.range.max, other.max)))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

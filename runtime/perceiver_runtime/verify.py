@@ -44,7 +44,9 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
     """
     with ExitStack() as stack:
         opened = (
-            session if isinstance(session, Session) else stack.enter_context(open_session(session, backend, threads))
+            session
+            if isinstance(session, Session)
+            else stack.enter_context(open_session(session, backend, threads, check_finite=False))
         )
         samples = load_golden(opened.bundle)
         bounds = golden_bounds(opened.manifest, samples)

@@ -15,6 +15,8 @@ from perceiver_runtime.tensors import Dimension, TensorSpec
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = frozenset(("bool", *INTEGERS, "float16", "float32", "float64"))
+LARGEST = 1 << 64
+"""Magnitude of any bound on values."""
 
 
 def check_wiring(manifest: Manifest) -> None:
@@ -30,7 +32,7 @@ def check_wiring(manifest: Manifest) -> None:
 
 
 def value_specs(manifest: Manifest) -> dict[str, TensorSpec]:
-    """Every value of the pipeline, its dimensions in terms of the session inputs' symbols."""
+    """Every value of the pipeline, its dimensions in terms of the session inputs' symbols, in its readers' ranges."""
     components = {entry.name: entry for entry in manifest.components}
     values = {spec.name: spec for spec in manifest.pipeline.inputs}
     _require_unique((spec.name for spec in manifest.pipeline.inputs), "pipeline input")
@@ -42,6 +44,10 @@ def value_specs(manifest: Manifest) -> dict[str, TensorSpec]:
         for spec in _apply(step, components[step.component], values, where):
             if values.setdefault(spec.name, spec) != spec:
                 raise BundleError(f"{where}: writes {spec}; an earlier value is {values[spec.name]}")
+    for step in manifest.pipeline.steps:
+        for spec in components[step.component].inputs:
+            value = step.inputs[spec.name]
+            values[value] = values[value].within(spec.range)
     return values
 
 
@@ -207,3 +213,5 @@ def _require_dtypes(specs: Iterable[TensorSpec], where: str) -> None:
             raise BundleError(f"{where}: {spec}: expected one of {', '.join(sorted(DTYPES))}")
         if any(isinstance(d, int) and d < 0 for d in spec.shape):
             raise BundleError(f"{where}: {spec}: a negative dimension")
+        if spec.range is not None and not -LARGEST <= spec.range.min <= spec.range.max <= LARGEST:
+            raise BundleError(f"{where}: {spec}: no range of values, {spec.range.min} to {spec.range.max}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from families.conftest import SMALL_CASES, Exported
 from models.oracle import relative
 
+from perceiver_runtime import open_session
 from perceiver_runtime.errors import FeedError
 
 TOLERANCE = 1e-4
@@ -68,12 +70,17 @@ def test_a_mask_left_out_is_all_ones(exported, family):
     assert relative(made.run(inputs)["logits"], whole) > 1e-2
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("family", TEXT)
-def test_a_row_of_padding_alone_attends_all_equally_as_in_transformers(exported, family):
+def test_a_row_of_padding_alone_attends_all_equally_as_in_transformers(exported, family, backend):
+    pytest.importorskip(backend)
     made = exported(family)
-    inputs = made.case.inputs()
-    inputs["attention_mask"][1] = 0
-    assert relative(check(made, family, inputs)[1:], made.run({"input_ids": inputs["input_ids"]})["logits"][1:]) > 1e-2
+    with open_session(made.session.bundle, backend, threads=1) as session:
+        made = dataclasses.replace(made, session=session)
+        inputs = made.case.inputs()
+        inputs["attention_mask"][1] = 0
+        unmasked = made.run({"input_ids": inputs["input_ids"]})["logits"]
+        assert relative(check(made, family, inputs)[1:], unmasked[1:]) > 1e-2
 
 
 def test_positions_can_be_asked_one_by_one(exported):
@@ -83,6 +90,35 @@ def test_positions_can_be_asked_one_by_one(exported):
     some = np.array([11, 3])
     got = made.session.decode({**encoded, "positions": some})["logits"]
     assert np.allclose(got, made.session.run(feeds)["logits"][:, some], atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_ids_outside_of_their_tables_are_refused(exported, backend):
+    pytest.importorskip(backend)
+    made = exported("masked-language-model")
+    ids = made.case.inputs()["input_ids"].numpy()
+    with open_session(made.session.bundle, backend, threads=1) as session:
+        encoded = session.encode({"input_ids": ids})
+        for bad in (-100, -1, 50, 2**40):
+            feeds = {"input_ids": np.where(np.arange(ids.shape[1]) == 7, bad, ids)}
+            for call in (session.run, session.encode):
+                with pytest.raises(FeedError, match=rf"input_ids: expected 0 to 49, got {bad} at \[0, 7\]"):
+                    call(feeds)
+        with pytest.raises(FeedError, match=r"positions: expected 0 to 19, got 20 at \[1\]"):
+            session.decode({**encoded, "positions": np.array([0, 20])})
+        with pytest.raises(FeedError, match=r"attention_mask: expected 0 to 1, got 2 at \[0, 0\]; give 1"):
+            session.run({"input_ids": ids, "attention_mask": np.full_like(ids, 2)})
+
+
+def test_points_outside_of_a_video_are_refused(exported):
+    made = exported("multimodal-autoencoder")
+    limits = {s.name: s.range.max for s in made.session.inputs if s.range}
+    assert set(limits) == {"image_index", "audio_index"}
+    inputs = {n: t.numpy() for n, t in made.case.inputs().items() if n != "label"}
+    for name, most in limits.items():
+        for bad in (-1, most + 1):
+            with pytest.raises(FeedError, match=rf"{name}: expected 0 to {most}, got {bad} at \[2\]"):
+                made.session.run({**inputs, name: np.array([0, most, bad])})
 
 
 @pytest.mark.parametrize(

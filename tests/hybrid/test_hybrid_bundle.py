@@ -23,7 +23,7 @@ from perceiver_exporters.export import export_bundle
 from perceiver_exporters.trace import trace
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import Sampling, Session, open_session, verify
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array
@@ -112,6 +112,15 @@ def test_generation_starts_with_what_run_gives(session: Session) -> None:
         session.generate(given, length=13)
     with pytest.raises(UsageError, match="can generate: name"):
         session.generate(given, "poem")
+
+
+def test_ids_outside_of_their_vocabularies_are_refused(session: Session) -> None:
+    given = feeds()
+    with pytest.raises(FeedError, match=r"name_token: expected 0 to 29, got 30 at \[0\]"):
+        session.run({**given, "name_token": np.full(8, 30)})
+    for call in (session.run, session.generate):
+        with pytest.raises(FeedError, match=r"input_ids: expected 0 to 39, got -1 at \[0, 0\]"):
+            call({**given, "input_ids": np.full_like(given["input_ids"], -1)})
 
 
 def test_classifier_and_regressor_are_evaluated_on_samples_of_their_own(session: Session, model: Hybrid) -> None:

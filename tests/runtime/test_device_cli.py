@@ -71,6 +71,15 @@ def test_run(bundle: Path, model: tiny_bundles.Model, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out) == [{"name": "logits", "dtype": "float32", "shape": [2, 5, 2]}]
 
 
+def test_inputs_that_are_not_finite_are_run_only_if_asked_for(bundle: Path, tmp_path: Path) -> None:
+    feeds = tiny_bundles.feeds()
+    feeds["x"][0, 0, 0] = np.nan
+    np.savez(tmp_path / "feeds.npz", **feeds)
+    run = ["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", str(tmp_path / "o.npz")]
+    assert main(run) == 3
+    assert main([*run, "--no-check-finite"]) == 0
+
+
 def test_exit_codes(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 5, 4)))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perceiver_runtime.backends.host import HostMemory
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import CheckError, UsageError
 from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, chooser, generate
 from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Array, TensorSpec
@@ -93,6 +93,14 @@ def test_samples_follow_the_tempered_distribution_of_the_top_k() -> None:
     counts = np.bincount(np.concatenate([choose(logits) for _ in range(20000)]), minlength=4) / 20000
     weights = np.array([0.0, 0.16, 0.04, 0.09])
     assert counts == pytest.approx(weights / weights.sum(), abs=0.015)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0), Sampling(1.0, top_k=3)], ids=["greedy", "all", "top 3"])
+def test_scores_that_are_not_finite_are_an_error(sampling: Sampling) -> None:
+    batch = states(3)
+    batch[1, 2] = np.nan
+    with pytest.raises(CheckError, match=r"text: expected finite .* got nan at position 0 of sequence 1"):
+        run(batch, sampling)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}, {"seed": -1}])

@@ -11,7 +11,15 @@ import pytest
 import tiny_bundles
 from tiny_bundles import Arrays
 
-from perceiver_runtime import FeedError, PerceiverError, Session, UnavailableError, UsageError, open_session
+from perceiver_runtime import (
+    BundleError,
+    FeedError,
+    PerceiverError,
+    Session,
+    UnavailableError,
+    UsageError,
+    open_session,
+)
 
 
 def _set(name: str, change: Callable[[Any], Any]) -> Callable[[Arrays], object]:
@@ -87,6 +95,52 @@ def test_encoded_values_are_checked_too(session: Session) -> None:
         session.decode(encoded, {**queries, "total": encoded["total"]})
     with pytest.raises(FeedError, match=r"decode: input queries: .* is missing"):
         session.decode(encoded)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_floats_that_are_not_finite_or_cannot_be_squared_are_refused_unless_asked_for(bundle: Path, bad: float) -> None:
+    feeds = tiny_bundles.feeds()
+    feeds["keys"][0, 3, 1] = bad
+    encode = {name: feeds[name] for name in ("x", "keys")}
+    with open_session(bundle, threads=1) as session:
+        for call in (lambda: session.run(feeds), lambda: session.encode(encode)):
+            with pytest.raises(FeedError, match=r"keys: expected finite .* at \[0, 3, 1\].*check_finite=False"):
+                call()
+        encoded = session.encode({name: tiny_bundles.feeds()[name] for name in ("x", "keys")})
+        encoded["latents"][0, 1, 2] = bad
+        with pytest.raises(FeedError, match=r"latents: expected finite .* at \[0, 1, 2\]"):
+            session.decode(encoded, {"queries": feeds["queries"]})
+    with open_session(bundle, threads=1, check_finite=False) as session:
+        assert session.run(feeds)["logits"].shape == (1, 5, 2)
+
+
+def test_a_float_as_large_as_can_be_squared_is_taken(session: Session) -> None:
+    feeds = tiny_bundles.feeds()
+    feeds["keys"][0, 0, 0] = 2.0**63
+    session.run(feeds)
+
+
+def test_a_range_in_the_manifest_bounds_session_inputs_and_component_inputs(copy: Path) -> None:
+    def bound(m: dict[str, Any]) -> None:
+        component = next(c for c in m["components"] if any(spec["name"] == "x" for spec in c["inputs"]))
+        next(spec for spec in component["inputs"] if spec["name"] == "x")["range"] = {"min": -9, "max": 9}
+
+    feeds = tiny_bundles.feeds()
+    feeds["x"][0, 4, 3] = 9.5
+    with (
+        open_session(tiny_bundles.change(copy, bound), threads=1) as session,
+        pytest.raises(FeedError, match=r"x: .* at most 9, got 9\.5 at \[0, 4, 3\]"),
+    ):
+        session.run(feeds)
+
+
+@pytest.mark.parametrize("bounds", [(3, 2), (0, 10**40)])
+def test_a_range_that_is_none_is_refused(copy: Path, bounds: tuple[int, int]) -> None:
+    def bound(m: dict[str, Any]) -> None:
+        m["pipeline"]["inputs"][0]["range"] = {"min": bounds[0], "max": bounds[1]}
+
+    with pytest.raises(BundleError, match="no range of values"):
+        open_session(tiny_bundles.change(copy, bound))
 
 
 def test_a_default_needs_sizes_from_elsewhere(session: Session) -> None:
