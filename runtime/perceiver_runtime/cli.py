@@ -62,8 +62,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     check_file(options.out)
-    feeds = arrays.load_feeds(options.inputs, options.input)
+    stored = arrays.stored_feeds(options.inputs, options.input)
     with _open(options, check_finite=options.check_finite) as session:
+        feeds = arrays.load(stored, session.inputs, session.manifest.profiles)
         results = session.run(feeds, options.outputs)
     arrays.save(options.out, results)
     print(report.to_json(arrays.shapes(results)) if options.json else report.array_table(results, options.out))

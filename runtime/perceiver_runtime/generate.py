@@ -15,7 +15,7 @@ import numpy.typing as npt
 from perceiver_runtime.backends.backend import Buffer, Device, Executable
 from perceiver_runtime.errors import CheckError, UsageError
 from perceiver_runtime.pipeline import Generation, Step
-from perceiver_runtime.tensors import Array
+from perceiver_runtime.tensors import Array, is_whole
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -35,8 +35,11 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0.0 or self.top_k < 0 or self.seed < 0:
-            raise UsageError(f"sampling: expected temperature, top_k and seed of at least 0, got {self}")
+        whole = all(is_whole(number) and number >= 0 for number in (self.top_k, self.seed))
+        if not whole or not isinstance(self.temperature, (int, float)) or not 0.0 <= self.temperature < np.inf:
+            raise UsageError(
+                f"sampling: expected a temperature, and integers top_k and seed, of at least 0, got {self}"
+            )
 
 
 GREEDY = Sampling()

@@ -15,6 +15,7 @@ import numpy as np
 
 from perceiver_runtime import strict_json
 from perceiver_runtime.errors import BundleError
+from perceiver_runtime.schema import shown
 from perceiver_runtime.tensors import Array
 
 DTYPES = {
@@ -33,6 +34,10 @@ DTYPES = {
 }
 LENGTH_BYTES = 8
 HEADER_LIMIT = 100_000_000
+MAX_DIMENSIONS = 32
+"""NumPy's limit before 2.0."""
+MAX_SIZE = 1 << 48
+"""Bytes or entries: more than any processor addresses."""
 
 
 def load_tensors(path: Path) -> dict[str, Array]:
@@ -53,7 +58,7 @@ def parse(data: bytes | mmap.mmap, path: Path) -> tuple[dict[str, Array], dict[s
     header, start = _header(data, path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise BundleError(f"{path}: metadata: expected texts by name, got {metadata!r:.80}")
+        raise BundleError(f"{path}: metadata: expected texts by name, got {shown(metadata)}")
     _check_layout(header, len(data) - start, path)
     return {name: _view(data, start, entry) for name, entry in header.items()}, metadata
 
@@ -98,19 +103,19 @@ def _check_layout(header: Mapping[str, Any], length: int, path: Path) -> None:
 
 def _check_entry(entry: Any, where: str) -> None:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise BundleError(f"{where}: expected dtype, shape and data_offsets, got {entry!r:.80}")
-    if entry["dtype"] not in DTYPES:
-        raise BundleError(f"{where}: dtype {entry['dtype']!r:.20}; this runtime reads {', '.join(DTYPES)}")
+        raise BundleError(f"{where}: expected dtype, shape and data_offsets, got {shown(entry)}")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+        raise BundleError(f"{where}: dtype {shown(entry['dtype'])}; this runtime reads {', '.join(DTYPES)}")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
-        raise BundleError(f"{where}: malformed shape or data_offsets: {entry!r:.80}")
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
+        raise BundleError(f"{where}: malformed shape or data_offsets: {shown(entry)}")
     expected = math.prod(shape) * np.dtype(DTYPES[entry["dtype"]]).itemsize
     if offsets[1] - offsets[0] != expected:
         raise BundleError(f"{where}: {entry['dtype']}{shape} needs {expected} bytes, got {offsets[1] - offsets[0]}")
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
+    return isinstance(value, list) and all(type(v) is int and 0 <= v <= MAX_SIZE for v in value)
 
 
 def _view(data: bytes | mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:

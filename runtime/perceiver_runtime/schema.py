@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -10,6 +11,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from perceiver_runtime.errors import BundleError
 
 T = TypeVar("T")
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
 
 
 def encode(value: Any) -> Any:
@@ -21,6 +24,11 @@ def encode(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [encode(v) for v in value]
     return value
+
+
+def shown(value: Any) -> str:
+    """A foreign value for a message: short, however long or deeply nested it is."""
+    return _SHOWN.repr(value)[:80]
 
 
 def decode(kind: type[T], value: Any, where: str = "manifest") -> T:
@@ -79,11 +87,14 @@ def _is(kind: type, value: Any) -> bool:
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is float and _is(int, value):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise BundleError(f"{where}: expected a number that a double holds, got an integer beyond it") from None
     return _require(_is(kind, value), value, where, kind.__name__)
 
 
 def _require(holds: bool, value: Any, where: str, expected: str) -> Any:
     if not holds:
-        raise BundleError(f"{where}: expected {expected}, got {value!r:.80}")
+        raise BundleError(f"{where}: expected {expected}, got {shown(value)}")
     return value

@@ -26,7 +26,7 @@ from perceiver_runtime.program import (
     encode_program,
     run_program,
 )
-from perceiver_runtime.tensors import Array, TensorSpec
+from perceiver_runtime.tensors import Array, TensorSpec, is_whole
 from perceiver_runtime.tuning import read_tuning
 
 PLANS_KEPT = 8
@@ -164,7 +164,7 @@ class Session:
         generation = self.manifest.pipeline.generation(name)
         step = self.manifest.pipeline.step(generation.component)
         allowed = generation.length if length is None else length
-        if not 1 <= allowed <= generation.length:
+        if not is_whole(allowed) or not 1 <= allowed <= generation.length:
             raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
         values = self._execute(self._begin_program(generation), feeds, None)
         loop = Loop(self._device, self._executables[step.component], step, generation.token, values)

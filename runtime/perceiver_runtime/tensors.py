@@ -12,6 +12,11 @@ Array = npt.NDArray[np.generic]
 Dimension = int | str
 
 
+def is_whole(value: object) -> bool:
+    """Whether it is an integer, Python's or NumPy's, and no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class ValueRange:
     """The smallest and the largest value that a tensor's elements may have, both included."""

@@ -17,6 +17,8 @@ INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 DTYPES = frozenset(("bool", *INTEGERS, "float16", "float32", "float64"))
 LARGEST = 1 << 64
 """Magnitude of any bound on values."""
+MAX_REPEAT = 10_000
+"""Runs of one block: each is a call laid out in memory."""
 
 
 def check_wiring(manifest: Manifest) -> None:
@@ -100,8 +102,10 @@ def _check_loop(
     _require_names(step.carry, outputs, f"{where}: carried graph output", every=False)
     _require_names(dict.fromkeys(step.carry.values(), ""), inputs, f"{where}: carry's graph input", every=False)
     _require_unique(step.carry.values(), f"{where}: carry's graph input")
-    if step.repeat < 1 or (step.repeat > 1 and (step.chunk or not step.carry)):
-        raise BundleError(f"{where}: repeat {step.repeat}; expected at least 1, with a carry and without a chunk")
+    if not 1 <= step.repeat <= MAX_REPEAT or (step.repeat > 1 and (step.chunk or not step.carry)):
+        raise BundleError(
+            f"{where}: repeat {step.repeat}; expected 1 to {MAX_REPEAT}, with a carry and without a chunk"
+        )
     if step.chunk:
         carried = [*(outputs[n] for n in step.carry), *(inputs[n] for n in step.carry.values())]
         _check_chunk(step.chunk, component, carried, where)

@@ -72,7 +72,7 @@ def test_misfits_are_refused(call: object, message: str) -> None:
 
 
 def test_a_tokenizer_without_room_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least 2"):
+    with pytest.raises(UsageError, match="expected max_length of 2"):
         ByteTokenizer(1)
 
 

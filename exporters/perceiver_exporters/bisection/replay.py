@@ -80,6 +80,8 @@ def run_replay(directory: Path) -> tuple[ParityReport, ...]:
     replay = read_replay(directory)
     inputs, expected = load_tensors(directory / INPUTS), load_tensors(directory / EXPECTED)
     got = _run_part(directory, inputs, expected) if replay.node else _run_bundle(replay, inputs)
+    if missing := [name for name in expected if name not in got or name not in replay.tolerances]:
+        raise BundleError(f"{directory}: nothing gives {', '.join(missing)}, or no tolerance bounds it; write it again")
     return tuple(
         compare(
             array,
@@ -94,7 +96,10 @@ def run_replay(directory: Path) -> tuple[ParityReport, ...]:
 
 
 def _run_part(directory: Path, inputs: Mapping[str, Array], expected: Mapping[str, Array]) -> dict[str, Array]:
-    return OpenGraph(onnx.load(directory / MODEL)).run(inputs, expected)
+    try:
+        return OpenGraph(onnx.load(directory / MODEL)).run(inputs, expected)
+    except Exception as error:  # whatever protobuf, onnx and ONNX Runtime raise for a damaged graph
+        raise BundleError(f"{directory / MODEL}: can't be run: {error}; write the replay again") from error
 
 
 def _run_bundle(replay: Replay, inputs: Mapping[str, Array]) -> dict[str, Array]:

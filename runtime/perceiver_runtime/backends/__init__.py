@@ -7,6 +7,7 @@ from importlib import import_module
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.errors import UnavailableError, UsageError
 from perceiver_runtime.machine import usable_cores
+from perceiver_runtime.tensors import is_whole
 
 BACKENDS = {
     "onnxruntime": "perceiver_runtime.backends.onnxruntime",
@@ -45,7 +46,7 @@ def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
 def check_threads(threads: int | None) -> None:
     """Raise UsageError for a number of CPU threads that is not 1 to `MAX_THREADS_PER_CORE` times the usable cores."""
     most = MAX_THREADS_PER_CORE * usable_cores()
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= most):
+    if threads is not None and (not is_whole(threads) or not 1 <= threads <= most):
         raise UsageError(f"threads {threads}; expected 1 to {most} ({MAX_THREADS_PER_CORE} for each usable core)")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import FeedError
+from perceiver_runtime.processing.expect import expect_numbers
 from perceiver_runtime.processing.labels import Floats
 
 Table = npt.NDArray[np.float64]
@@ -44,15 +45,12 @@ def flow_picture(flow: Floats, max_speed: float | None = None) -> npt.NDArray[np
 
     Raises FeedError for another shape, a flow that is not finite, or a largest speed that is not positive.
     """
-    if flow.ndim != 3 or flow.shape[-1] != 2:
-        raise FeedError(f"flow: expected float32[height, width, 2], got {flow.dtype}{list(flow.shape)}")
-    if not np.isfinite(flow).all():
-        raise FeedError("flow: expected finite numbers, got NaN or infinity; set unknown pixels to 0")
-    if max_speed is not None and not max_speed > 0:
-        raise FeedError(f"max_speed: expected more than 0, got {max_speed}")
+    expect_numbers("flow", flow, ("height", "width", 2), "set unknown pixels to 0")
+    if max_speed is not None and not (isinstance(max_speed, (int, float)) and 0 < max_speed < np.inf):
+        raise FeedError(f"max_speed: expected a number of more than 0, got {max_speed!r:.40}")
     u, v = flow[..., 0].astype(np.float64), flow[..., 1].astype(np.float64)
     speed = np.hypot(u, v)
-    relative = (speed / (max_speed or speed.max() or 1.0))[..., None]
+    relative = (speed / (max_speed or speed.max(initial=0.0) or 1.0))[..., None]
     colour = _hue(u, v)
     shown = np.where(relative <= 1.0, 1.0 - relative * (1.0 - colour), DIMMED * colour)
     picture: npt.NDArray[np.uint8] = np.floor(255 * shown).astype(np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 
 from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.processing.labels import Floats, softmax
-from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenizer, Ids, Padding
+from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenizer, Ids, Padding, utf8
 from perceiver_runtime.session import Session
 
 
@@ -28,7 +28,7 @@ def hide(text: str, part: str) -> str:
         raise FeedError(
             f"text: expected it to contain {part!r}, got {text!r}; name a part of the text as it is written"
         )
-    return text.replace(part, SPECIAL_TOKENS[MASK] * len(part.encode("utf-8")), 1)
+    return text.replace(part, SPECIAL_TOKENS[MASK] * len(utf8(part)), 1)
 
 
 def fill_mask(session: Session, text: str, tokenizer: ByteTokenizer | None = None) -> FilledText:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import FeedError
+from perceiver_runtime.processing.expect import expect_numbers
 from perceiver_runtime.processing.labels import Floats
 
 
@@ -16,12 +17,18 @@ def end_point_error(flow: Floats, truth: npt.NDArray[Any], valid: npt.NDArray[np
 
     Baker et al. 2011, section 4.1. Raises FeedError for shapes that do not fit or no valid pixel.
     """
-    if flow.shape != truth.shape or flow.shape[-1] != 2:
-        raise FeedError(f"flow: expected two of shape [..., 2], got {list(flow.shape)} and {list(truth.shape)}")
+    for name, array in (("flow", flow), ("truth", truth)):
+        expect_numbers(name, array, ("...", 2), finite=False)
+    if flow.shape != truth.shape:
+        raise FeedError(f"flow: expected the shape of the truth, got {list(flow.shape)} and {list(truth.shape)}")
     counted = np.isfinite(truth).all(axis=-1) if valid is None else valid
+    if not isinstance(counted, np.ndarray):
+        raise FeedError(f"valid: expected a NumPy array of bool, got {type(counted).__name__}")
     if counted.shape != flow.shape[:-1] or counted.dtype != bool:
         raise FeedError(f"valid: expected bool{list(flow.shape[:-1])}, got {counted.dtype}{list(counted.shape)}")
     if not counted.any():
         raise FeedError("valid: expected at least one valid pixel, got none")
+    for name, array in (("flow", flow), ("truth", truth)):
+        expect_numbers(f"{name} of valid pixels", array[counted])
     difference = flow[counted].astype(np.float64) - truth[counted]
     return float(np.hypot(difference[:, 0], difference[:, 1]).mean())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 
@@ -16,9 +17,15 @@ from perceiver_runtime.processing.expect import expect
 from perceiver_runtime.processing.labels import Floats, Prediction, top_k
 from perceiver_runtime.processing.resample import Pixels, resize
 from perceiver_runtime.session import Session
-from perceiver_runtime.tensors import TensorSpec
+from perceiver_runtime.tensors import TensorSpec, is_whole
 
 IMAGE = TensorSpec("image", "uint8", ("height", "width", 3))
+
+MAX_SIDE = 1 << 16
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,18 @@ class ImageConfig:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.crop <= 1.0:
-            raise UsageError(f"image: expected a crop of more than 0, at most 1, got {self.crop}")
+        if not (_is_number(self.crop) and 0.0 < self.crop <= 1.0):
+            raise UsageError(f"image: expected a crop of more than 0, at most 1, got {self.crop!r:.40}")
+        if not all(is_whole(size) and 1 <= size <= MAX_SIDE for size in (self.height, self.width)):
+            raise UsageError(f"image: expected a height and width of 1 to {MAX_SIDE}, got {self.height} x {self.width}")
+        channels = (self.mean, self.std)
+        if (
+            not all(
+                isinstance(each, (tuple, list)) and len(each) == 3 and all(map(_is_number, each)) for each in channels
+            )
+            or not min(self.std) > 0.0
+        ):
+            raise UsageError(f"image: expected three means and three positive deviations, got {self.mean}, {self.std}")
 
 
 def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> dict[str, Floats]:
@@ -44,8 +61,8 @@ def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> d
 
     Raises FeedError for another shape or dtype.
     """
-    if not len(images):
-        raise FeedError("images: expected at least one image, got none")
+    if not (isinstance(images, Sequence) or (isinstance(images, np.ndarray) and images.ndim)) or not len(images):
+        raise FeedError(f"images: expected a sequence of at least one image, got {type(images).__name__}")
     return {"pixel_values": np.stack([pixel_values(image, config or ImageConfig()) for image in images])}
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.processing.expect import expect_numbers
+from perceiver_runtime.tensors import is_whole
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,8 +27,9 @@ class Prediction:
 
 def softmax(logits: npt.NDArray[Any]) -> Floats:
     """Probabilities over the last axis, summed in FP64. Raises FeedError for NaN or infinite logits."""
-    if not np.isfinite(logits).all():
-        raise FeedError("logits: expected finite numbers, got NaN or infinity; check the bundle with `verify`")
+    expect_numbers("logits", logits, ("...", "classes"), "check the bundle with `verify`")
+    if not logits.size:
+        raise FeedError(f"logits: expected at least one, got {list(logits.shape)}")
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     probabilities: Floats = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
@@ -37,16 +40,18 @@ def top_k(logits: npt.NDArray[Any], labels: Sequence[str] = (), k: int = 5) -> l
 
     Raises FeedError for another rank, UsageError for labels of another number, or a `k` out of range.
     """
-    if logits.ndim != 2:
-        raise FeedError(f"logits: expected rank 2 (batch, classes), got {list(logits.shape)}; add a batch axis: [None]")
+    if not isinstance(logits, np.ndarray) or logits.ndim != 2:
+        got = list(logits.shape) if isinstance(logits, np.ndarray) else type(logits).__name__
+        raise FeedError(f"logits: expected rank 2 (batch, classes), got {got}; add a batch axis: [None]")
     classes = logits.shape[1]
-    if labels and len(labels) != classes:
-        raise UsageError(f"labels: expected {classes}, one for each class, got {len(labels)}")
-    if not 1 <= k <= classes:
+    if not isinstance(labels, Sequence) or len(labels) not in (0, classes):
+        found = str(len(labels)) if isinstance(labels, Sequence) else type(labels).__name__
+        raise UsageError(f"labels: expected {classes}, one for each class, got {found}")
+    if not is_whole(k) or not 1 <= k <= classes:
         raise UsageError(f"k: expected 1 to {classes}, got {k}")
     names = labels or [str(index) for index in range(classes)]
     probabilities = softmax(logits)
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    best = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, :k]
     return [
         [Prediction(names[i], int(i), float(row[i])) for i in chosen]
         for row, chosen in zip(probabilities, best, strict=True)

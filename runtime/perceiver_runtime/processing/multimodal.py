@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.processing.expect import expect
+from perceiver_runtime.processing.expect import expect, expect_numbers
 from perceiver_runtime.processing.image import center_crop
 from perceiver_runtime.processing.labels import Floats, softmax
 from perceiver_runtime.processing.resample import resize
 from perceiver_runtime.session import Feeds, Session
-from perceiver_runtime.tensors import Dimension, TensorSpec
+from perceiver_runtime.tensors import Dimension, TensorSpec, is_whole
 
 Video = npt.NDArray[np.uint8]
 Audio = npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -109,7 +109,7 @@ def reconstruct(session: Session, video: Video, audio: Audio, chunk: int = CHUNK
 
 def decode_points(session: Session, encoded: Feeds, output: str, points: int, chunk: int = CHUNK) -> Floats:
     """The first `points` points of one output (B, points, width) from encoded values, `chunk` at a time."""
-    if chunk < 1 or points < 1:
+    if not is_whole(chunk) or not is_whole(points) or chunk < 1 or points < 1:
         raise UsageError(f"{output}: expected at least 1 point in chunks of at least 1, got {points} in {chunk}")
     indices = (np.arange(start, min(start + chunk, points), dtype=np.int64) for start in range(0, points, chunk))
     pieces = [session.decode(encoded, {POINTS[output]: index}, [output])[output] for index in indices]
@@ -118,12 +118,14 @@ def decode_points(session: Session, encoded: Feeds, output: str, points: int, ch
 
 def to_pixels(image: Floats) -> Video:
     """Pixels of 0 to 1, what is beyond them cut off, to the nearest of 256 levels."""
+    expect_numbers("image", image)
     pixels: Video = np.rint(np.clip(image, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
     return pixels
 
 
 def to_pcm(audio: Floats) -> npt.NDArray[np.int16]:
     """Samples of -1 to 1, what is beyond them cut off, to 16 bits."""
+    expect_numbers("audio", audio)
     samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * np.float32(PCM_SCALE)), -32768, 32767).astype(np.int16)
     return samples
 

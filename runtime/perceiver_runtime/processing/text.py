@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.tensors import is_whole
 
 Ids = npt.NDArray[np.int64]
 Padding = Literal["longest", "max_length"]
@@ -23,6 +24,7 @@ SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 BYTE_OFFSET = len(SPECIAL_TOKENS)
 VOCABULARY = BYTE_OFFSET + 256
+MAX_LENGTH = 1 << 24
 
 _SPLIT = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 
@@ -34,8 +36,10 @@ class ByteTokenizer:
     max_length: int = 2048
 
     def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise UsageError(f"tokenizer: expected max_length of at least 2 for [CLS] and [SEP], got {self.max_length}")
+        if not is_whole(self.max_length) or not 2 <= self.max_length <= MAX_LENGTH:
+            raise UsageError(
+                f"tokenizer: expected max_length of 2 ([CLS] and [SEP]) to {MAX_LENGTH}, got {self.max_length!r:.40}"
+            )
 
     def ids(self, text: str, *, truncation: bool = False) -> list[int]:
         """`[CLS] text [SEP]` as ids. Names of special tokens in the text become these tokens.
@@ -60,6 +64,10 @@ class ByteTokenizer:
 
         Rows are filled up on the right with [PAD], masked out, to the longest text or to `max_length`.
         """
+        if not isinstance(padding, str) or padding not in get_args(Padding):
+            raise UsageError(f"padding {padding!r:.40}; expected {' or '.join(get_args(Padding))}")
+        if not isinstance(texts, (str, Sequence)):
+            raise FeedError(f"texts: expected a text or a sequence of texts, got {type(texts).__name__}")
         rows = [self.ids(text, truncation=truncation) for text in ([texts] if isinstance(texts, str) else texts)]
         if not rows:
             raise FeedError("texts: expected at least one text, got none")
@@ -72,7 +80,10 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int] | Ids, *, skip_special_tokens: bool = False) -> str:
         """Ids (L,) to text. Bytes that are no UTF-8 become U+FFFD. Raises FeedError for ids out of the vocabulary."""
-        row = np.asarray(ids)
+        try:
+            row = np.asarray(ids)
+        except ValueError as error:
+            raise FeedError(f"ids: expected int64[length]: {error}; decode one row at a time") from error
         if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
             raise FeedError(f"ids: expected int64[length], got {row.dtype}{list(row.shape)}; decode one row at a time")
         if row.size and not (row.min() >= 0 and row.max() < VOCABULARY):
@@ -84,7 +95,17 @@ class ByteTokenizer:
 def _piece_ids(piece: str) -> list[int]:
     if piece in SPECIAL_TOKENS:
         return [SPECIAL_TOKENS.index(piece)]
-    return [byte + BYTE_OFFSET for byte in piece.encode("utf-8")]
+    return [byte + BYTE_OFFSET for byte in utf8(piece)]
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes. Raises FeedError for half a surrogate pair, which UTF-8 lacks."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FeedError(
+            f"text: expected Unicode, got half a surrogate pair at {error.start}; decode it with errors='replace'"
+        ) from error
 
 
 _TOKEN_BYTES = (*(name.encode() for name in SPECIAL_TOKENS), *(bytes([byte]) for byte in range(256)))

@@ -26,6 +26,13 @@ _OFF = -256.0  # what a sensor of a unit that is switched off reads
 
 def parse_line(line: str, time: float) -> Sample:
     """One line as a sample. Raises FeedError if it is no line of tegrastats."""
+    try:
+        return _parsed(line, time)
+    except (ValueError, OverflowError) as error:  # a damaged line: a number too long, a clock of commas alone
+        raise FeedError(f"tegrastats: expected numbers, got {line[:60]!r}: {error}") from error
+
+
+def _parsed(line: str, time: float) -> Sample:
     memory = _RAM.search(line)
     if memory is None:
         raise FeedError(f"tegrastats: expected a line with `RAM used/totalMB`, got {line[:60]!r}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import ModuleType
 
-from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.tensorrt.api import module_kind
 
 
@@ -42,13 +43,15 @@ DIALECTS = (
 )
 """Newest first: a version speaks the first dialect of its module that is not newer than itself."""
 
+_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})(?![0-9])", re.ASCII)
 _RUNTIMES = {"tensorrt_lean": "tensorrt", "tensorrt_dispatch": "tensorrt"}
 
 
 def version_of(text: str) -> tuple[int, int]:
-    """Major and minor of a version such as `10.16.1.11`."""
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
+    """Major and minor of a version such as `10.16.1.11`. Raises BundleError for a text that is none."""
+    if (match := _VERSION.match(text)) is None:
+        raise BundleError(f"TensorRT version: expected one such as 10.16.1, got {text!r:.40}; build again")
+    return int(match[1]), int(match[2])
 
 
 def dialect(trt: ModuleType) -> Dialect:
