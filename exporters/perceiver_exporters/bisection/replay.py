@@ -80,8 +80,8 @@ def run_replay(directory: Path) -> tuple[ParityReport, ...]:
     replay = read_replay(directory)
     inputs, expected = load_tensors(directory / INPUTS), load_tensors(directory / EXPECTED)
     got = _run_part(directory, inputs, expected) if replay.node else _run_bundle(replay, inputs)
-    if missing := [name for name in expected if name not in got or name not in replay.tolerances]:
-        raise BundleError(f"{directory}: nothing gives {', '.join(missing)}, or no tolerance bounds it; write it again")
+    if missing := [name for name in expected if name not in got or name not in replay.bounds]:
+        raise BundleError(f"{directory}: nothing gives {', '.join(missing)}, or nothing bounds it; write it again")
     return tuple(
         compare(
             array,
