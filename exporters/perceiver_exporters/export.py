@@ -13,6 +13,7 @@ from perceiver_exporters import count, tolerance
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.kernels import prove_kernels
 from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
+from perceiver_exporters.precision.activations import audit_activations
 from perceiver_exporters.precision.audit import audit
 from perceiver_exporters.precision.finding import Finding, refuse
 from perceiver_exporters.precision.layers import kept_nodes
@@ -76,7 +77,8 @@ def export_bundle(
     progress("reference: golden samples in FP64")
     golden = make_samples(blueprint.cut, blueprint.golden)
     tolerance.check_golden(blueprint.cut, golden)
-    findings = _audit(blueprint.cut, traced, chosen, progress)
+    samples = (*blueprint.golden, *blueprint.calibration)
+    findings = _audit(blueprint.cut, traced, chosen, samples, progress)
     draft = _draft(blueprint, traced, chosen, place)
     plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.planned else ({}, None)
     scheme = quantization.scheme(place)
@@ -120,7 +122,8 @@ def component_graphs(
         pass
 
     traced = _trace(blueprint.cut, precision, target, silent, tracer, rules)
-    findings = _audit(blueprint.cut, traced, precision, silent)
+    inputs = (*blueprint.golden, *blueprint.calibration)
+    findings = _audit(blueprint.cut, traced, precision, inputs, silent)
     plan: Plan = {}
     if precision.planned:
         samples, scheme = blueprint.calibration, target.quantization
@@ -150,8 +153,13 @@ def _trace(
     return graphs
 
 
-def _audit(cut: Cut, graphs: Graphs, precision: Precision, progress: Progress) -> dict[str, tuple[Finding, ...]]:
-    """What in each graph leaves the precision's range. Raises CheckError if a finding refuses."""
+def _audit(
+    cut: Cut, graphs: Graphs, precision: Precision, samples: Sequence[Feeds], progress: Progress
+) -> dict[str, tuple[Finding, ...]]:
+    """What in each graph leaves the precision's range, by its constants or by what the samples make of it.
+
+    Raises CheckError if a finding refuses.
+    """
     if precision.format is None:
         return dict.fromkeys(graphs, ())
     found = {
@@ -159,9 +167,11 @@ def _audit(cut: Cut, graphs: Graphs, precision: Precision, progress: Progress) -
         for c in cut.components
         if c.name in graphs
     }
+    refuse(each for findings in found.values() for each in findings)
+    loud = audit_activations(cut, {name: graphs[name] for name in found}, found, precision.format, samples)
+    found = {name: (*findings, *loud[name]) for name, findings in found.items()}
     for finding in (each for findings in found.values() for each in findings):
         progress(str(finding))
-    refuse(each for findings in found.values() for each in findings)
     return found
 
 

@@ -13,7 +13,10 @@ from perceiver_exporters.bisection.record import precision_record
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.export import Tracer
 from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
+from perceiver_exporters.precision.activations import ACTIVATION_RULES
 from perceiver_exporters.precision.audit import audit
+from perceiver_exporters.precision.finding import Finding
+from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.planning import plan_precision
@@ -54,10 +57,10 @@ def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], t
     traced = {c.name: _traced(blueprint.cut, c, bundle, precision, target, tracer) for c in components}
     options = _options(bundle)
     plan = _plan(blueprint, bundle, traced, precision, target, options) if precision.planned else {}
-    fresh = {}
+    fresh, record = {}, precision_record(bundle)
     for component in components:
         name, graph, form = component.name, traced[component.name], precision.format
-        findings = audit(graph, component.inputs, blueprint.cut.profile, form) if form is not None else ()
+        findings = _findings(component, graph, blueprint.cut, form, record.get(name)) if form is not None else ()
         request = Request(name, options.scheme(target), _planned, findings, plan.get(name))
         fp32 = ir.to_proto(_smoothed(graph, plan.get(name)))  # before the rewrite, which may change the graph in place
         fresh[name] = Fresh(fp32, ir.to_proto(precision.rewrite(graph, request)))
@@ -92,6 +95,17 @@ def _traced(
     context = Context(component.name, component.inputs, cut.profile, target, precision.name, step)
     rewrite(model, context, [rule for rule in RULES if rule.name in applied])
     return model
+
+
+def _findings(
+    component: Component, graph: ir.Model, cut: Cut, form: Format, recorded: ComponentPrecision | None
+) -> tuple[Finding, ...]:
+    """Those of the graph, and those that the bundle recorded of activations, which depend on inputs of its export."""
+    seen = recorded.findings if recorded is not None else ()
+    return (
+        *audit(graph, component.inputs, cut.profile, form),
+        *(finding for finding in seen if finding.rule in ACTIVATION_RULES),
+    )
 
 
 def _options(bundle: Bundle) -> QuantizationOptions:

@@ -12,6 +12,8 @@ leaves in FP32, or refuses; see `RULES` for their ids. An id is never given to a
 | RA005 | sines and cosines: positions times frequencies need more digits than it has | protects their argument |
 | RA006 | integers beyond those that the type holds exactly, entering a product or a scaling | protects it |
 | RA007 | an operator that has the type only in a later operator set | protects it |
+
+RA008 and RA009 are of activations; see `activations`.
 """
 
 from __future__ import annotations

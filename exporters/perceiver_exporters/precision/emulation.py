@@ -30,6 +30,7 @@ _aten = torch.ops.aten
 _CONVOLUTION = _aten.convolution.default
 _OPERANDS = {_aten.mm.default: (0, 1), _aten.addmm.default: (1, 2), _CONVOLUTION: (0, 1)}
 """Where a product's activation and its weight are among its arguments."""
+_FACTORS = {**_OPERANDS, _aten.bmm.default: (0, 1), _aten.baddbmm.default: (1, 2)}
 _ROUNDED = {*_OPERANDS, _aten.bmm.default, _aten.baddbmm.default, _aten.gelu.default, _aten.relu.default}
 
 
@@ -113,14 +114,24 @@ def _mode(mode: AbstractContextManager[object]) -> Iterator[None]:
 
 
 class _Rounded(_Mode):  # type: ignore[misc]
+    """What does not fit the type stays in FP32, as the range audit leaves it in the graph (RA008, RA009)."""
+
     def __init__(self, form: Format) -> None:
         super().__init__()
-        self._dtype = form.torch
+        self._form, self._dtype = form, form.torch
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _ROUNDED:
-            return func(*args, **(kwargs or {}))
-        return self._round(func(*(self._round(a) for a in args), **(kwargs or {})))
+        given = kwargs or {}
+        operands = [args[i] for i in _FACTORS.get(func, (0,))] if func in _ROUNDED else []
+        if operands and all(map(self._holds, operands)):
+            rounded = self._round(func(*map(self._round, args), **given))
+            if self._holds(rounded):
+                return rounded
+        return func(*args, **given)
+
+    def _holds(self, value: Tensor) -> bool:
+        low, high = torch.aminmax(value) if value.numel() else (torch.zeros(()), torch.zeros(()))
+        return self._form.holds(max(-float(low), float(high)))
 
     def _round(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.is_floating_point():
