@@ -87,11 +87,9 @@ def _tensor_rows(manifest: Manifest) -> list[tuple[str, ...]]:
 
 
 def _role(manifest: Manifest, role: str, spec: TensorSpec) -> str:
-    return (
-        f"{role}, default {manifest.pipeline.defaults[spec.name]:g}"
-        if spec.name in manifest.pipeline.defaults
-        else role
-    )
+    allowed = f", {spec.range}" if spec.range else ""
+    defaults = manifest.pipeline.defaults
+    return f"{role}{allowed}" + (f", default {defaults[spec.name]:g}" if spec.name in defaults else "")
 
 
 def _ranges(manifest: Manifest) -> str:

@@ -81,7 +81,7 @@ def _disagreement(spec: TensorSpec, array: Any, symbol: int | str, sizes: Mappin
 
 
 def _outside(name: str, array: Array, allowed: ValueRange) -> str:
-    return f"{name}: expected {allowed.min} to {allowed.max}, got {_first(array, allowed)}; {_id_remedy(allowed)}"
+    return f"{name}: expected {allowed}, got {_first(array, allowed)}; {_id_remedy(allowed)}"
 
 
 def _id_remedy(allowed: ValueRange) -> str:

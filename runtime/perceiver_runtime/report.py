@@ -12,7 +12,7 @@ from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.latency import Distribution, LatencyReport
 from perceiver_runtime.manifest import Manifest
-from perceiver_runtime.tensors import Array
+from perceiver_runtime.tensors import Array, TensorSpec
 from perceiver_runtime.verify import VerifyReport, golden_origin
 
 CENTRED = ("centred", "tolerance")
@@ -29,7 +29,7 @@ def describe(manifest: Manifest) -> str:
     source, pipeline = manifest.source, manifest.pipeline
     trained = "pretrained" if source.pretrained else "not pretrained"
     head = f"{source.name} ({source.family}, {trained}), {manifest.precision} for {manifest.target}\n"
-    specs = [f"input   {s}{_default(pipeline.defaults, s.name)}" for s in pipeline.inputs]
+    specs = [f"input   {s}{_range(s)}{_default(pipeline.defaults, s.name)}" for s in pipeline.inputs]
     specs += [f"output  {s}" for s in pipeline.outputs]
     ranges = [
         f"profile {p.name}: " + ", ".join(f"{s} {r.min} to {r.max}" for s, r in p.dimensions.items())
@@ -102,6 +102,10 @@ def _parity_row(report: ParityReport) -> tuple[str, ...]:
 
 def _milliseconds(d: Distribution) -> tuple[str, ...]:
     return tuple(f"{value:.3f}" for value in (d.p50, d.p90, d.p95, d.p99, d.mean))
+
+
+def _range(spec: TensorSpec) -> str:
+    return f", {spec.range}" if spec.range else ""
 
 
 def _default(defaults: Mapping[str, float], name: str) -> str:

@@ -24,6 +24,9 @@ class ValueRange:
     min: int
     max: int
 
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max}"
+
     def holds(self, array: Array) -> bool:
         """Whether all elements lie in it; NaN never does."""
         return not array.size or bool(self.min <= array.min() and array.max() <= self.max)

@@ -18,6 +18,7 @@ from perceiver_exporters.value_ranges import index_ranges
 from perceiver_runtime import FeedError, open_session
 from perceiver_runtime.manifest import Manifest, Source
 from perceiver_runtime.pipeline import Pipeline, Step
+from perceiver_runtime.report import describe
 from perceiver_runtime.tensors import Profile, Range, TensorSpec, ValueRange
 
 ROWS, COLUMNS = 10, 3
@@ -92,6 +93,8 @@ def test_a_bundle_refuses_ids_outside_the_table_and_holds_the_range(tmp_path: Pa
     ids = np.array([[1, 2, 3], [0, 9, 4]])
     manifest = exported(tmp_path / "bundle", Indexing(CASES["embedding"][0]), IDS, ids, "fp32")
     assert manifest.pipeline.inputs[0].range == manifest.component("net").inputs[0].range == ValueRange(0, 9)
+    assert "input   ids: int64[batch, 3], 0 to 9\n" in describe(manifest)
+    assert "| input, 0 to 9 | `ids` |" in (tmp_path / "bundle" / "README.md").read_text()
     with open_session(tmp_path / "bundle", threads=1) as session:
         for bad, value, place in ((ids - 1, -1, r"1, 0"), (ids + 1, 10, r"1, 1")):
             for call in (session.run, lambda feeds: session.run_component("net", feeds)):
