@@ -28,7 +28,7 @@ class BenchmarkReport:
     """Milliseconds per call of the bundle and of torch eager on the same inputs, and their ratio.
 
     `speedup` is the median over rounds of eager time / bundle time; `low` and `high` bound its 95% interval. `others`
-    is the load that other programs put on the machine meanwhile (None: not known).
+    is the load that other programs put on the machine meanwhile (None: not known); `reason` says why this backend ran.
     """
 
     bundle: str
@@ -42,6 +42,7 @@ class BenchmarkReport:
     low: float
     high: float
     others: OtherLoad | None
+    reason: str = ""
 
 
 def benchmark(
@@ -55,14 +56,14 @@ def benchmark(
 ) -> BenchmarkReport:
     """Time a bundle against torch eager, whose weights come from `reference` (default: the bundle's own source).
 
-    Both use `threads` threads (default: torch's own choice) and `batch` rows of the golden sample, repeated if it has
-    fewer. Raises UsageError if the reference has other weights than the bundle, or for a batch or a number of threads
-    out of range.
+    Both use `threads` threads (default: what the session takes; torch's own choice beside a GPU) and `batch` rows of
+    the golden sample, repeated if it has fewer. Raises UsageError if the reference has other weights than the bundle,
+    or for a batch or a number of threads out of range.
     """
     check_threads(threads)
-    threads = threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
     with open_session(bundle, backend, threads, check_finite=False) as session:
+        threads = threads or session.threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
         feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
         model = reference_of(session.manifest.source, reference)
         return compare(session, model, feeds, rounds, threads)
@@ -89,6 +90,7 @@ def compare(
         low=speedup.low,
         high=speedup.high,
         others=meter.read(),
+        reason=session.reason,
     )
 
 

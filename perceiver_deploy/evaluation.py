@@ -23,6 +23,7 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
+from perceiver_runtime.choice import RunsOn
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.ranges import batch_within
 from perceiver_runtime.tensors import Array
@@ -49,6 +50,7 @@ class EvaluationReport(Generic[M]):
     deployed: M
     difference: Mapping[str, float]
     agreement: float | None
+    runs_on: RunsOn | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def compare(
             deployed=metrics[1],
             difference={name: pair[1] - pair[0] for name, pair in pairs.items() if None not in pair},
             agreement=float(agree.mean()) if scored.task == "classification" else None,
+            runs_on=session.runs_on,
         )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--reference", help="Checkpoint the bundle was made from, if the zoo does not have it.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Rows per call.")
 @click.option("--rounds", default=50, show_default=True, type=ROUNDS, help="Interleaved timings of each.")
-@click.option("--threads", type=THREADS, help="Threads for both (default: torch's choice).")
+@click.option("--threads", type=THREADS, help="Threads for both (default: the session's choice).")
 @click.option("--backend", default="auto", show_default=True, help="What runs the bundle.")
 @click.option("--strict", is_flag=True, help="Exit 1 if other programs were busy meanwhile.")
 @json_option
@@ -59,6 +59,7 @@ def _print(report: BenchmarkReport) -> None:
         )
     ]
     caption = f"{report.speedup:.2f}x torch eager (95% interval {report.low:.2f} to {report.high:.2f})"
+    caption += f"; {report.backend}: {report.reason}"
     if report.others:
         caption += f"; {report.others}"
     print_table(f"{report.bundle}, batch {report.batch}, {report.threads} threads", columns, rows, caption)

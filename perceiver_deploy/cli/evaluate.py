@@ -45,6 +45,8 @@ def command(
         raise click.UsageError("--markdown and --json are two forms of the same table; ask for one")
     progress(quiet)(f"evaluate {', '.join(map(str, bundles))} and their reference on held-out data")
     evaluated = evaluate_bundles(bundles, reference=reference)
+    for bundle, reports in zip(bundles, evaluated, strict=True):
+        progress(quiet)(f"{bundle} ran on {reports[0].runs_on}")
     columns = ("output:<", "samples", "metric:<", "reference", *_titles(bundles, evaluated))
     rows = [row for reports in zip(*evaluated, strict=True) for row in _rows(reports, per_class)]
     if as_json:

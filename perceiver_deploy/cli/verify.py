@@ -46,13 +46,14 @@ def check(bundle: Path, backend: str | None, failures: Path | None, as_json: boo
     from perceiver_deploy.verification import verify_bundle, write_failures
     from perceiver_runtime.errors import typed
     from perceiver_runtime.outputs import check_directory
-    from perceiver_runtime.report import to_json
+    from perceiver_runtime.report import records, to_json
 
     if failures is not None:
         check_directory(failures)
     verification = verify_bundle(bundle, backend)
     if as_json:
-        click.echo(to_json([*verification.parity.reports, *verification.breaches]))
+        parity = verification.parity
+        click.echo(to_json(records([*parity.reports, *verification.breaches], parity.runs_on)))
     else:
         _print(bundle, verification)
     if verification.passed:
@@ -97,6 +98,7 @@ def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
 def _print(bundle: Path, verification: Verification) -> None:
     from perceiver_runtime.report import golden_line
 
-    print_parity(f"Parity of {bundle}: {golden_line(verification.parity)}", verification.parity.reports)
+    title = f"Parity of {bundle}: {golden_line(verification.parity)}; on {verification.parity.runs_on}"
+    print_parity(title, verification.parity.reports)
     for breach in verification.breaches:
         click.echo(f"FAILED: {breach}")

@@ -45,7 +45,8 @@ def _verify(options: argparse.Namespace) -> int:
     with _open(options) as session:
         _progress(f"verifying {len(session.manifest.golden)} golden samples on {session.backend}")
         result = verify(session)
-    print(report.to_json(result.reports) if options.json else report.parity_table(result))
+    records = report.records(result.reports, result.runs_on)
+    print(report.to_json(records) if options.json else report.parity_table(result))
     if not result.passed:
         _progress(f"to find the node: perceiver-export bisect {options.bundle}, on a workstation")
     return 0 if result.passed else 1
@@ -67,20 +68,23 @@ def _run(options: argparse.Namespace) -> int:
         feeds = arrays.load(stored, session.inputs, session.manifest.profiles)
         results = session.run(feeds, options.outputs)
     arrays.save(options.out, results)
-    print(report.to_json(arrays.shapes(results)) if options.json else report.array_table(results, options.out))
+    shapes = report.records(arrays.shapes(results), session.runs_on)
+    print(report.to_json(shapes) if options.json else report.array_table(results, options.out))
     return 0
 
 
 def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session:
     """Golden samples are run as the reference took them; the caller's arrays are checked."""
     _progress(f"opening {options.bundle}")
-    return open_session(
+    session = open_session(
         options.bundle,
         options.backend,
         options.threads,
         copy_weights=options.copy_weights,
         check_finite=check_finite,
     )
+    _progress(f"running on {session.runs_on}")
+    return session
 
 
 def _progress(message: str) -> None:
@@ -95,8 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
     shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
     device = Parser(add_help=False, parents=[shared])
-    device.add_argument("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (default: auto)")
-    device.add_argument("--threads", type=integer(1), help="CPU threads (default: all cores)")
+    chosen = "engines that fit this machine, else a tuning, else onnxruntime"
+    device.add_argument("--backend", default="auto", help=f"auto (the default: {chosen}), {', '.join(BACKENDS)}")
+    device.add_argument("--threads", type=integer(1), help="CPU threads (default: 1 for small models, else all cores)")
     device.add_argument("--copy-weights", action="store_true", help="read large weights into memory, don't map them")
     info = commands.add_parser("info", parents=[shared], help="check the files and say what the bundle is")
     info.set_defaults(command=_info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -14,6 +15,10 @@ from typing import TextIO
 from perceiver_runtime.errors import CLOSED_OUTPUT, INTERNAL_ERROR, INTERRUPTED, typed
 from perceiver_runtime.escapes import printable
 
+CHOICES = logging.getLogger("perceiver_runtime.choice")
+_NOWHERE = logging.NullHandler()
+"""Programs print what a session runs on; a warning that says it again, for want of a handler, is left out."""
+
 
 def run_program(name: str, prefix: str, command: Callable[[], int], *, as_json: bool) -> int:
     """Run a command and answer its exit code (see `perceiver_runtime.errors`), whatever it raises.
@@ -22,6 +27,7 @@ def run_program(name: str, prefix: str, command: Callable[[], int], *, as_json: 
     Characters that a terminal does not have are written as escapes. SystemExit passes.
     """
     _prepare_streams()
+    CHOICES.addHandler(_NOWHERE)
     try:
         code = command()
         sys.stdout.flush()

@@ -45,7 +45,7 @@ class LatencyReport:
 
     `total` is timed around whole runs. `components` (all applications of one component in a run) and `overhead` (the
     rest of the run: checks, copies, calls) come from a second series of as many runs, with timers inside. `others` is
-    the load that other programs put on the machine meanwhile (None: not known).
+    the load that other programs put on the machine meanwhile (None: not known); `reason` says why this backend ran.
     """
 
     total: Distribution
@@ -59,6 +59,7 @@ class LatencyReport:
     machine: str
     versions: Mapping[str, str]
     others: OtherLoad | None = None
+    reason: str = ""
 
 
 def measure(
@@ -89,6 +90,7 @@ def measure(
         machine=machine(),
         versions={"python": platform.python_version(), "numpy": np.__version__, **session.versions},
         others=meter.read(),
+        reason=session.reason,
     )
 
 

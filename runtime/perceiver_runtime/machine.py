@@ -17,6 +17,19 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def physical_cores() -> int:
+    """Cores that this process may use, two threads of one core counted once: arithmetic gains nothing by the second."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    siblings = {_siblings(cpu) for cpu in usable}
+    return len(siblings) if siblings and "" not in siblings else usable_cores()
+
+
+def _siblings(cpu: int) -> str:
+    """The hardware threads of a processor's core; empty where the system does not say."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
 def _processor() -> str:
     board, cpuinfo = Path("/proc/device-tree/model"), Path("/proc/cpuinfo")
     if board.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_runtime import schema, strict_json
+from perceiver_runtime.choice import RunsOn
 from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.latency import Distribution, LatencyReport
@@ -22,6 +23,11 @@ CENTRED = ("centred", "tolerance")
 def to_json(value: Any) -> str:
     """A frozen result, or a sequence of them, as JSON; NaN and infinity, which JSON lacks, as null."""
     return strict_json.dumps(strict_json.without_nonfinite(schema.encode(value)))
+
+
+def records(results: Sequence[Any], runs_on: RunsOn | None) -> list[dict[str, Any]]:
+    """Results for JSON, each with what it ran on."""
+    return [{**schema.encode(result), "runs_on": schema.encode(runs_on)} for result in results]
 
 
 def describe(manifest: Manifest) -> str:
@@ -62,8 +68,8 @@ def latency_table(latency: LatencyReport) -> str:
     """Milliseconds of the whole, of each component, and of what lies between."""
     parts = {"total": latency.total, **latency.components, "overhead": latency.overhead}
     rows = [(name, *_milliseconds(distribution)) for name, distribution in parts.items()]
-    threads = latency.threads or "all"
-    conditions = f"batch {latency.batch}, {latency.runs} runs, {latency.backend}, {threads} threads; {latency.machine}"
+    runs_on = RunsOn(latency.backend, latency.threads, latency.reason)
+    conditions = f"batch {latency.batch}, {latency.runs} runs, {runs_on}; {latency.machine}"
     load = f"; {latency.others}" if latency.others else ""
     return f"{table(('ms', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{conditions}{load}"
 

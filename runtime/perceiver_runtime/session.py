@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-from perceiver_runtime.backends import check_precision, open_backend
+from perceiver_runtime.backends import check_precision
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
-from perceiver_runtime.errors import FeedError, UnavailableError, UsageError
+from perceiver_runtime.choice import RunsOn, choose
+from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.feeds import check_feeds, check_sizes, check_values
 from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, generate
 from perceiver_runtime.manifest import Manifest
@@ -27,7 +28,6 @@ from perceiver_runtime.program import (
     run_program,
 )
 from perceiver_runtime.tensors import Array, TensorSpec, is_whole
-from perceiver_runtime.tuning import read_tuning
 
 PLANS_KEPT = 8
 
@@ -45,35 +45,24 @@ def open_session(
 ) -> Session:
     """Load the bundle in a directory, or take a loaded one, and make it ready to run.
 
-    `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None:
-    all cores). `auto` is ONNX Runtime on the CPU, or what was measured as fastest for this bundle on this kind of
-    machine (see `perceiver_runtime.tuning`). Large weights are mapped, and a file that is changed in place makes the
-    session refuse to go on; with `copy_weights` they are read into memory, where no file matters any more.
+    `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None: by
+    the bundle's size). `perceiver_runtime.choice` says what both defaults are; the session says what was taken, in
+    `backend`, `threads` and `reason`. Large weights are mapped, and a file that is changed in place makes the session
+    refuse to go on; with `copy_weights` they are read into memory, where no file matters any more.
 
     `check_finite`: refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without it they
     are run, and a quantiser or a backend may make confident numbers of them.
 
     Raises BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
     """
-    path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
-    tuned = _open_tuned(path, threads) if backend == "auto" else None
-    opened, threads = tuned or (open_backend(backend, threads), threads)
-    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(path)
+    owner = not isinstance(bundle, Bundle)
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
-    return Session(loaded, opened, threads, owner=not isinstance(bundle, Bundle), check_finite=check_finite)
-
-
-def _open_tuned(path: Path, threads: int | None) -> tuple[Backend, int] | None:
-    """The backend and threads that a tuning names, where it holds: as it was measured, and for as many threads."""
-    tuning = read_tuning(path) if path.is_dir() else None
-    if tuning is None or threads not in (None, tuning.winner.threads):
-        return None
-    try:
-        opened = open_backend(tuning.winner.backend, tuning.winner.threads)
-    except UnavailableError:  # its package is not installed here: `auto` is then what it is without a tuning
-        return None
-    return (opened, tuning.winner.threads) if opened.versions == tuning.winner.versions else None
+    chosen = choose(loaded, backend, threads)
+    return Session(
+        loaded, chosen.backend, chosen.threads, reason=chosen.reason, owner=owner, check_finite=check_finite
+    )
 
 
 class Session:
@@ -88,6 +77,7 @@ class Session:
         backend: Backend,
         threads: int | None = None,
         *,
+        reason: str = "",
         owner: bool = False,
         check_finite: bool = True,
     ) -> None:
@@ -97,6 +87,7 @@ class Session:
         self.backend = backend.name
         self.versions = backend.versions
         self.threads = threads
+        self.reason = reason
         self._device = backend.device
         for entry in bundle.manifest.components:
             check_precision(backend.name, entry.precision)
@@ -111,6 +102,11 @@ class Session:
         self._begin_program = lru_cache(16)(lambda generation: begin_program(bundle.manifest, generation))
         self._encode_program = encode_program(bundle.manifest)
         self._component_programs = {c.name: component_program(c) for c in bundle.manifest.components}
+
+    @property
+    def runs_on(self) -> RunsOn:
+        """Backend, threads, and why these were taken."""
+        return RunsOn(self.backend, self.threads, self.reason)
 
     @property
     def manifest(self) -> Manifest:

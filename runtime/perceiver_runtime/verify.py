@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.choice import RunsOn
 from perceiver_runtime.compare import Bound, Mode, ParityReport, compare
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.golden import GoldenSample, load_golden
@@ -29,6 +30,7 @@ class VerifyReport:
     reports: tuple[ParityReport, ...]
     samples: int
     origin: str
+    runs_on: RunsOn | None = None
 
     @property
     def passed(self) -> bool:
@@ -51,7 +53,7 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
         samples = load_golden(opened.bundle)
         bounds = golden_bounds(opened.manifest, samples)
         reports = _worst(r for sample in samples for r in verify_sample(opened, sample, bounds))
-        return VerifyReport(reports, len(samples), golden_origin(opened.manifest))
+        return VerifyReport(reports, len(samples), golden_origin(opened.manifest), opened.runs_on)
 
 
 def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:

@@ -76,7 +76,7 @@ def test_auto_takes_the_winner(bundle: Path) -> None:
     with open_session(bundle, threads=1) as session:
         assert session.backend == "onnxruntime-exact"
     with open_session(bundle, "onnxruntime") as session:
-        assert (session.backend, session.threads) == ("onnxruntime", None)
+        assert (session.backend, session.threads) == ("onnxruntime", 1)
 
 
 def _another_machine(path: Path) -> None:
@@ -93,7 +93,7 @@ def _another_bundle(path: Path) -> None:
 def test_auto_ignores_what_was_measured_elsewhere(bundle: Path, change: Any) -> None:
     change(_record(bundle))
     with open_session(bundle) as session:
-        assert (session.backend, session.threads) == ("onnxruntime", None)
+        assert (session.backend, session.threads) == ("onnxruntime", 1)
 
 
 def test_auto_ignores_another_version_other_threads_and_a_missing_package(bundle: Path) -> None:

@@ -24,6 +24,8 @@ BACKENDS = {
     "tensorrt-rtx": "perceiver_runtime.tensorrt.backend",
 }
 AUTO = "onnxruntime"
+PROCESSOR_BACKENDS = frozenset(("onnxruntime", "onnxruntime-exact", "onnxruntime-quick", "openvino", "openvino-bf16"))
+"""Those that compute on the processor, with `threads` threads."""
 COMPUTE = {"int8-dynamic": ("onnxruntime", "onnxruntime-exact", "onnxruntime-quick")}
 """Precisions that only these backends compute in: others would run such graphs in FP32 without a word."""
 MAX_THREADS_PER_CORE = 4

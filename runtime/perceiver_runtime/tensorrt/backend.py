@@ -58,24 +58,46 @@ class TensorRT:
         self._identity = device_identity(trt, device.compute_capability())
         self._scratch = Scratch(device)
 
+    @property
+    def machine(self) -> str:
+        """What engines are held against here."""
+        found = self._identity
+        return f"{found.module} {found.tensorrt} on compute capability {found.compute_capability}"
+
+    def check(self, bundle: Bundle) -> tuple[str, ...]:
+        """The targets whose engines would run the bundle here; nothing is deserialised. Raises as `load` does."""
+        targets = (self._target(bundle, component.name) for component in bundle.manifest.components)
+        return tuple(dict.fromkeys(targets))
+
     def load(self, bundle: Bundle, component: ComponentEntry) -> Engine:
         """Deserialise the component's engine for this machine.
 
         Raises UnavailableError if the bundle has none, BundleError if it is stale or damaged.
         """
-        target, sidecar = find_engine(bundle, component.name, self._identity)
-        check_identity(sidecar, self._identity, graph_sha256(bundle.manifest, component.name))
+        target = self._target(bundle, component.name)
         path = bundle.file(engine_path(target, component.name))
         engine: Any = self._runtime.deserialize_cuda_engine(bundle.read(engine_path(target, component.name)))
         if engine is None:
             raise BundleError(f"{path}: TensorRT can't read it: {'; '.join(self._logger.errors) or 'no reason given'}")
         return Engine(self._trt, self._rules, engine, component, self.device, self._scratch)
 
+    def _target(self, bundle: Bundle, component: str) -> str:
+        target, sidecar = find_engine(bundle, component, self._identity)
+        check_identity(sidecar, self._identity, graph_sha256(bundle.manifest, component))
+        return target
+
 
 def engine_targets(bundle: Bundle) -> tuple[str, ...]:
     """Targets that the bundle has engines for."""
     parts = (PurePosixPath(path).parts for path in bundle.manifest.files)
     return tuple(sorted({part[1] for part in parts if len(part) == 3 and part[0] == "engines"}))
+
+
+def sidecars(bundle: Bundle) -> tuple[Sidecar, ...]:
+    """What the bundle's engines say of themselves, by target and component. Raises BundleError."""
+    listed = bundle.manifest.files
+    paths = [sidecar_path(t, c.name) for t in engine_targets(bundle) for c in bundle.manifest.components]
+    return tuple(parse_sidecar(bundle.read(path), bundle.file(path)) for path in paths if path in listed)
 
 
 def find_engine(bundle: Bundle, component: str, identity: DeviceIdentity) -> tuple[str, Sidecar]:

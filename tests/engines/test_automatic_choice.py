@@ -1,0 +1,192 @@
+"""What `auto` runs, and what it says of it. The device with TensorRT is SIMULATED."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_bundles
+from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+
+from perceiver_runtime import BundleError, UnavailableError, choice, open_session
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.choice import default_threads
+from perceiver_runtime.cli import main
+from perceiver_runtime.machine import physical_cores, usable_cores
+from perceiver_runtime.tensorrt import backend as tensorrt_backend
+from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines
+from perceiver_runtime.tuning import Measured, write_tuning
+
+Install = Callable[[SimulatedJetson], None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Make this machine a simulated device."""
+
+    def put(jetson: SimulatedJetson, *modules: str) -> None:
+        def load(name: str) -> Any:
+            if modules and name not in modules:
+                raise UnavailableError(f"{name}: expected to be importable on this machine")
+            return jetson.trt
+
+        monkeypatch.setattr(tensorrt_backend, "load_tensorrt", load)
+        monkeypatch.setattr(tensorrt_backend, "load_cudart", lambda: jetson.cuda)
+
+    return put
+
+
+def tune(bundle: Path) -> None:
+    """Name a winner that `auto` would never take by itself."""
+    with open_session(bundle, "onnxruntime-exact", 1) as session:
+        versions = dict(session.versions)
+    write_tuning(bundle, (Measured("onnxruntime-exact", 1, versions, 1.0, 1.0, 1.0, 1.0),))
+
+
+def test_engines_that_fit_come_first(built: Path, jetson: SimulatedJetson, install: Install) -> None:
+    install(jetson)
+    tune(built)
+    with open_session(built) as session:
+        assert session.backend == "tensorrt"
+        assert session.threads is None
+        assert session.reason == "engines for jetson-orin fit tensorrt 10.3.0 on compute capability 8.7"
+        assert set(session.run(tiny_bundles.feeds())) == {"logits", "answers", "scaled_keys"}
+    assert jetson.cuda.launches >= 0
+
+
+def test_then_a_tuning_then_onnx_runtime(path: Path) -> None:
+    with open_session(path) as session:
+        assert (session.backend, session.reason) == ("onnxruntime", "no engines in the bundle; no tuning")
+    tune(path)
+    with open_session(path) as session:
+        assert (session.backend, session.threads) == ("onnxruntime-exact", 1)
+        assert session.reason == "fastest of 1 settings measured on this machine; no engines in the bundle"
+    with open_session(path, threads=2) as session:
+        assert session.backend == "onnxruntime"
+        assert "tuning not used: it is for 1 threads, 2 were asked for" in session.reason
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (simulated_jetson(version="10.13.3.9"), "built for TensorRT 10.3.0, here 10.13.3.9"),
+        (simulated_jetson(capability="8.6"), "built for compute capability 8.7, here 8.6"),
+        (None, "tensorrt: expected to be importable on this machine"),
+    ],
+)
+def test_engines_that_do_not_fit_are_named_and_passed_over(
+    built: Path, install: Install, caplog: pytest.LogCaptureFixture, other: SimulatedJetson | None, reason: str
+) -> None:
+    if other is not None:
+        install(other)
+    with caplog.at_level(logging.INFO, "perceiver_runtime.choice"), open_session(built) as session:
+        assert session.backend == "onnxruntime"
+        assert session.reason.startswith("engines not used: ")
+        assert reason in session.reason
+    (record,) = [r for r in caplog.records if r.name == "perceiver_runtime.choice"]
+    assert record.levelno == logging.WARNING
+    assert session.reason in record.getMessage()
+    with pytest.raises(UnavailableError):
+        open_session(built, "tensorrt")
+
+
+def test_damaged_engines_are_an_error(built: Path, jetson: SimulatedJetson, install: Install) -> None:
+    install(jetson)
+    plan = built / "engines/jetson-orin/block.plan"
+    plan.write_bytes(plan.read_bytes()[:-1])
+    tiny_bundles.rehash(built, "engines/jetson-orin/block.plan")
+    with pytest.raises(BundleError, match="not the engine that its sidecar describes"):
+        open_session(built)
+
+
+def test_engines_of_some_components_are_not_enough(built: Path, jetson: SimulatedJetson, install: Install) -> None:
+    install(jetson)
+
+    def drop(manifest: dict[str, Any]) -> None:
+        for suffix in (".plan", ".json", ".layers.json"):
+            del manifest["files"][f"engines/jetson-orin/head{suffix}"]
+
+    tiny_bundles.change(built, drop)
+    with open_session(built) as session:
+        assert session.backend == "onnxruntime"
+        assert "jetson-orin: no engine of head" in session.reason
+
+
+def test_compatible_engines_run_on_the_lean_runtime(path: Path, jetson: SimulatedJetson, install: Install) -> None:
+    build_engines(path, "jetson-orin", jetson.trt, EngineOptions(version_compatible=True, device=jetson.device))
+    install(jetson, "tensorrt_lean")
+    with open_session(path) as session:
+        assert session.backend == "tensorrt-lean"
+
+
+def test_tensorrt_is_not_looked_for_without_engines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    original = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name, *rest: imported.append(name) or original(name, *rest))
+    monkeypatch.setattr(tensorrt_backend, "load_tensorrt", lambda name: imported.append(name))
+    open_session(path).close()
+    assert not [name for name in (*imported, *sys.modules) if name in ("tensorrt", "tensorrt_lean", "cuda")]
+
+
+def test_a_bundle_for_a_device_without_engines_says_how_to_build_them(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_bundles.change(path, lambda manifest: manifest.update(target="jetson-orin"))
+    with open_session(path) as session:
+        assert session.backend == "onnxruntime"
+        assert "build those for jetson-orin: perceiver-run build" in session.reason
+        assert set(session.run(tiny_bundles.feeds())) == {"logits", "answers", "scaled_keys"}
+    assert "build those for jetson-orin" in caplog.text
+
+
+def test_every_command_says_what_ran(
+    built: Path, jetson: SimulatedJetson, install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(jetson)
+    said = "running on tensorrt (engines for jetson-orin fit tensorrt 10.3.0 on compute capability 8.7)"
+    runs_on = {"backend": "tensorrt", "threads": None, "reason": said.split("(")[1].rstrip(")")}
+    files = [f"--input={name}={tmp_path / name}.npy" for name in tiny_bundles.feeds()]
+    for name, array in tiny_bundles.feeds().items():
+        tiny_bundles.np.save(tmp_path / f"{name}.npy", array)
+    for command in (["verify"], ["run", *files, "-o", str(tmp_path / "out.npz")]):
+        assert main([command[0], str(built), *command[1:], "--json"]) == 0
+        printed = capsys.readouterr()
+        assert said in printed.err
+        assert all(record["runs_on"] == runs_on for record in json.loads(printed.out))
+    assert main(["bench", str(built), "--runs", "2", "--warmup", "1", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert said in printed.err
+    report = json.loads(printed.out)
+    assert {name: report[name] for name in runs_on} == runs_on
+    assert main(["bench", str(built), "--runs", "2", "--warmup", "1"]) == 0
+    assert said.removeprefix("running on ") in capsys.readouterr().out
+
+
+def test_small_bundles_run_on_one_thread_and_large_ones_on_all_cores(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = load_bundle(path).manifest
+    assert default_threads(manifest) == 1
+    with open_session(path) as session:
+        assert session.threads == 1
+    for backend in ("onnxruntime-exact", "onnxruntime-quick", "openvino"):
+        with open_session(path, backend) as session:
+            assert session.threads == 1
+    monkeypatch.setattr(choice, "ONE_THREAD_FLOPS", 1)
+    assert default_threads(manifest) == physical_cores() <= usable_cores()
+    with open_session(path) as session:
+        assert session.threads == physical_cores()
+    with open_session(path, threads=1) as session:
+        assert session.threads == 1
+
+
+def test_overlapping_runs_follow_the_threads_that_were_chosen(path: Path) -> None:
+    chosen = choice.choose(load_bundle(path))
+    assert chosen.threads == 1
+    assert chosen.backend.concurrency == usable_cores()
