@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -126,12 +126,16 @@ def test_compatible_engines_run_on_the_lean_runtime(path: Path, jetson: Simulate
 
 
 def test_tensorrt_is_not_looked_for_without_engines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    imported: list[str] = []
-    original = importlib.import_module
-    monkeypatch.setattr(importlib, "import_module", lambda name, *rest: imported.append(name) or original(name, *rest))
-    monkeypatch.setattr(tensorrt_backend, "load_tensorrt", lambda name: imported.append(name))
+    looked_for: list[str] = []
+    monkeypatch.setattr(tensorrt_backend, "load_tensorrt", looked_for.append)
+    monkeypatch.setattr(tensorrt_backend, "load_cudart", lambda: looked_for.append("cuda"))
+    code = f"import sys, perceiver_runtime as p; p.open_session({str(path)!r}); print(sorted(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'perceiver_runtime.choice'" in modules
+    for name in ("tensorrt", "tensorrt_lean", "cuda", "perceiver_runtime.tensorrt.backend"):
+        assert f"'{name}'" not in modules
     open_session(path).close()
-    assert not [name for name in (*imported, *sys.modules) if name in ("tensorrt", "tensorrt_lean", "cuda")]
+    assert looked_for == []
 
 
 def test_a_bundle_for_a_device_without_engines_says_how_to_build_them(
