@@ -3,7 +3,7 @@
     python benchmarks/threads.py DIRECTORY [--name fashion-perceiver] [--rounds 15]
     python benchmarks/threads.py DIRECTORY --limit       one thread against all cores, by the size of the model
 
-The second is where `perceiver_runtime.choice.ONE_THREAD_FLOPS` comes from; it writes threads_limit.json beside the first.
+The second is where `ONE_THREAD_FLOPS` of `perceiver_runtime.choice` comes from; it writes threads_limit.json.
 Every process has one kind of pool, for ONNX Runtime fixes it at its first session. Milliseconds are wall time / runs,
 over all callers. Writes benchmarks/results/threads.json.
 """
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from record import bundles, write
@@ -32,6 +33,7 @@ from perceiver_runtime.backends import open_backend
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.latency import sized_feeds
 from perceiver_runtime.machine import physical_cores
+from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort
 
@@ -62,8 +64,8 @@ def opened(bundle: Path, setting: str) -> Session:
     backend.concurrency = max(CALLERS)  # type: ignore[misc]
     original = backend._options  # type: ignore[attr-defined]
 
-    def options(entries: object) -> ort.SessionOptions:
-        made = original(entries)
+    def options(*given: object) -> ort.SessionOptions:
+        made = original(*given)
         made.add_session_config_entry("session.intra_op.allow_spinning", spin)
         made.use_per_session_threads = pool != "shared pool"
         return made

@@ -30,7 +30,7 @@ from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tuning import read_tuning, tuning_path
 
 LOGGER = logging.getLogger(__name__)
-ONE_THREAD_FLOPS = 20_000_000
+ONE_THREAD_FLOPS = 8_000_000
 """FLOPs of the largest component at the profile's OPT; measured by `benchmarks/threads.py --limit`."""
 RUNTIMES = {"tensorrt": ("tensorrt", "tensorrt-lean", "tensorrt-dispatch"), "tensorrt_rtx": ("tensorrt-rtx",)}
 """Backends that run the engines of a TensorRT module, the first for all engines, the others for compatible ones."""
