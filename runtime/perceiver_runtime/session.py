@@ -60,9 +60,7 @@ def open_session(
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
     chosen = choose(loaded, backend, threads)
-    return Session(
-        loaded, chosen.backend, chosen.threads, reason=chosen.reason, owner=owner, check_finite=check_finite
-    )
+    return Session(loaded, chosen.backend, chosen.threads, reason=chosen.reason, owner=owner, check_finite=check_finite)
 
 
 class Session:

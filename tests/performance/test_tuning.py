@@ -42,10 +42,10 @@ def test_tune_measures_what_is_installed(bundle: Path) -> None:
 
 
 def test_a_backend_that_is_not_installed_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, name: str, threads: int) -> Any:
+    def refuse(path: Path, name: str, threads: int, **options: Any) -> Any:
         if name == "openvino":
             raise UnavailableError("backend openvino: the package is not installed")
-        return open_session(path, name, threads)
+        return open_session(path, name, threads, **options)
 
     monkeypatch.setattr(tuner, "open_session", refuse)
     lines: list[str] = []
