@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perceiver_deploy.source import blueprint, reference_of
 from perceiver_deploy.verification import backend_for
-from perceiver_exporters.bisection import Blame, bisect
+from perceiver_exporters.bisection import Blame, bisect, can_export_again
 from perceiver_exporters.component import Blueprint
 from perceiver_runtime import load_bundle
 from perceiver_runtime.errors import PerceiverError
@@ -60,4 +60,10 @@ def _source(manifest: Manifest, reference: str | None) -> tuple[Blueprint | None
         if reference is not None:
             raise
         return None, f"not reached: {error}"
-    return blueprint(model), model.name
+    made = blueprint(model)
+    if not can_export_again(made, manifest):
+        return None, (
+            f"{model.name}, without the calibration data that the bundle's {manifest.precision} ranges came from: the "
+            "search ends at the component"
+        )
+    return made, model.name

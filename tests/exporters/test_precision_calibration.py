@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.precision.calibration import METHODS, Observed
@@ -123,6 +126,33 @@ def test_statistics_are_cached_by_what_they_depend_on(
     for path in (tmp_path / "calibration").iterdir():
         path.write_bytes(b"damaged")
     assert run(traced, samples) == " samples 1 to 2"
+
+
+@pytest.mark.parametrize("where", ["ranges", "header"])
+def test_a_cache_that_was_changed_is_warned_of_and_not_used(
+    blueprint: Blueprint, traced: dict[str, ir.Model], tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    """The file is whole, and its ranges are 40 times too wide."""
+    samples = blueprint.calibration
+    right = calibrate(blueprint.cut, traced, samples, tmp_path)
+    assert not caplog.records
+    for path in (tmp_path / "calibration").iterdir():
+        with safe_open(path, framework="numpy") as file:
+            metadata, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata["statistics"])
+        if where == "header":
+            header["observed"] = [[k, n, *(40 * x for x in numbers)] for k, n, *numbers in header["observed"]]
+        else:
+            arrays = {n: a if n.endswith("/counts") else 40 * a for n, a in arrays.items()}
+        save_file(arrays, path, {**metadata, "statistics": json.dumps(header)})
+    found = calibrate(blueprint.cut, traced, samples, tmp_path)
+    assert "is damaged, its statistics are taken again" in caplog.text
+    for name, statistics in right.items():
+        for key, site in statistics.sites.items():
+            assert same(found[name].sites[key].histogram, site.histogram)
+    caplog.clear()
+    calibrate(blueprint.cut, traced, samples, tmp_path)
+    assert not caplog.records
 
 
 def test_a_cache_that_can_not_be_written_is_warned_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,13 @@ def test_without_the_source_blame_ends_at_the_component(healthy: Healthy, tmp_pa
         (BLOCK, "component", "latents_out")
     ]
     assert found.compared == 0
+
+
+def test_without_calibration_data_blame_ends_at_the_component(
+    sources: Sources, healthy: Healthy, tmp_path: Path
+) -> None:
+    fault = FAULTS["stale calibration"]
+    broken = seed(healthy(fault.subject, fault.precision), tmp_path / "broken", fault.component, fault.edit)
+    found = bisect(broken, replace(sources[fault.subject], calibration=()))
+    assert [(blame.component, blame.kind) for blame in found.blames] == [(fault.component, "component")]
+    assert bisect(healthy(fault.subject, fault.precision), replace(sources[fault.subject], calibration=())).passed

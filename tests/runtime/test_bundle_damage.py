@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,18 +90,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda d: (d / "manifest.json").unlink(), "no manifest.json"),
     "manifest no JSON": (lambda d: (d / "manifest.json").write_text("{"), "no valid JSON"),
     "manifest no UTF-8": (lambda d: (d / "manifest.json").write_bytes(b"\xff"), "no valid JSON"),
-    "manifest a list": (lambda d: (d / "manifest.json").write_text("[]"), "schema_version"),
+    "manifest a list": (lambda d: (d / "manifest.json").write_text("[]"), "integer schema_version, got None"),
     "newer schema": (_edit(lambda m: m.update(schema_version=3)), "manifest schema 3; this runtime reads 1; upgrade"),
-    "schema no number": (_edit(lambda m: m.update(schema_version="1")), "integer schema_version"),
+    "schema no number": (_edit(lambda m: m.update(schema_version="1")), "integer schema_version, got '1'"),
     "unknown field": (_edit(lambda m: m.update(extra=1)), "unknown field extra"),
     "missing field": (_edit(lambda m: m.pop("pipeline")), "missing field pipeline"),
     "wrong type": (_edit(lambda m: m.update(opset="18")), r"manifest\.opset: expected int"),
-    "missing file": (lambda d: (d / ENCODER).unlink(), "missing"),
+    "missing file": (lambda d: (d / ENCODER).unlink(), "listed in the manifest but missing"),
     "wrong size": (_truncate, "expected .* bytes, got 100"),
     "wrong hash": (_flip, "expected sha256"),
     "truncated graph with the right hash": (_truncate_and_rehash, "can't load"),
-    "unlisted graph": (_edit(lambda m: m["files"].pop(ENCODER)), "not listed"),
-    "unlisted sample": (_edit(lambda m: m["files"].pop(SAMPLE)), "not listed"),
+    "unlisted graph": (_edit(lambda m: m["files"].pop(ENCODER)), "used but not listed"),
+    "unlisted sample": (_edit(lambda m: m["files"].pop(SAMPLE)), "used but not listed"),
     "unlisted weights": (lambda d: (d / "onnx/extra.data").write_bytes(b"x"), "not listed in the manifest; remove"),
     "parent path": (_rename_listed("../outside.onnx"), "leaves the bundle; expected a relative"),
     "inner parent path": (_rename_listed("onnx/../../outside.onnx"), "leaves the bundle; expected a relative"),
@@ -118,16 +119,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_damage_is_named(copy: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     damage, message = DAMAGE[case]
     damage(copy)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as error:
         open_session(copy)
+    other = {explanation for _, explanation in DAMAGE.values()} - {message}
+    assert not [explanation for explanation in other if re.search(explanation, str(error.value))]
     assert main(["verify", str(copy)]) == 3
     assert "perceiver-run: " in capsys.readouterr().err
-
-
-def test_messages_differ(copy: Path) -> None:
-    """No two kinds of damage share their explanation."""
-    messages = [message for _, message in DAMAGE.values()]
-    assert len(set(messages)) >= 16
 
 
 def test_unknown_golden_key(copy: Path) -> None:

@@ -50,6 +50,11 @@ def as_bundled(cut: Cut, manifest: Manifest) -> Cut:
     return dataclasses.replace(cut.resized(manifest.profiles[0]), pipeline=pipeline)
 
 
+def can_export_again(blueprint: Blueprint, manifest: Manifest) -> bool:
+    """Whether the blueprint has what its export at the bundle's precision needs: calibration data."""
+    return bool(blueprint.calibration) or not PRECISIONS[manifest.precision].calibrated
+
+
 def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], tracer: Tracer) -> Mapping[str, Fresh]:
     """The named components of a blueprint cut `as_bundled`, by the rules and the plan that the bundle names."""
     precision, target = PRECISIONS[bundle.manifest.precision], TARGETS[bundle.manifest.target]

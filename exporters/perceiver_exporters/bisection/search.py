@@ -11,7 +11,7 @@ import torch
 
 from perceiver_exporters.bisection.blame import Bisection, Blame
 from perceiver_exporters.bisection.claims import Breach, check_claims
-from perceiver_exporters.bisection.fresh import as_bundled, export_again, step_differences
+from perceiver_exporters.bisection.fresh import as_bundled, can_export_again, export_again, step_differences
 from perceiver_exporters.bisection.node import ComponentGraphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer
@@ -35,8 +35,9 @@ def bisect(
 ) -> Bisection:
     """Find where a bundle departs from its source: the component by its golden samples, the node by fresh exports.
 
-    `blueprint` is the source's; without it (None) the search ends at the component. Of each component that departs, the
-    first departing node is blamed, and a replay of it is written under `replays`, if that is given. A bundle that
+    `blueprint` is the source's; without it (None), or without the calibration data that the bundle's ranges came from,
+    the search ends at the component. Of each component that departs, the first departing node is blamed, and a replay
+    of it is written under `replays`, if that is given. A bundle that
     passes verification is searched too: graphs may differ by less than their tolerances. Raises BundleError for a
     damaged bundle, UnavailableError if the graphs can't be run here, CheckError if the source can't be traced.
     """
@@ -47,7 +48,7 @@ def bisect(
     breaches = check_claims(bundle)
     accused = (*(r.component for r in failed), *(b.component for b in breaches))
     blamed = tuple(name for name in dict.fromkeys(accused) if name != PIPELINE)
-    if blueprint is None:
+    if blueprint is None or not can_export_again(blueprint, bundle.manifest):
         names = blamed or tuple(dict.fromkeys(accused))
         return Bisection(tuple(_component(name, failed, breaches) for name in names), 0)
     given = dataclasses.replace(blueprint, cut=as_bundled(blueprint.cut, bundle.manifest))

@@ -7,7 +7,7 @@ method only reads them.
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +19,13 @@ from safetensors.numpy import save
 
 from perceiver_exporters.precision.calibration.histogram import Histogram
 from perceiver_exporters.precision.calibration.statistics import Observed, Statistics
+from perceiver_exporters.weights import samples_sha256
+from perceiver_runtime import strict_json
 from perceiver_runtime.outputs import replacing
 from perceiver_runtime.tensors import Array
 
-SCHEMA = "1"
+log = logging.getLogger(__name__)
+SCHEMA = "2"
 DIRECTORY, DISABLED = "PERCEIVER_CACHE_DIR", "PERCEIVER_NO_CACHE"
 
 
@@ -51,15 +54,21 @@ class Store:
         self.path = directory / "calibration" / f"{key}.safetensors"
 
     def load(self) -> Statistics:
-        """What is there; empty statistics if nothing is, or if the file is damaged: it will be written again."""
+        """What is there; empty statistics if nothing is, or, with a warning, if the file is not as it was written."""
+        if not self.path.is_file():
+            return Statistics()
         try:
             with safe_open(self.path, framework="numpy") as file:
-                header = json.loads(file.metadata()["statistics"])
-                made = Statistics(samples=header["samples"])
-                for kind, name, *numbers in header["observed"]:
-                    getattr(made, kind)[name] = _read(file, f"{kind}/{name}", *numbers)
-                return made
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+                metadata, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata["sha256"] != _sha256(metadata["statistics"], arrays):
+                raise ValueError("expected the sha256 that it was written with")
+            header = strict_json.loads(metadata["statistics"])
+            made = Statistics(samples=header["samples"])
+            for kind, name, *numbers in header["observed"]:
+                getattr(made, kind)[name] = _read(arrays, f"{kind}/{name}", *numbers)
+            return made
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            log.warning("calibration cache %s is damaged, its statistics are taken again: %s", self.path, error)
             return Statistics()
 
     def save(self, statistics: Statistics) -> None:
@@ -73,11 +82,17 @@ class Store:
                 arrays |= {f"{kind}/{name}/{part}": getattr(each, part) for part in ("low", "high")}
                 arrays[f"{kind}/{name}/counts"] = h.counts
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        header = json.dumps({"samples": statistics.samples, "observed": observed})
+        header = strict_json.dumps({"samples": statistics.samples, "observed": observed}, indent=None)
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        metadata = {"statistics": header, "sha256": _sha256(header, arrays)}
         with replacing(self.path, follow=False) as partial:
-            partial.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"statistics": header}))
+            partial.write_bytes(save(arrays, metadata))
 
 
-def _read(file: Any, name: str, limit: float, low: float, high: float) -> Observed:
-    histogram = Histogram(limit, low, high, file.get_tensor(f"{name}/counts"))
-    return Observed(histogram, file.get_tensor(f"{name}/low"), file.get_tensor(f"{name}/high"))
+def _sha256(header: str, arrays: Mapping[str, Array]) -> str:
+    return hashlib.sha256(f"{header}\0{samples_sha256([arrays])}".encode()).hexdigest()
+
+
+def _read(arrays: Mapping[str, Any], name: str, limit: float, low: float, high: float) -> Observed:
+    histogram = Histogram(limit, low, high, arrays[f"{name}/counts"])
+    return Observed(histogram, arrays[f"{name}/low"], arrays[f"{name}/high"])
