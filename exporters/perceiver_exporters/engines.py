@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
 from perceiver_exporters.preflight.report import Forecast
 from perceiver_exporters.proof import held
+from perceiver_exporters.stored import stored_graph
 from perceiver_exporters.targets import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
@@ -92,7 +91,7 @@ def _prove(bundle: Path, built: tuple[EngineReport, ...]) -> None:
     loaded = load_bundle(bundle)
     precision = loaded.manifest.precision
     for engine in built if precision != "int4" else ():
-        graph = ir.load(loaded.file(loaded.manifest.component(engine.component).onnx))
+        graph = stored_graph(loaded, loaded.manifest.component(engine.component).onnx)
         expected, found = held(graph, precision), engine.products.get(precision, 0)
         if found < expected:
             raise CheckError(

@@ -17,6 +17,7 @@ from perceiver_exporters.bisection.values import OpenGraph, part
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.growth import Curves, Deployed, ErrorGrowth, as_growth, as_specified, keep_largest, runs_of
 from perceiver_exporters.reference import Reference
+from perceiver_exporters.stored import stored_proto
 from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import Array
@@ -94,7 +95,7 @@ def _trunk(session: Session, component: Component) -> _Trunk | None:
     paths = _layers_of(component.module)
     if not paths:
         return None
-    graph = onnx.load(session.bundle.file(session.manifest.component(component.name).onnx))
+    graph = stored_proto(session.bundle, session.manifest.component(component.name).onnx)
     values = [_result(graph, path) for path in paths]
     return None if None in values else _Trunk(component, paths, graph, [v for v in values if v is not None])
 

@@ -10,7 +10,7 @@ import click
 from perceiver_deploy.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from perceiver_runtime.manifest import Manifest
+    from perceiver_runtime.bundle import Bundle
 
 
 @click.command("inspect")
@@ -25,11 +25,12 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
 
     if rules and precision:
         raise click.UsageError("--rules and --precision are two tables; ask for one at a time")
-    manifest = load_bundle(bundle).manifest
+    loaded = load_bundle(bundle)
+    manifest = loaded.manifest
     if rules:
-        return _show_rules(bundle, manifest, as_json)
+        return _show_rules(loaded, as_json)
     if precision:
-        return _show_precision(bundle, manifest, as_json)
+        return _show_precision(loaded, as_json)
     if as_json:
         return print_json(manifest)
     steps = {step.component: step for step in manifest.pipeline.steps}
@@ -56,10 +57,11 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     )
 
 
-def _show_rules(bundle: Path, manifest: Manifest, as_json: bool) -> None:
-    from perceiver_exporters.rules import stored_outcomes
+def _show_rules(loaded: Bundle, as_json: bool) -> None:
+    from perceiver_exporters.rules import outcomes as outcomes_of
+    from perceiver_exporters.stored import stored_graph
 
-    outcomes = {c.name: stored_outcomes(bundle / c.onnx) for c in manifest.components}
+    outcomes = {c.name: outcomes_of(stored_graph(loaded, c.onnx)) for c in loaded.manifest.components}
     if as_json:
         return print_json(outcomes)
     rows = [
@@ -76,7 +78,7 @@ def _show_rules(bundle: Path, manifest: Manifest, as_json: bool) -> None:
         for outcome in each
     ]
     return print_table(
-        f"{bundle}: rewrite rules, in order; GFLOP of matrix products, MB that nodes write, MB of constants",
+        f"{loaded.path}: rewrite rules, in order; GFLOP of matrix products, MB that nodes write, MB of constants",
         ("component:<", "rule:<", "", "GFLOP", "written", "constants", "what or why not:<"),
         rows,
     )
@@ -86,10 +88,10 @@ def _change(before: int, after: int, unit: float) -> str:
     return f"{before / unit:.4g} -> {after / unit:.4g}" if before != after else f"{after / unit:.4g}"
 
 
-def _show_precision(bundle: Path, manifest: Manifest, as_json: bool) -> None:
-    from perceiver_exporters.precision.report import PATH, load_report
+def _show_precision(loaded: Bundle, as_json: bool) -> None:
+    from perceiver_exporters.precision.report import PATH, parse_report
 
-    report = load_report(bundle / PATH)
+    report = parse_report(loaded.read(PATH), loaded.file(PATH))
     if as_json:
         return print_json(report)
     rows = [
@@ -97,14 +99,14 @@ def _show_precision(bundle: Path, manifest: Manifest, as_json: bool) -> None:
             entry.component,
             f"{entry.weighted:.1%}",
             f"{entry.overall:.1%}",
-            entry.run_in(manifest.precision),
+            entry.run_in(loaded.manifest.precision),
             entry.ranges,
             "\n".join((*entry.kept, *map(str, entry.findings))),
         )
         for entry in report
     ]
     return print_table(
-        f"{bundle}: shares of the FLOPs of matrix products with a weight, and of all",
+        f"{loaded.path}: shares of the FLOPs of matrix products with a weight, and of all",
         ("component:<", "weighted", "all", "kernels:<", "calibration:<", "kept in FP32:<"),
         rows,
     )

@@ -124,6 +124,16 @@ def external_files(bundle: Bundle, onnx: str, graph: bytes) -> dict[str, bytes]:
     return contents
 
 
+def checked(bundle: Bundle, onnx: str, graph: bytes) -> bytes:
+    """The graph as it is, if all that it names is listed. Raises BundleError."""
+
+    def place(data: External) -> External:
+        _weights(bundle, onnx, data)
+        return data
+
+    return _relocated(bundle, onnx, graph, place)
+
+
 def _cut(contents: dict[HeldFile, bytes], file: HeldFile, data: External) -> bytes:
     if file not in contents:
         contents[file] = file.read()

@@ -158,7 +158,7 @@ class HeldFile:
             file.write(self.read())
 
     def check(self) -> None:
-        """Raise BundleError if the file was changed in place since it was opened; costs about a microsecond."""
+        """Raise BundleError if the file was changed in place since it was opened; costs microseconds."""
         if self._seen != self._now():
             raise BundleError(
                 f"{self.path}: changed in place while it is open, so that answers may be wrong: open the bundle again; "

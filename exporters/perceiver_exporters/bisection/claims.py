@@ -28,6 +28,7 @@ from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.int8 import REDUCED_RANGE
 from perceiver_exporters.precision.report import ComponentPrecision
 from perceiver_exporters.proof import prove
+from perceiver_exporters.stored import stored_graph
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
@@ -59,7 +60,7 @@ def check_claims(bundle: Bundle) -> tuple[Breach, ...]:
     return tuple(
         breach
         for entry in bundle.manifest.components
-        for breach in _breaches(ir.load(bundle.file(entry.onnx)), entry, bundle.manifest, record.get(entry.name))
+        for breach in _breaches(stored_graph(bundle, entry.onnx), entry, bundle.manifest, record.get(entry.name))
     )
 
 

@@ -22,8 +22,8 @@ from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.report import ComponentPrecision
 from perceiver_exporters.precision.smooth import divisors, smooth
-from perceiver_exporters.rules import RULES, Context, rewrite
-from perceiver_exporters.rules.table import stored_outcomes
+from perceiver_exporters.rules import RULES, Context, outcomes, rewrite
+from perceiver_exporters.stored import stored_graph
 from perceiver_exporters.targets import TARGETS, Target
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.golden import load_golden
@@ -93,8 +93,8 @@ def _traced(
     cut: Cut, component: Component, bundle: Bundle, precision: Precision, target: Target, tracer: Tracer
 ) -> ir.Model:
     """The FP32 graph after the rules that were applied to this component."""
-    outcomes = stored_outcomes(bundle.file(bundle.manifest.component(component.name).onnx))
-    applied = {outcome.rule for outcome in outcomes if outcome.applied}
+    done = outcomes(stored_graph(bundle, bundle.manifest.component(component.name).onnx))
+    applied = {outcome.rule for outcome in done if outcome.applied}
     model = tracer(component, cut.limits or cut.profile, target.opset)
     step = cut.pipeline.step(component.name)
     context = Context(component.name, component.inputs, cut.profile, target, precision.name, step)

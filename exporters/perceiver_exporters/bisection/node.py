@@ -17,6 +17,7 @@ from perceiver_exporters.bisection.values import boundary, part
 from perceiver_exporters.graph import products
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.widen import widen
+from perceiver_exporters.stored import stored_proto
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.compare import Bound
 from perceiver_runtime.errors import UnavailableError
@@ -33,7 +34,7 @@ class ComponentGraphs:
         self.name = name
         self._bundle = bundle
         self._precision = PRECISIONS[bundle.manifest.precision]
-        stored = onnx.load(bundle.file(bundle.manifest.component(name).onnx))
+        stored = stored_proto(bundle, bundle.manifest.component(name).onnx)
         self._fresh, self._got = ir.from_proto(fresh.rewritten), ir.from_proto(stored)
         self._graph = self._runnable(stored)
         self.differences = differences(self._fresh, self._got, self._precision.floor)

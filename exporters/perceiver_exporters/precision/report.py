@@ -58,8 +58,16 @@ def save_report(report: Sequence[ComponentPrecision], directory: Path) -> None:
 def load_report(path: Path) -> tuple[ComponentPrecision, ...]:
     """Read a report file. Raises BundleError if it is none."""
     try:
-        content = strict_json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return parse_report(path.read_bytes(), path)
+    except OSError as error:
+        raise BundleError(f"{path}: expected a precision report: {error}; export again") from error
+
+
+def parse_report(data: bytes, path: Path) -> tuple[ComponentPrecision, ...]:
+    """The report that was read from `path`. Raises BundleError if it is none."""
+    try:
+        content = strict_json.loads(data)
+    except ValueError as error:
         raise BundleError(f"{path}: expected a precision report: {error}; export again") from error
     if not isinstance(content, list):
         raise BundleError(f"{path}: expected a list of components, got {content!r:.40}; export again")

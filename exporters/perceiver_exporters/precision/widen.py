@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.stored import stored_graph
 from perceiver_runtime.bundle import Bundle, file_entry, load_bundle, write_manifest
 
 LOW, SINGLE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
@@ -52,7 +53,7 @@ def widened_bundle(loaded: Bundle, directory: Path) -> Path:
     for relative in loaded.manifest.files:
         (directory / relative).parent.mkdir(parents=True, exist_ok=True)
         if relative in graphs:
-            ir.save(widen(ir.load(loaded.file(relative))), directory / relative)
+            ir.save(widen(stored_graph(loaded, relative)), directory / relative)
         else:
             loaded.files[relative].copy(directory / relative)
     files = {path: file_entry(directory / path) for path in loaded.manifest.files}

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from perceiver_exporters.count import at_opt
+from perceiver_exporters.stored import stored_graph
 from perceiver_exporters.targets import EngineTarget, Target
 from perceiver_runtime.bundle import Bundle, read_bundle
 from perceiver_runtime.errors import BundleError
@@ -42,7 +43,7 @@ def read_subject(path: Path, target: Target, engines: EngineTarget, memory: int 
     """Read a bundle whole, without its weights' content. Raises BundleError for damage."""
     bundle = read_bundle(path)
     manifest = bundle.manifest
-    graphs = {entry.name: _typed(ir.load(bundle.file(entry.onnx))) for entry in manifest.components}
+    graphs = {entry.name: _typed(stored_graph(bundle, entry.onnx)) for entry in manifest.components}
     profiles = {entry.name: _profiles(manifest, entry) for entry in manifest.components}
     version = ".".join(map(str, engines.tensorrt))
     return Subject(
