@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perceiver_exporters.precision.report import PATH as REPORT
 from perceiver_exporters.precision.report import ComponentPrecision, load_report
+from perceiver_runtime.choice import WITHOUT_ENGINES
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.tensors import TensorSpec
 from perceiver_runtime.tolerances import is_indistinct, varies
@@ -77,7 +78,19 @@ from perceiver_runtime import open_session
 
 with open_session("path/to/this/bundle") as session:
     {first} = session.run({{{feeds}}})["{first}"]
-```"""
+```
+
+`session.runs_on` says what runs it: {_backend(manifest)}"""
+
+
+def _backend(manifest: Manifest) -> str:
+    """What `auto` takes."""
+    if manifest.target in WITHOUT_ENGINES:
+        return "ONNX Runtime on the processor, or what a tuning found to be faster, unless another backend is named."
+    return (
+        f"TensorRT engines for this device once `perceiver-export build --target {manifest.target}` or `perceiver-run "
+        "build` has added them; until then ONNX Runtime on the processor."
+    )
 
 
 def _tensor_rows(manifest: Manifest) -> list[tuple[str, ...]]:

@@ -20,6 +20,7 @@ from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, Repor
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
 from perceiver_runtime.tensorrt.device_build import build_here
 from perceiver_runtime.tensorrt.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
+from perceiver_runtime.tensorrt.summary import CARD, describe_in_card
 
 SCRIPT_NAME = "build.sh"
 STALE_ENGINES = ("PF011", "PF012")
@@ -130,8 +131,19 @@ def write_build_kit(
         write_kit(directory / KIT_NAME, kit)
         (directory / SCRIPT_NAME).write_text(_SCRIPT, encoding="utf-8")
         (directory / SCRIPT_NAME).chmod(0o755)
-        added = {name: file_entry(directory / name) for name in (KIT_NAME, SCRIPT_NAME)}
+        describe_in_card(directory, _kit_lines(kit))
+        changed = [KIT_NAME, SCRIPT_NAME, *([CARD] if CARD in files else [])]
+        added = {name: file_entry(directory / name) for name in changed}
         write_manifest(directory, dataclasses.replace(loaded.manifest, files={**files, **added}))
+
+
+def _kit_lines(kit: BuildKit) -> tuple[str, ...]:
+    """What a kit's card says of the engines that it is to have."""
+    return (
+        f"None yet: this is a build kit for `{kit.target}` ({kit.module} {kit.tensorrt} or newer, compute capability "
+        f"{', '.join(kit.compute_capabilities)}). Run `./{SCRIPT_NAME}` on the device. `open_session(bundle)` then "
+        "runs the engines; before that, ONNX Runtime on the processor.",
+    )
 
 
 Build = Callable[[Path, str, int, Report], tuple[EngineReport, ...]]

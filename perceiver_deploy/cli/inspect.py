@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking every file's size and hash."""
     from perceiver_runtime import load_bundle
+    from perceiver_runtime.report import overview, running
     from perceiver_runtime.verify import golden_origin
 
     if rules and precision:
@@ -32,7 +33,7 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     if precision:
         return _show_precision(loaded, as_json)
     if as_json:
-        return print_json(manifest)
+        return print_json(overview(loaded))
     steps = {step.component: step for step in manifest.pipeline.steps}
     rows = [
         (
@@ -54,6 +55,7 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
         f"{golden_origin(manifest)}",
         ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<"),
         rows,
+        running(loaded),
     )
 
 

@@ -84,6 +84,15 @@ def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Ch
     return chosen
 
 
+def expected(bundle: Bundle) -> RunsOn:
+    """What `auto` takes here, without loading a graph; backend `none` where nothing on this machine runs the bundle."""
+    try:
+        chosen = choose(bundle)
+    except UnavailableError as error:
+        return RunsOn("none", None, str(error))
+    return RunsOn(chosen.backend.name, chosen.threads, chosen.reason)
+
+
 def default_threads(manifest: Manifest) -> int:
     """Threads of a processor for one run of a bundle, where nobody names them."""
     largest = max((component.flops for component in manifest.components), default=0)

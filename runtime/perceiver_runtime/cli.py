@@ -36,8 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    manifest = load_bundle(options.bundle).manifest
-    print(report.to_json(manifest) if options.json else report.describe(manifest))
+    bundle = load_bundle(options.bundle)
+    if options.json:
+        print(report.to_json(report.overview(bundle)))
+    else:
+        print(f"{report.describe(bundle.manifest)}\n\n{report.running(bundle)}")
     return 0
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_runtime import schema, strict_json
-from perceiver_runtime.choice import RunsOn
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.choice import RunsOn, expected
 from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.latency import Distribution, LatencyReport
@@ -50,6 +51,26 @@ def describe(manifest: Manifest) -> str:
     ]
     lines = (printable(line) for line in (head, *specs, *ranges, f"golden  {golden_origin(manifest)}"))
     return "\n".join((*lines, "", table(("component", "type", "parameters", "GFLOP", "runs"), rows)))
+
+
+def overview(bundle: Bundle) -> dict[str, Any]:
+    """For JSON: the manifest, with the bundle's engines and what `auto` takes here."""
+    more = {"engines": _engines(bundle), "runs_on": expected(bundle)}
+    return {**schema.encode(bundle.manifest), **schema.encode(more)}
+
+
+def running(bundle: Bundle) -> str:
+    """The bundle's engines and what `auto` takes here, in lines."""
+    lines = (*(f"engines {each}" for each in _engines(bundle)), f"auto    {expected(bundle)}")
+    return "\n".join(map(printable, lines))
+
+
+def _engines(bundle: Bundle) -> tuple[Any, ...]:
+    if not any(path.startswith("engines/") for path in bundle.manifest.files):
+        return ()
+    from perceiver_runtime.tensorrt.summary import engines_of  # other commands must not wait for these modules
+
+    return engines_of(bundle)
 
 
 def parity_table(result: VerifyReport) -> str:

@@ -14,13 +14,18 @@ import pytest
 import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
+from perceiver_deploy.cli.main import main as inspect
+from perceiver_exporters.engines import build
+from perceiver_exporters.targets import TARGETS
 from perceiver_runtime import BundleError, UnavailableError, choice, open_session
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.choice import default_threads
 from perceiver_runtime.cli import main
 from perceiver_runtime.machine import physical_cores, usable_cores
 from perceiver_runtime.tensorrt import backend as tensorrt_backend
+from perceiver_runtime.tensorrt.api import TARGET_MODULES
 from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines
+from perceiver_runtime.tensorrt.device_build import module_for
 from perceiver_runtime.tuning import Measured, write_tuning
 
 Install = Callable[[SimulatedJetson], None]
@@ -195,3 +200,65 @@ def test_overlapping_runs_follow_the_threads_that_were_chosen(path: Path) -> Non
     chosen = choice.choose(load_bundle(path))
     assert chosen.threads == 1
     assert chosen.backend.concurrency == usable_cores()
+
+
+def test_info_card_and_kit_name_engines_and_backend(
+    path: Path, jetson: SimulatedJetson, install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = build(path, "jetson-orin", kit=tmp_path / "kit").kit
+    assert kit is not None
+    (path / "README.md").write_text("# Tiny\n\n## Parity\n\nheld\n")
+    tiny_bundles.change(path, lambda manifest: manifest["files"].update({"README.md": {"sha256": "", "size": 0}}))
+    tiny_bundles.rehash(path, "README.md")
+    kit = build(path, "jetson-orin", kit=kit, overwrite=True).kit
+    assert kit is not None
+    card = (kit / "README.md").read_text()
+    assert card.startswith(
+        "# Tiny\n\n## Parity\n\nheld\n\n## Engines\n\nNone yet: this is a build kit for `jetson-orin`"
+    )
+    assert "tensorrt 10.3 or newer, compute capability 8.7" in card
+    assert (path / "README.md").read_text() == "# Tiny\n\n## Parity\n\nheld\n"
+    engines = "jetson-orin: tensorrt 10.3.0, compute capability 8.7, 6 components"
+    for _ in range(2):
+        jetson.build(kit)
+        card = (kit / "README.md").read_text()
+        assert card.count("## Engines") == 1
+        assert engines.removeprefix("jetson-orin") in card
+        assert "None yet" not in card
+    install(jetson)
+    assert main(["info", str(kit)]) == 0
+    shown = capsys.readouterr().out
+    assert f"engines {engines}" in shown
+    assert "auto    tensorrt (engines for jetson-orin fit" in shown
+    assert main(["info", str(kit), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [each["target"] for each in shown["engines"]] == ["jetson-orin"]
+    assert shown["runs_on"]["backend"] == "tensorrt"
+    with pytest.raises(SystemExit):
+        inspect(["inspect", str(kit)])
+    assert "engines jetson-orin: tensorrt 10.3.0" in capsys.readouterr().out
+    assert main(["info", str(path)]) == 0
+    assert "auto    onnxruntime, 1 thread (no engines in the bundle; no tuning)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("own", "target", "module"),
+    [
+        ("rtx", None, "tensorrt_rtx"),
+        ("jetson-orin", None, "tensorrt"),
+        ("cpu", "rtx", "tensorrt_rtx"),
+        ("rtx", "mine", "tensorrt_rtx"),
+        ("cpu", None, "tensorrt"),
+    ],
+)
+def test_a_build_takes_the_module_of_the_target(path: Path, own: str, target: str | None, module: str) -> None:
+    tiny_bundles.change(path, lambda manifest: manifest.update(target=own))
+    assert module_for(load_bundle(path), target) == module
+
+
+def test_the_modules_of_targets_are_those_of_the_exporters(path: Path, tmp_path: Path) -> None:
+    known = {name: t.engines.module for name, t in TARGETS.items() if t.engines is not None}
+    assert {name: TARGET_MODULES.get(name, "tensorrt") for name in known} == known
+    kit = build(path, "jetson-orin", kit=tmp_path / "kit").kit
+    assert kit is not None
+    assert module_for(load_bundle(kit)) == "tensorrt"

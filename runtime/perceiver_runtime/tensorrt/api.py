@@ -34,6 +34,8 @@ ParserError: TypeAlias = Any
 Runtime: TypeAlias = Any
 
 MODULES = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx")
+TARGET_MODULES = {"rtx": "tensorrt_rtx"}
+"""What builds the engines of a target; `tensorrt` those of any other."""
 _RTX_LIBRARIES = ("libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1")
 _REMEDIES = {
     "tensorrt": "on a Jetson it comes with JetPack (`apt install python3-libnvinfer`, and a virtual environment made "

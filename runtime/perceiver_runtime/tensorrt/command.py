@@ -23,7 +23,7 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to the parser of `perceiver-run`."""
     build = commands.add_parser("build", parents=[shared], help="build the engines of a bundle or kit on this GPU")
     build.add_argument("--target", help="name of the engines' folder (default: the kit's, else the bundle's target)")
-    build.add_argument("--module", default="tensorrt", choices=MODULES, help="TensorRT package (default: tensorrt)")
+    build.add_argument("--module", choices=MODULES, help="TensorRT package (default: the kit's or the target's)")
     build.add_argument("--workspace", type=integer(1), metavar="MB", help="bound of TensorRT's scratch memory")
     build.add_argument("--version-compatible", action="store_true", help="engines that newer TensorRT versions run")
     build.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel timings, kept between builds")
@@ -32,15 +32,17 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, and print what came of it."""
+    from perceiver_runtime.bundle import load_bundle
     from perceiver_runtime.tensorrt.api import load_tensorrt
     from perceiver_runtime.tensorrt.cuda import load_cudart
-    from perceiver_runtime.tensorrt.device_build import build_here
+    from perceiver_runtime.tensorrt.device_build import build_here, module_for
 
     if options.timing_cache is not None:
         check_file(options.timing_cache)
+    bundle = load_bundle(options.bundle)
     reports = build_here(
-        options.bundle,
-        load_tensorrt(options.module),
+        bundle,
+        load_tensorrt(options.module or module_for(bundle, options.target)),
         load_cudart(),
         target=options.target,
         workspace=None if options.workspace is None else options.workspace * MEGABYTE,

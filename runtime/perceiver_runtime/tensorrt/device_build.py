@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.tensorrt.api import TARGET_MODULES
 from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE, BuildDevice
 from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, Report, build_engines
 from perceiver_runtime.tensorrt.cuda import CudaDevice
@@ -15,8 +16,17 @@ from perceiver_runtime.tensorrt.identity import device_identity
 from perceiver_runtime.tensorrt.kit import check_kit, read_kit
 
 
+def module_for(bundle: Bundle, target: str | None = None) -> str:
+    """The TensorRT module that builds a bundle's engines: the kit's, else the one of the target."""
+    kit = read_kit(bundle)
+    if kit is not None and target in (None, kit.target):
+        return kit.module
+    known = target if target in TARGET_MODULES else bundle.manifest.target
+    return TARGET_MODULES.get(known, "tensorrt")
+
+
 def build_here(
-    path: Path,
+    path: Path | Bundle,
     trt: ModuleType,
     cudart: Any,
     *,
@@ -32,7 +42,7 @@ def build_here(
     scratch memory in bytes (None: the kit's, else half of the free memory). Raises UnavailableError if this
     is not the device that the kit is for, and what `build_engines` raises.
     """
-    bundle = load_bundle(path)
+    bundle = path if isinstance(path, Bundle) else load_bundle(path)
     device = CudaDevice(cudart)
     identity = device_identity(trt, device.compute_capability())
     kit = read_kit(bundle)
