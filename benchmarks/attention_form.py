@@ -29,8 +29,9 @@ from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.precision.calibration.observe import observe
-from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.plan import ComponentPlan
+from perceiver_exporters.precision.scheme import SCHEMES
 from perceiver_exporters.quiet import quiet
 from perceiver_exporters.rules import RULES, Applied, Context, rewrite
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cuda

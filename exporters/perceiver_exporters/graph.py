@@ -54,6 +54,20 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     return value.const_value if value is not None and value.is_initializer() else None
 
 
+def drop_unread(graph: ir.Graph) -> None:
+    """Remove the initializers that nothing reads."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(name)
+
+
+def move_name(before: ir.Value, after: ir.Value, suffix: str) -> None:
+    """Give a value's name to the graph output that took its place, and the value its name with a suffix."""
+    name = str(before.name)
+    before.name = f"{name}{suffix}"
+    after.name = name
+
+
 def products(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes that multiply matrices, where nearly all of a Perceiver's FLOPs are."""
     return (n for n in graph if (n.op_type in ("MatMul", "Gemm", "Conv") and n.domain == "") or is_fused(n))
@@ -64,8 +78,14 @@ EXEMPT = "perceiver.exempt"
 
 
 def has_constant_weight(node: ir.Node) -> bool:
-    """Whether a matrix product's second operand is a trained weight, rather than another activation."""
-    return EXEMPT not in node.metadata_props and not is_fused(node) and _is_constant(node.inputs[1])
+    """Whether a product's second operand is a trained matrix or kernel.
+
+    Vectors and stacks of matrices are none: no integer kernel takes them, and PyTorch has no linear layer of them.
+    """
+    if EXEMPT in node.metadata_props or is_fused(node) or not _is_constant(node.inputs[1]):
+        return False
+    shape = node.inputs[1].shape if node.inputs[1] is not None else None
+    return node.op_type == "Conv" or shape is None or len(shape) == 2
 
 
 def _is_constant(value: ir.Value | None) -> bool:

@@ -9,7 +9,7 @@ open dimensions: with fixed ones other fusions apply.
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -77,34 +77,44 @@ def kernel_shares(
     Products that depend on no input are computed once, when the graph is loaded, and not counted either. Raises
     CheckError if a product's weight is found at no kernel, UnavailableError without onnxruntime.
     """
-    flops = _flops_by_weight(model, inputs, profile, kept)
+    flops, uses = _flops_by_weight(model, inputs, profile, kept)
     optimised = _optimised(model)
-    found: Counter[str] = Counter()
+    kernels: dict[str, list[str]] = defaultdict(list)
     for kind, weight in _kernels(optimised):
-        if weight in flops:
-            found[kind] += flops.pop(weight)
-    if flops and len(flops) <= sum(node.domain == BLOCKED_LAYOUT for node in optimised.graph.node):
-        found["fp32"] += sum(flops.values())
-        flops = {}
-    if flops:
+        kernels[weight].append(kind)
+    found: dict[str, float] = defaultdict(float)
+    unseen = {weight: uses[weight] - len(kernels[weight]) for weight in flops if len(kernels[weight]) < uses[weight]}
+    if sum(unseen.values()) <= sum(node.domain == BLOCKED_LAYOUT for node in optimised.graph.node):
+        for weight, missing in unseen.items():
+            kernels[weight] += ["fp32"] * missing
+        unseen = {}
+    if unseen:
         raise CheckError(
-            f"component {model.graph.name}: ONNX Runtime's optimised graph runs no known kernel on "
-            f"{', '.join(sorted(flops))}: the precision of these products can't be proven"
+            f"component {model.graph.name}: ONNX Runtime's optimised graph runs fewer known kernels than products on "
+            f"{', '.join(sorted(unseen))}: the precision of these products can't be proven"
         )
+    for weight, count in flops.items():
+        for kind in kernels[weight]:
+            found[kind] += count / len(kernels[weight])
     total = sum(found.values())
     return {kind: count / total for kind, count in sorted(found.items())} if total else {}
 
 
 def _flops_by_weight(
     model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, kept: Set[str]
-) -> dict[str, int]:
-    """FLOPs at the profile's `opt`, by the name of the stored weight; products that share one add up."""
+) -> tuple[dict[str, int], dict[str, int]]:
+    """By the name of the stored weight: FLOPs at the profile's `opt` of the products that read it, and their number.
+
+    Products of the same operands count as one: ONNX Runtime computes them once.
+    """
     live = _live(model.graph)
     flops: Counter[str] = Counter()
+    uses: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for node in products(at_opt(model, inputs, profile).graph):
         if has_constant_weight(node) and node.name not in kept and node.name in live:
             flops[_stored(node)] += node_flops(node)
-    return dict(flops)
+            uses[_stored(node)].add((node.op_type, *(str(value.name) for value in node.inputs if value is not None)))
+    return dict(flops), {weight: len(readers) for weight, readers in uses.items()}
 
 
 def _live(graph: ir.Graph) -> set[str]:
@@ -149,21 +159,24 @@ def _optimised(model: ir.Model) -> onnx.ModelProto:
 
 def _kernels(optimised: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     """For every product with a stored operand: the type that its kernel computes in, and the weight's first name."""
+    nodes = optimised.graph.node
     stored = {tensor.name: tensor for tensor in optimised.graph.initializer}
-    dequantized = {node.output[0]: node.input[0] for node in optimised.graph.node if node.op_type == "DequantizeLinear"}
-    ranged = {name for n in optimised.graph.node if n.op_type == "DynamicQuantizeLinear" for name in n.output}
-    for node in optimised.graph.node:
+    before = {n.output[0]: n.input[0] for n in nodes if n.op_type in ("DequantizeLinear", "Cast")}
+    types = {n.output[0]: n.attribute[0].i for n in nodes if n.op_type == "Cast"}
+    ranged = {name for n in nodes if n.op_type == "DynamicQuantizeLinear" for name in n.output}
+    for node in nodes:
         if node.op_type in INTEGER_KERNELS | FLOAT_KERNELS | set(BLOCKWISE_KERNELS):
-            for name in (dequantized.get(name, name) for name in node.input):
-                if name in stored and len(stored[name].dims) > 1:
-                    yield _type(node, stored[name], ranged), _first_name(name)
+            for name in node.input:
+                weight = before.get(name, name)
+                if weight in stored and len(stored[weight].dims) > 1:
+                    yield _type(node, types.get(name, stored[weight].data_type), ranged), _first_name(weight)
 
 
-def _type(node: onnx.NodeProto, weight: onnx.TensorProto, ranged: Set[str]) -> str:
-    """`ranged` are what quantisers with ranges of run time give."""
+def _type(node: onnx.NodeProto, weight: int, ranged: Set[str]) -> str:
+    """`weight` is the type in which its weight comes, `ranged` what quantisers with ranges of run time give."""
     if node.op_type in INTEGER_KERNELS:
         return "int8-dynamic" if node.op_type == "DynamicQuantizeMatMul" or ranged & set(node.input) else "int8"
-    return BLOCKWISE_KERNELS.get(node.op_type) or _TYPES.get(weight.data_type, "fp32")
+    return BLOCKWISE_KERNELS.get(node.op_type) or _TYPES.get(weight, "fp32")
 
 
 def _first_name(name: str) -> str:

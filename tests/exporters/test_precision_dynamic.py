@@ -124,9 +124,13 @@ def test_a_bias_behind_a_gemm_computes_the_same(graphs: dict[str, ir.Model]) -> 
     assert 1e-4 < relative_l2(before, after) < 5e-2
 
 
-def test_a_bias_that_is_scaled_is_refused(graphs: dict[str, ir.Model]) -> None:
-    gemm = next(node for node in graphs["decoder"].graph if node.op_type == "Gemm")
+def test_a_computed_bias_that_is_scaled_is_refused(graphs: dict[str, ir.Model]) -> None:
+    graph = graphs["decoder"].graph
+    gemm = next(node for node in graph if node.op_type == "Gemm")
     gemm.attributes["beta"] = ir.AttrFloat32("beta", 0.5)
+    computed = ir.node("Identity", [gemm.inputs[2]], name="computed")
+    graph.insert_before(gemm, computed)
+    gemm.replace_input_with(2, computed.outputs[0])
     with pytest.raises(CheckError, match=r"expected a product with a matrix, .* and beta 0.5; export int8"):
         rewrite(graphs["decoder"])
 

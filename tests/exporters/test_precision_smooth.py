@@ -10,10 +10,11 @@ import pytest
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.precision.calibration.calibrate import calibrate
-from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.precision.planning import graph_error, make_plan
+from perceiver_exporters.precision.scheme import SCHEMES
 from perceiver_exporters.precision.smooth import divisors, smooth
 from perceiver_exporters.samples import make_samples
 

@@ -25,8 +25,8 @@ from onnx_ir.passes import common
 from perceiver_exporters.bisection.record import kept_in_fp32, precision_record
 from perceiver_exporters.graph import constant_of
 from perceiver_exporters.precision import PRECISIONS
-from perceiver_exporters.precision.int8 import REDUCED_RANGE
 from perceiver_exporters.precision.report import ComponentPrecision
+from perceiver_exporters.precision.scheme import REDUCED_RANGE
 from perceiver_exporters.proof import prove
 from perceiver_exporters.stored import stored_graph
 from perceiver_runtime.bundle import Bundle

@@ -1,73 +1,34 @@
 """Static INT8: constant weights per channel, activations per tensor over the range seen on real inputs, in Q/DQ form.
 
-Only products with a constant weight are quantised, each by name: ONNX Runtime's quantiser would otherwise take
-products of two activations (scores, weighted values) too, whatever its options say. Normalisation, softmax and the
-residual stream stay in floating point. A tensor that feeds several products has one quantiser.
-
-Ranges are ours (`calibration`): ONNX Runtime's own collection keeps every activation of the whole set in memory.
+Only products with a constant weight are quantised. Normalisation, softmax and the residual stream stay in floating
+point, also where a product reads them too: only the product's own operand is rounded. A tensor that feeds several
+products has one quantiser.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.graph import constant_of, move_name
+from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.precision.precision import Request
+from perceiver_exporters.precision.qdq import Writer, fold_factors, output_axis, weight_of
+from perceiver_exporters.precision.scheme import SCHEMES, Scheme
 from perceiver_exporters.precision.smooth import smooth
-from perceiver_exporters.quiet import quiet
-from perceiver_runtime.errors import CheckError, UnavailableError
+from perceiver_runtime.errors import CheckError
+from perceiver_runtime.tensors import Array
 
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a backend's kernels want their integers.
-
-    `activation` and `weight` are `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias`
-    quantises biases to INT32; `conv_output` quantises what a convolution returns. Weights are symmetric always, and of
-    7 bits if `reduced`.
-    """
-
-    activation: str
-    weight: str
-    symmetric: bool
-    bias: bool
-    conv_output: bool
-    reduced: bool = False
-
-    @property
-    def weights(self) -> tuple[int, int]:
-        """The integers that a weight may take, less the zero point."""
-        return REDUCED_RANGE if self.reduced else WEIGHT_RANGE[self.weight]
-
-
-WEIGHT_RANGE = {"uint8": (-128, 127), "int8": (-127, 127)}
-REDUCED_RANGE = (-64, 64)
-"""What ONNX Runtime's quantisers call `reduce_range`: two products with 255 then add up to 32,640, within 16 bits."""
-
-_CPU = Scheme("uint8", "int8", symmetric=False, bias=True, conv_output=True)
-SCHEMES = {
-    # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
-    # bits and saturate, which adds to a layer's error unseen; sessions avoid it there (see
-    # perceiver_runtime.backends.integer_products). ONNX Runtime's integer Gemm wants its bias in integers, too, and its
-    # integer convolution an output scale; without, they compute in floating point.
-    "cpu": _CPU,
-    # Weights that can't saturate are left signed, and run in the fast kernels without VNNI too.
-    "cpu-reduced": dataclasses.replace(_CPU, reduced=True),
-    # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
-    "tensorrt": Scheme("int8", "int8", symmetric=True, bias=False, conv_output=False),
-}
+MAX_BIAS = 2**30
+"""Largest magnitude of a bias in integers: INT32 leaves room for the products that are added to it."""
 
 
 def rewrite(model: ir.Model, request: Request) -> ir.Model:
-    """Quantise an FP32 graph as the request's plan says; returns a new one.
-
-    Raises UnavailableError without onnxruntime, CheckError without a plan or if any product was left in floating point.
-    """
+    """Quantise an FP32 graph as the request's plan says; returns a new one. Raises CheckError without a plan."""
     if not weighted(model.graph):
         return model
     if request.plan is None:
@@ -76,72 +37,71 @@ def rewrite(model: ir.Model, request: Request) -> ir.Model:
 
 
 def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
-    """The graph with all layers but the plan's `kept` quantised. Raises what `rewrite` raises."""
-    smoothed = smooth(model.clone(), plan.divisors) if plan.divisors else model
-    chosen = [node for node in weighted(smoothed.graph) if layer_of(node) not in plan.kept]
-    if not chosen:
-        return smoothed
-    ranges = _ranges(chosen, plan)
-    quantized = _quantize(smoothed, [str(node.name) for node in chosen], ranges, scheme)
-    expected = {str(n.inputs[0].name) for n in chosen if n.inputs[0] is not None}
-    if scheme.conv_output:
-        expected |= {str(n.outputs[0].name) for n in chosen if n.op_type == "Conv"}
-    found = sorted(str(value.name) for value in quantizers(quantized.graph))
-    if found != sorted(expected):
-        raise CheckError(
-            f"component {model.graph.name}: expected one activation quantiser on each of {sorted(expected)}, "
-            f"found {found}: the rest would compute in floating point unseen"
-        )
-    return quantized
+    """A copy of the graph with all layers but the plan's `kept` quantised."""
+    layers = {str(node.name): layer_of(node) for node in weighted(model.graph)}
+    made = smooth(model.clone(), plan.divisors)
+    _Rewrite(made.graph, plan, scheme).run({n: layers[str(n.name)] for n in weighted(made.graph)})
+    return made
 
 
-def quantizers(graph: ir.Graph) -> list[ir.Value]:
-    """The activations that a QuantizeLinear reads; a tensor quantised twice appears twice."""
-    nodes = (node for node in graph if node.op_type == "QuantizeLinear")
-    return [v for node in nodes if (v := node.inputs[0]) is not None and not v.is_initializer()]
+class _Rewrite:
+    """One pass over the products of a graph, in the order of the graph."""
 
+    def __init__(self, graph: ir.Graph, plan: ComponentPlan, scheme: Scheme) -> None:
+        self._writer = Writer(graph, scheme)
+        self._plan = plan
+        self._scheme = scheme
+        self._activations: dict[ir.Value, tuple[ir.Value, np.float32]] = {}
 
-def _ranges(chosen: list[ir.Node], plan: ComponentPlan) -> dict[str, tuple[float, float]]:
-    """By tensor: what a product reads, and what a convolution returns."""
-    ranges = {}
-    for node in chosen:
-        name = str(node.inputs[0].name) if node.inputs[0] is not None else ""
-        ranges[name] = plan.statistics.tensors[name].bounds(plan.method, plan.divisors.get(layer_of(node)))
-        if node.op_type == "Conv":
-            name = str(node.outputs[0].name)
-            ranges[name] = plan.statistics.tensors[name].bounds(plan.method)
-    return ranges
+    def run(self, layers: Mapping[ir.Node, str]) -> None:
+        for node, layer in layers.items():
+            if layer not in self._plan.kept:
+                self._quantize(node, layer)
+        self._writer.finish()
 
+    def _quantize(self, node: ir.Node, layer: str) -> None:
+        fold_factors(node)
+        x, x_scale = self._activation(node, layer)
+        bias = self._bias(node)
+        weight, scale = self._writer.weight(node, 0.0 if bias is None else np.abs(bias) / (x_scale * MAX_BIAS))
+        if bias is not None:
+            integers, name = np.rint(bias / (scale * x_scale)).astype(np.int32), str(node.inputs[2].name)  # type: ignore[union-attr]
+            node.replace_input_with(2, self._writer.stored(name, integers, scale * x_scale, 0, node))
+        node.replace_input_with(0, x)
+        node.replace_input_with(1, weight)
+        if node.op_type == "Conv" and self._scheme.conv_output:
+            self._round_output(node)
 
-def _quantize(model: ir.Model, nodes: list[str], ranges: dict[str, tuple[float, float]], scheme: Scheme) -> ir.Model:
-    try:
-        from onnxruntime import quantization as ort
-        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
-        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    except ImportError as error:
-        raise UnavailableError(f"int8 needs onnxruntime's quantiser: {error}; pip install onnxruntime") from error
-    types = {"uint8": ort.QuantType.QUInt8, "int8": ort.QuantType.QInt8}
-    bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    with quiet():
-        quantizer = QDQQuantizer(
-            ir.to_proto(model),
-            per_channel=True,
-            reduce_range=scheme.reduced,
-            weight_qType=types[scheme.weight],
-            activation_qType=types[scheme.activation],
-            tensors_range=TensorsData(CalibrationMethod.MinMax, bounds),
-            nodes_to_quantize=nodes,
-            nodes_to_exclude=[],
-            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-            extra_options={
-                "ActivationSymmetric": scheme.symmetric,
-                "WeightSymmetric": True,
-                "QuantizeBias": scheme.bias,
-                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm", *([] if scheme.conv_output else ["Conv"])],
-            },
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        quantized: ir.Model = ir.from_proto(quantizer.model.model)
-    quantized.metadata_props.update(model.metadata_props)
-    return quantized
+    def _activation(self, node: ir.Node, layer: str) -> tuple[ir.Value, np.float32]:
+        x = node.inputs[0]
+        assert x is not None
+        if x not in self._activations:
+            scale, zero = self._scheme.activations(self._bounds(x, layer))
+            nodes, value = self._writer.fixed(x, scale, zero)
+            node.graph.insert_before(node, nodes)  # type: ignore[union-attr]
+            self._activations[x] = value, scale
+        return self._activations[x]
+
+    def _bias(self, node: ir.Node) -> Array | None:
+        """The bias (N,) that is to be in integers, if there is one."""
+        tensor = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        channels = weight_of(node).shape[output_axis(node)]
+        if tensor is None or not self._scheme.bias or tensor.size not in (1, channels):
+            return None
+        return np.broadcast_to(tensor.numpy().reshape(-1), (channels,))
+
+    def _round_output(self, node: ir.Node) -> None:
+        """Quantise what a convolution returns, for all that read it."""
+        y = node.outputs[0]
+        scale, zero = self._scheme.activations(self._bounds(y))
+        nodes, value = self._writer.fixed(y, scale, zero)
+        ir.convenience.replace_all_uses_with(y, value, replace_graph_outputs=True)
+        nodes[0].replace_input_with(0, y)
+        node.graph.insert_after(node, nodes)  # type: ignore[union-attr]
+        value.shape, value.type = y.shape, y.type
+        if value.is_graph_output():
+            move_name(y, value, "_QuantizeLinear_Input")
+        self._activations[value] = value, scale
+
+    def _bounds(self, value: ir.Value, layer: str = "") -> Bounds:
+        return self._plan.statistics.tensors[str(value.name)].bounds(self._plan.method, self._plan.divisors.get(layer))

@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.fused_attention import is_fused
-from perceiver_exporters.graph import constant_of
+from perceiver_exporters.graph import constant_of, drop_unread, move_name
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.precision import Request
 from perceiver_runtime.errors import CheckError
@@ -94,7 +94,7 @@ class _Rewrite:
             for output in node.outputs:
                 if becomes == low and output.dtype == SINGLE:
                     self._lower(output, node)
-        self._drop_unread()
+        drop_unread(self._graph)
 
     def _is_low(self, node: ir.Node) -> bool:
         """Whether a node computes in the low type, given that its input may already have it."""
@@ -152,14 +152,10 @@ class _Rewrite:
         output.type = ir.TensorType(self._form.dtype)
         if not output.is_graph_output():
             return
-        name, index = str(output.name), self._graph.outputs.index(output)
-        output.name = f"{name}/{self._form.name}"
-        single = ir.Value(name=name, shape=output.shape, type=ir.TensorType(SINGLE))
-        cast = ir.node("Cast", [output], {"to": SINGLE}, outputs=[single], name=f"{name}/fp32")
+        single = ir.Value(shape=output.shape, type=ir.TensorType(SINGLE))
+        cast = ir.node("Cast", [output], {"to": SINGLE}, outputs=[single], name=f"{output.name}/fp32")
         self._graph.insert_after(node, cast)
-        self._graph.outputs[index] = single
-
-    def _drop_unread(self) -> None:
-        for name, value in list(self._graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                self._graph.initializers.pop(name)
+        for index, value in enumerate(self._graph.outputs):
+            if value is output:
+                self._graph.outputs[index] = single
+        move_name(output, single, f"/{self._form.name}")

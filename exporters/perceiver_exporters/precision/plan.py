@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 
 Modules = tuple[str, ...]
-"""Paths of all PyTorch modules that hold one weight: a graph names it by any of them."""
+"""Paths of PyTorch modules: of the one that runs, then of all that hold one weight. A graph names it by any of them."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class ComponentPlan:
     layers: frozenset[str] = frozenset()
 
     def layer(self, modules: Modules) -> str:
-        """The layer that holds a weight: a module that has it, or one above, where a rule has merged several."""
+        """The layer of one of these modules: itself, or one above, where a rule has merged several."""
+        if (found := next((module for module in modules if module in self.layers), None)) is not None:
+            return found
         for module in modules:
             path = module
             while path not in self.layers and "." in path:

@@ -10,11 +10,12 @@ import onnx_ir as ir
 from perceiver_exporters.component import Cut
 from perceiver_exporters.precision import dynamic
 from perceiver_exporters.precision.calibration.calibrate import calibrate
-from perceiver_exporters.precision.int8 import SCHEMES, quantize
+from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds, Precision
+from perceiver_exporters.precision.scheme import SCHEMES
 from perceiver_exporters.precision.smooth import divisors
 from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample

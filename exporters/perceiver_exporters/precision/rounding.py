@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from perceiver_exporters.precision.calibration.methods import Bounds
-from perceiver_exporters.precision.int8 import Scheme
 from perceiver_exporters.precision.modelopt import BLOCK
+from perceiver_exporters.precision.scheme import Scheme
 
 
 def round_eight(values: Tensor, peak: Tensor) -> Tensor:
@@ -28,13 +28,9 @@ def round_four(weight: Tensor) -> Tensor:
 
 def round_activation(x: Tensor, bounds: Bounds, scheme: Scheme) -> Tensor:
     """Fake-quantise per tensor: to 255 symmetric or 256 asymmetric levels over the range."""
-    low, high = bounds
-    if scheme.symmetric:
-        scale = max(-low, high) / 127 or 1.0
-        return (x / scale).round().clamp(-127, 127) * scale
-    scale = (high - low) / 255 or 1.0
-    zero = round(-low / scale)
-    return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+    scale, zero = scheme.activations(bounds)
+    least, most = (-127, 127) if scheme.symmetric else (0, 255)
+    return ((x / float(scale)).round() + zero).clamp(least, most).sub(zero) * float(scale)
 
 
 def round_weight(weight: Tensor, axis: int, scheme: Scheme) -> Tensor:

@@ -7,6 +7,7 @@ multiplied by s in the weights' rows. Every s is a power of two: the FP32 graph 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.graph import constant_of, has_constant_weight
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
-from perceiver_exporters.precision.layers import layer_of
+from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_runtime.tensors import Array
 
 ALPHA = 0.5
@@ -55,11 +56,15 @@ def smooth(model: ir.Model, chosen: Mapping[str, Extremes]) -> ir.Model:
 
 
 def _sites(graph: ir.Graph) -> Iterator[_Site]:
+    """A layer that is applied elsewhere too is left out: its other inputs are not divided."""
+    uses = Counter(layer_of(node) for node in weighted(graph))
     for node in graph:
         if node.op_type == "LayerNormalization" and all(constant_of(v) is not None for v in node.inputs[1:]):
             readers = tuple(node.outputs[0].consumers())
             if readers and not node.outputs[0].is_graph_output() and all(_smoothable(r, node) for r in readers):
-                yield _Site(node, readers)
+                here = Counter(map(layer_of, readers))
+                if all(uses[layer] == count for layer, count in here.items()):
+                    yield _Site(node, readers)
 
 
 def _smoothable(product: ir.Node, norm: ir.Node) -> bool:

@@ -1,0 +1,57 @@
+"""The integers of each target's INT8 kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from perceiver_exporters.precision.calibration.methods import Bounds
+
+WEIGHT_RANGE = (-127, 127)
+REDUCED_RANGE = (-64, 64)
+"""What ONNX Runtime's quantisers call `reduce_range`: two products with 255 then add up to 32,640, within 16 bits."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a backend's kernels want their integers.
+
+    `activation` is `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias` quantises biases to
+    INT32; `conv_output` quantises what a convolution returns. Weights are signed and symmetric always, and of 7 bits if
+    `reduced`.
+    """
+
+    activation: str
+    symmetric: bool
+    bias: bool
+    conv_output: bool
+    reduced: bool = False
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """The integers that a weight may take."""
+        return REDUCED_RANGE if self.reduced else WEIGHT_RANGE
+
+    def activations(self, bounds: Bounds) -> tuple[np.float32, int]:
+        """Scale and zero point of an activation whose range is `bounds`."""
+        low, high = bounds
+        if self.symmetric:
+            return np.float32(max(-low, high) / 127) or np.float32(1), 0
+        scale = np.float32((high - low) / 255) or np.float32(1)
+        return scale, round(float(-low / scale))
+
+
+_CPU = Scheme("uint8", symmetric=False, bias=True, conv_output=True)
+SCHEMES = {
+    # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
+    # bits and saturate, which adds to a layer's error unseen; sessions avoid it there (see
+    # perceiver_runtime.backends.integer_products). ONNX Runtime's integer Gemm wants its bias in integers, too, and its
+    # integer convolution an output scale; without, they compute in floating point.
+    "cpu": _CPU,
+    # Weights that can't saturate are left signed, and run in the fast kernels without VNNI too.
+    "cpu-reduced": dataclasses.replace(_CPU, reduced=True),
+    # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
+    "tensorrt": Scheme("int8", symmetric=True, bias=False, conv_output=False),
+}
