@@ -4,6 +4,7 @@
 |---|---|
 | tensors of 1 KB and more that several components hold | `onnx/shared.weights` |
 | the other tensors of 1 KB and more of a component holding 16 MB or more | `onnx/<component>.weights` |
+| tensors of 1 KB and more that a component holds more than once | the same, in one place |
 | everything else | the graph itself |
 
 A file that belongs to one component stays bit-identical when another component is trained further. External files
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 SHARED = "shared.weights"
@@ -39,13 +41,21 @@ def save_graphs(graphs: Mapping[str, ir.Model], directory: Path) -> dict[str, st
     for name, graph in graphs.items():
         own = _Region(folder / f"{name}.weights")
         external = sum(_bytes(value) for value in large[name]) >= LEAST_COMPONENT
+        copies = Counter(large[name].values())
         for value, digest in large[name].items():
             if holders[digest] > 1:
                 shared.move(value, digest)
-            elif external:
+            elif external or copies[digest] > 1:
                 own.move(value, digest)
-        (folder / f"{name}.onnx").write_bytes(ir.to_proto(graph).SerializeToString(deterministic=True))
+        (folder / f"{name}.onnx").write_bytes(serialize(graph))
     return {name: f"onnx/{name}.onnx" for name in graphs}
+
+
+def serialize(graph: ir.Model) -> bytes:
+    """The graph's bytes, of the lowest IR version that its operator sets allow: older runtimes read no newer one."""
+    proto = ir.to_proto(graph)
+    proto.ir_version = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
+    return proto.SerializeToString(deterministic=True)
 
 
 class _Region:

@@ -9,6 +9,7 @@ from typing import Any
 
 from perceiver_runtime.backends.backend import Backend, Buffer, Device
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
+from perceiver_runtime.backends.versions import refusal
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
 from perceiver_runtime.external_data import external_files, inlined, linked
@@ -109,9 +110,7 @@ class OnnxRuntime:
         except PerceiverError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class below Exception
-            raise BundleError(
-                f"{bundle.file(component.onnx)}: onnxruntime {ort.__version__} can't load it: {error}"
-            ) from error
+            raise refusal(bundle.file(component.onnx), ort.__version__, error) from error
         if session.get_providers()[0] != PROVIDERS[self.name][0]:
             raise UnavailableError(
                 f"backend {self.name}: {PROVIDERS[self.name][0]} did not start, got {session.get_providers()[0]}; "
