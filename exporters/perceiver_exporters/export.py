@@ -19,7 +19,7 @@ from perceiver_exporters.precision.finding import Finding, refuse
 from perceiver_exporters.precision.layers import kept_nodes
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.precision.pareto import save_pareto
-from perceiver_exporters.precision.placement import Pareto, search
+from perceiver_exporters.precision.placement import EXACT, Pareto, Trial, search
 from perceiver_exporters.precision.plan import Plan
 from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.report import ComponentPrecision, save_report
@@ -32,7 +32,6 @@ from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.targets import TARGETS, Target, require
 from perceiver_exporters.trace import trace
 from perceiver_exporters.value_ranges import with_float_ranges, with_index_ranges
-from perceiver_runtime import Session, open_session
 from perceiver_runtime.bundle import write_manifest
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import GoldenSample
@@ -80,7 +79,7 @@ def export_bundle(
     samples = (*blueprint.golden, *blueprint.calibration)
     findings = _audit(blueprint.cut, traced, chosen, samples, progress)
     draft = _draft(blueprint, traced, chosen, place)
-    plan, pareto = _plan(blueprint, traced, golden, draft, quantization, progress) if chosen.planned else ({}, None)
+    plan, pareto = _plan(blueprint, traced, findings, golden, draft, quantization, progress)
     scheme = quantization.scheme(place)
     graphs = _rewrite(blueprint, traced, findings, plan, chosen, scheme, progress)
     progress("reference: noise and tolerances")
@@ -178,6 +177,7 @@ def _audit(
 def _plan(
     blueprint: Blueprint,
     traced: Graphs,
+    findings: Mapping[str, tuple[Finding, ...]],
     golden: tuple[GoldenSample, ...],
     draft: Manifest,
     options: QuantizationOptions,
@@ -186,17 +186,17 @@ def _plan(
     """How each component is quantised, and what a search for the layers to keep has found."""
     target, precision = TARGETS[draft.target], PRECISIONS[draft.precision]
     cut, scheme = blueprint.cut, options.scheme(target)
+    if not precision.planned:
+        return {}, None
     plan = plan_precision(precision, cut, traced, blueprint.calibration, golden, scheme, options, progress)
     if options.budget is None:
         return plan, None
 
-    def trial(tried: Plan, directory: Path) -> Session:
-        no_findings = dict.fromkeys(traced, ())
-        save_graphs(_rewrite(blueprint, traced, no_findings, tried, precision, scheme, lambda _: None), directory)
+    def write(tried: Plan, directory: Path) -> None:
+        save_graphs(_rewrite(blueprint, traced, findings, tried, precision, scheme, lambda _: None), directory)
         write_manifest(directory, dataclasses.replace(draft, files=files_of(directory)))
-        backend = "onnxruntime" if target.engines is None else "onnxruntime-exact"
-        return open_session(directory, backend, check_finite=False)
 
+    trial = Trial(write, "onnxruntime" if target.engines is None else EXACT)
     return search(cut, traced, plan, golden, precision.emulate, scheme, options.budget, trial, progress)
 
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -33,6 +34,14 @@ import onnxruntime as ort
 
 def contents(directory: Path) -> dict[str, bytes]:
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_old_runtimes_read_the_graphs(bundle: Bundle) -> None:
+    """Operator set 20 needs no newer IR version than 9, whatever the installed onnx writes of its own accord."""
+    for precision in ("fp32", "int8"):
+        path, manifest = bundle(precision)
+        graphs = [onnx.load(path / c.onnx, load_external_data=False) for c in manifest.components]
+        assert {(g.ir_version, g.opset_import[0].version) for g in graphs} == {(9, 20)}
 
 
 def test_two_exports_of_the_same_model_are_byte_identical(tracer: Tracer, tmp_path: Path) -> None:

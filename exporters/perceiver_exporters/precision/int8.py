@@ -17,11 +17,10 @@ from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.precision.precision import Request
-from perceiver_exporters.precision.qdq import Writer, fold_factors, output_axis, weight_of
+from perceiver_exporters.precision.qdq import Floats, Writer, fold_factors, output_axis, weight_of
 from perceiver_exporters.precision.scheme import SCHEMES, Scheme
 from perceiver_exporters.precision.smooth import smooth
 from perceiver_runtime.errors import CheckError
-from perceiver_runtime.tensors import Array
 
 MAX_BIAS = 2**30
 """Largest magnitude of a bias in integers: INT32 leaves room for the products that are added to it."""
@@ -82,13 +81,14 @@ class _Rewrite:
             self._activations[x] = value, scale
         return self._activations[x]
 
-    def _bias(self, node: ir.Node) -> Array | None:
+    def _bias(self, node: ir.Node) -> Floats | None:
         """The bias (N,) that is to be in integers, if there is one."""
         tensor = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         channels = weight_of(node).shape[output_axis(node)]
         if tensor is None or not self._scheme.bias or tensor.size not in (1, channels):
             return None
-        return np.broadcast_to(tensor.numpy().reshape(-1), (channels,))
+        bias: Floats = np.broadcast_to(tensor.numpy().astype(np.float32).reshape(-1), (channels,))
+        return bias
 
     def _round_output(self, node: ir.Node) -> None:
         """Quantise what a convolution returns, for all that read it."""

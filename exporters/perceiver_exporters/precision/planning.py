@@ -21,6 +21,8 @@ from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
 
 Progress = Callable[[str], None]
+MIN_GAIN = 0.01
+"""Least share of a component's error that scale migration must take away. Less may be the processor's own rounding."""
 
 
 def plan_precision(
@@ -71,9 +73,10 @@ def _smoothed(
         return plain
     candidate = dataclasses.replace(plain, divisors=scales)
     before, after = (graph_error(quantize(graph, p, SCHEMES[scheme]), applications) for p in (plain, candidate))
-    verdict = "smoothed" if after < before else "not smoothed"
+    better = after < before * (1 - MIN_GAIN)
+    verdict = "smoothed" if better else "not smoothed"
     progress(f"{graph.graph.name}: {verdict}: error {after:.2e} with scale migration, {before:.2e} without")
-    return candidate if after < before else plain
+    return candidate if better else plain
 
 
 def graph_error(graph: ir.Model, applications: Sequence[Application]) -> float:

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from perceiver_exporters.graph import constant_of, drop_unread
 from perceiver_exporters.precision.scheme import Scheme
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Array
+
+Floats = npt.NDArray[np.float32]
 
 
 def output_axis(node: ir.Node) -> int:
@@ -29,20 +32,20 @@ def output_axis(node: ir.Node) -> int:
     return weight_of(node).ndim - 1
 
 
-def weight_of(node: ir.Node) -> Array:
+def weight_of(node: ir.Node) -> Floats:
     """The weight of a product. Raises CheckError if it is computed, and not stored."""
     tensor = constant_of(node.inputs[1])
     if tensor is None:
         raise CheckError(f"{node.name}: expected a stored weight, got one that is computed: export fp32 or fp16")
-    return tensor.numpy()
+    weight: Floats = tensor.numpy().astype(np.float32)
+    return weight
 
 
-def weight_scale(weight: Array, axis: int, scheme: Scheme, least: Array | float = 0.0) -> Array:
+def weight_scale(weight: Floats, axis: int, scheme: Scheme, least: Floats | float = 0.0) -> Floats:
     """The scale of each output channel, at least `least`; that of a channel of zeros is that of the widest channel."""
     low, high = scheme.weights
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = (2 * np.abs(weight).max(axis=others) / (high - low)).astype(np.float32)
-    scale = np.maximum(scale, least).astype(np.float32)
+    scale: Floats = np.maximum(2 * np.abs(weight).max(axis=others) / (high - low), least).astype(np.float32)
     scale[scale == 0] = scale.max(initial=0) or 1
     return scale
 
@@ -71,7 +74,7 @@ class Writer:
             str(v.name) for node in graph for v in node.outputs
         }
 
-    def weight(self, node: ir.Node, least: Array | float = 0.0) -> tuple[ir.Value, Array]:
+    def weight(self, node: ir.Node, least: Floats | float = 0.0) -> tuple[ir.Value, Floats]:
         """The product's weight in integers, behind a DequantizeLinear; and its scales, at least `least`."""
         weight, axis, (low, high) = weight_of(node), output_axis(node), self._scheme.weights
         scale = weight_scale(weight, axis, self._scheme, least)
