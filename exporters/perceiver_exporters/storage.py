@@ -55,7 +55,8 @@ def serialize(graph: ir.Model) -> bytes:
     """The graph's bytes, of the lowest IR version that its operator sets allow: older runtimes read no newer one."""
     proto = ir.to_proto(graph)
     proto.ir_version = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
-    return proto.SerializeToString(deterministic=True)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
 
 
 class _Region:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from perceiver_deploy.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
+    from perceiver_exporters.precision.report import ComponentPrecision
+    from perceiver_exporters.rules import Outcome
     from perceiver_runtime.bundle import Bundle
 
 
@@ -19,21 +21,33 @@ if TYPE_CHECKING:
 @click.option("--precision", is_flag=True, help="Show the proof of precision, what was kept in FP32, and why.")
 @json_option
 def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
-    """Show what BUNDLE holds, after checking every file's size and hash."""
+    """Show what BUNDLE holds, after checking every file's size and hash.
+
+    With --json, --rules and --precision together are one object with an entry for each.
+    """
     from perceiver_runtime import load_bundle
-    from perceiver_runtime.report import overview, running
+    from perceiver_runtime.report import overview
+
+    loaded = load_bundle(bundle)
+    parts: dict[str, Any] = {}
+    if rules:
+        parts["rules"] = _outcomes(loaded)
+    if precision:
+        parts["precision"] = _report(loaded)
+    if as_json:
+        return print_json(parts if len(parts) > 1 else next(iter(parts.values()), overview(loaded)))
+    if rules:
+        _show_rules(loaded, parts["rules"])
+    if precision:
+        _show_precision(loaded, parts["precision"])
+    return None if parts else _show_components(loaded)
+
+
+def _show_components(loaded: Bundle) -> None:
+    from perceiver_runtime.report import running
     from perceiver_runtime.verify import golden_origin
 
-    if rules and precision:
-        raise click.UsageError("--rules and --precision are two tables; ask for one at a time")
-    loaded = load_bundle(bundle)
     manifest = loaded.manifest
-    if rules:
-        return _show_rules(loaded, as_json)
-    if precision:
-        return _show_precision(loaded, as_json)
-    if as_json:
-        return print_json(overview(loaded))
     steps = {step.component: step for step in manifest.pipeline.steps}
     rows = [
         (
@@ -49,8 +63,8 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     ]
     weights = "trained" if manifest.source.pretrained else "RANDOM weights"
     total = sum(f.size for f in manifest.files.values()) / 1e6
-    return print_table(
-        f"{bundle}: {manifest.source.name} ({manifest.source.family}, {weights}), {manifest.precision} for "
+    print_table(
+        f"{loaded.path}: {manifest.source.name} ({manifest.source.family}, {weights}), {manifest.precision} for "
         f"{manifest.target}, opset {manifest.opset}, {len(manifest.files)} files, {total:.2f} MB; golden samples: "
         f"{golden_origin(manifest)}",
         ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<"),
@@ -59,13 +73,20 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     )
 
 
-def _show_rules(loaded: Bundle, as_json: bool) -> None:
-    from perceiver_exporters.rules import outcomes as outcomes_of
+def _outcomes(loaded: Bundle) -> dict[str, tuple[Outcome, ...]]:
+    from perceiver_exporters.rules import outcomes
     from perceiver_exporters.stored import stored_graph
 
-    outcomes = {c.name: outcomes_of(stored_graph(loaded, c.onnx)) for c in loaded.manifest.components}
-    if as_json:
-        return print_json(outcomes)
+    return {c.name: outcomes(stored_graph(loaded, c.onnx)) for c in loaded.manifest.components}
+
+
+def _report(loaded: Bundle) -> tuple[ComponentPrecision, ...]:
+    from perceiver_exporters.precision.report import PATH, parse_report
+
+    return parse_report(loaded.read(PATH), loaded.file(PATH))
+
+
+def _show_rules(loaded: Bundle, outcomes: dict[str, tuple[Outcome, ...]]) -> None:
     rows = [
         (
             component,
@@ -79,7 +100,7 @@ def _show_rules(loaded: Bundle, as_json: bool) -> None:
         for component, each in outcomes.items()
         for outcome in each
     ]
-    return print_table(
+    print_table(
         f"{loaded.path}: rewrite rules, in order; GFLOP of matrix products, MB that nodes write, MB of constants",
         ("component:<", "rule:<", "", "GFLOP", "written", "constants", "what or why not:<"),
         rows,
@@ -90,12 +111,7 @@ def _change(before: int, after: int, unit: float) -> str:
     return f"{before / unit:.4g} -> {after / unit:.4g}" if before != after else f"{after / unit:.4g}"
 
 
-def _show_precision(loaded: Bundle, as_json: bool) -> None:
-    from perceiver_exporters.precision.report import PATH, parse_report
-
-    report = parse_report(loaded.read(PATH), loaded.file(PATH))
-    if as_json:
-        return print_json(report)
+def _show_precision(loaded: Bundle, report: tuple[ComponentPrecision, ...]) -> None:
     rows = [
         (
             entry.component,
@@ -107,7 +123,7 @@ def _show_precision(loaded: Bundle, as_json: bool) -> None:
         )
         for entry in report
     ]
-    return print_table(
+    print_table(
         f"{loaded.path}: shares of the FLOPs of matrix products with a weight, and of all",
         ("component:<", "weighted", "all", "kernels:<", "calibration:<", "kept in FP32:<"),
         rows,

@@ -119,6 +119,19 @@ def test_inspect_shows_how_many_bits_weights_have_and_what_stays_in_fp32(perceiv
     assert all(entry["reduced_range"] and entry["kernels"] == {"int8-dynamic": 1.0} for entry in report)
 
 
+def test_inspect_shows_rules_and_precision_together(perceiver_export, bundles):
+    shown = perceiver_export("inspect", bundles["int8-dynamic-reduced"], "--rules", "--precision")
+    assert shown.returncode == 0, shown.stderr
+    assert "rewrite rules, in order" in shown.stdout
+    assert "shares of the FLOPs" in shown.stdout
+    both = json.loads(
+        perceiver_export("inspect", bundles["int8-dynamic-reduced"], "--rules", "--precision", "--json").stdout
+    )
+    for part in ("rules", "precision"):
+        alone = json.loads(perceiver_export("inspect", bundles["int8-dynamic-reduced"], f"--{part}", "--json").stdout)
+        assert both[part] == alone
+
+
 def test_doctor_finds_this_machine_fit(perceiver_export):
     result = perceiver_export("doctor", "--json")
     assert result.returncode == 0

@@ -23,6 +23,8 @@ from perceiver_exporters.precision.smooth import divisors
 from perceiver_exporters.storage import save_graphs
 from perceiver_exporters.trace import SharedTraces
 
+import onnxruntime as ort
+
 TRACES = {name: SharedTraces() for name in FOREIGN}
 FORMS = [("fp16", "cpu"), ("int8", "cpu"), ("int8-dynamic", "cpu"), ("int8", "rtx"), ("bf16", "rtx")]
 
@@ -99,3 +101,14 @@ def test_copies_of_a_weight_share_one_place(tmp_path: Path) -> None:
     places = [t.offset for v in stored if isinstance(t := v.const_value, ir.ExternalTensor)]
     assert len(places) == 4
     assert len(set(places)) == 2
+
+
+@pytest.mark.parametrize("name", ["twice", "tied", "conv-twice"])
+def test_sessions_that_make_weights_unsigned_load_shared_ones(name: str) -> None:
+    """They add a constant for each product's weight, under a name made of the weight's."""
+    graph = traced(name)
+    made = quantize(graph, plan(name, graph), SCHEMES["cpu"])
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(ir.to_proto(made).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert session.run(None, FOREIGN[name].feeds(0))

@@ -6,12 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from perceiver_deploy.verification import verify_bundle
 from perceiver_exporters.engines import build
-from perceiver_exporters.precision.modelopt import PYTHON
+from perceiver_exporters.precision.modelopt import PYTHON, _save
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.targets import TARGETS, require
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
@@ -196,3 +197,12 @@ def test_targets_without_it_refuse_with_the_reason(precision: str, target: str, 
 def test_the_real_modelopt(precision: str, bundle: Bundle) -> None:
     path, _ = bundle(precision, target="rtx")
     assert verify_bundle(path).parity.passed
+
+
+def test_calibration_inputs_may_have_any_name(tmp_path: Path) -> None:
+    """Also those of `numpy.savez`'s own parameters."""
+    arrays = {"file": np.ones(2, np.float32), "allow_pickle": np.zeros((1, 3), np.int64)}
+    _save(tmp_path / "feeds.npz", arrays)
+    with np.load(tmp_path / "feeds.npz", allow_pickle=False) as stored:
+        assert set(stored.files) == set(arrays)
+        assert all(np.array_equal(stored[name], array) for name, array in arrays.items())

@@ -20,7 +20,6 @@ from safetensors.numpy import save
 
 from perceiver_exporters.bisection.values import OpenGraph
 from perceiver_exporters.precision.widen import runnable_bundle
-from perceiver_exporters.quiet import quiet
 from perceiver_runtime import schema, strict_json
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.compare import Bound, ParityReport, compare
@@ -114,10 +113,11 @@ def _run_bundle(replay: Replay, inputs: Mapping[str, Array]) -> dict[str, Array]
 
 
 def _write_for_polygraphy(directory: Path, inputs: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    with quiet():
-        from polygraphy.comparator import IterationResult, RunResults
-        from polygraphy.json import save_json
+    from polygraphy.comparator import IterationResult, RunResults
+    from polygraphy.json import save_json
+    from polygraphy.logger import G_LOGGER
 
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
         save_json([dict(inputs)], str(directory / "inputs.json"))
         results = RunResults()
         results.add([IterationResult(dict(expected), runner_name="reference")], runner_name="reference")

@@ -62,7 +62,8 @@ class _Rewrite:
         fold_factors(node)
         x, x_scale = self._activation(node, layer)
         bias = self._bias(node)
-        weight, scale = self._writer.weight(node, 0.0 if bias is None else np.abs(bias) / (x_scale * MAX_BIAS))
+        least: Floats | float = 0.0 if bias is None else (np.abs(bias) / (x_scale * MAX_BIAS)).astype(np.float32)
+        weight, scale = self._writer.weight(node, least)
         if bias is not None:
             integers, name = np.rint(bias / (scale * x_scale)).astype(np.int32), str(node.inputs[2].name)  # type: ignore[union-attr]
             node.replace_input_with(2, self._writer.stored(name, integers, scale * x_scale, 0, node))

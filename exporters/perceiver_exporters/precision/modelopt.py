@@ -12,7 +12,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,7 @@ def rewrite(model: ir.Model, request: Request, mode: str) -> ir.Model:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         ir.save(model, directory / "model.onnx")
-        np.savez(
-            directory / "calibration.npz", allow_pickle=False, **_joined(itertools.islice(request.calibration(), FEEDS))
-        )
+        _save(directory / "calibration.npz", _joined(itertools.islice(request.calibration(), FEEDS)))
         job = {
             "model": str(directory / "model.onnx"),
             "result": str(directory / "result.onnx"),
@@ -94,6 +93,14 @@ def _joined(feeds: Iterable[Feeds]) -> dict[str, Array]:
     """Feeds as one, along their first axis."""
     given = list(feeds)
     return {name: np.concatenate([feed[name] for feed in given]) for name in given[0]} if given else {}
+
+
+def _save(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write an .npz file. `numpy.savez` takes names for its own parameters, `allow_pickle` among them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 
 def _as_before(made: ir.Model, model: ir.Model) -> ir.Model:
