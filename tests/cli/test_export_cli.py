@@ -211,7 +211,6 @@ WRONG = {
         2,
         "accuracy budget is an option of int8",
     ),
-    "two tables at once": (["inspect", "{bundle}", "--rules", "--precision"], 2, "one at a time"),
     "two forms at once": (["evaluate", "{bundle}", "--markdown", "--json"], 2, "ask for one"),
     "curves without a kind": (["growth", "{bundle}", "-o", "curves.txt"], 2, ".svg"),
     "curves nowhere": (["growth", "{new}", "-o", "/dev/null/c.svg"], 2, "/dev/null"),
