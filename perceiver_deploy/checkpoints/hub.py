@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from perceiver_deploy.checkpoints.files.tensors import WEIGHT_FILES
 from perceiver_deploy.checkpoints.loaded import LoadOptions
-from perceiver_deploy.checkpoints.tensors import WEIGHT_FILES
 from perceiver_runtime.errors import CheckpointError, UnavailableError
 
-SAFE = ("config.json", "*.safetensors", "*.safetensors.index.json")
-PICKLED = ("config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+CONFIGS = ("config.json", "preprocessor_config.json")
+SAFE = (*CONFIGS, "*.safetensors", "*.safetensors.index.json")
+PICKLED = (*CONFIGS, "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def is_hub_id(source: str) -> bool:

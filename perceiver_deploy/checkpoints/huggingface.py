@@ -14,9 +14,14 @@ from typing import Any
 from torch import nn
 
 from perceiver_deploy.checkpoints import huggingface_config as configs
+from perceiver_deploy.checkpoints.fields import shown
+from perceiver_deploy.checkpoints.files.json_file import read_json
+from perceiver_deploy.checkpoints.files.tensors import find_weights, read_tensors
+from perceiver_deploy.checkpoints.filling import filled
+from perceiver_deploy.checkpoints.huggingface_fields import Size, complete
+from perceiver_deploy.checkpoints.input_size import InputSize, input_size
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
-from perceiver_deploy.checkpoints.renaming import Rule, rename, transfer, under
-from perceiver_deploy.checkpoints.tensors import find_weights, read_json, read_tensors
+from perceiver_deploy.checkpoints.renaming import Rule, rename, under
 from perceiver_deploy.models.flow import OpticalFlow
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_deploy.models.multimodal import MultimodalAutoencoder
@@ -26,12 +31,16 @@ from perceiver_runtime.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Architecture:
-    """One class of transformers: the family it belongs to, its config, its model, and where its tensors go."""
+    """One class of transformers: the family it belongs to, its config, its model, and where its tensors go.
+
+    `size` says where the config has the size of its inputs; empty: it takes images of any size.
+    """
 
     family: str
-    config: Callable[[Mapping[str, Any], configs.Size | None], Any]
+    config: Callable[[Mapping[str, Any], Size | None], Any]
     build: Callable[[Any], nn.Module]
     rules: tuple[Rule, ...]
+    size: str = "has no images"
 
 
 ATTENTION = (
@@ -93,9 +102,10 @@ ARCHITECTURES: dict[str, Architecture] = {
             rename("perceiver.input_preprocessor.position_embeddings.position_embeddings", "tokens.positions"),
             rename("perceiver.input_preprocessor.positions_projection.{p}", "tokens.position_projection.{p}"),
         ),
+        size="has a learned position for each pixel of the image_size in its config.json",
     ),
     "PerceiverForImageClassificationFourier": Architecture(
-        "image-classifier-fourier", configs.fourier_classifier, ImageClassifier, (*TRUNK, *CLASS_DECODER)
+        "image-classifier-fourier", configs.fourier_classifier, ImageClassifier, (*TRUNK, *CLASS_DECODER), size=""
     ),
     "PerceiverForImageClassificationConvProcessing": Architecture(
         "image-classifier-conv",
@@ -111,6 +121,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 for name in ("running_mean", "running_var", "num_batches_tracked")
             ),
         ),
+        size="",
     ),
     "PerceiverForOpticalFlow": Architecture(
         "optical-flow",
@@ -122,6 +133,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             *under("perceiver.decoder.decoder.decoding_cross_attention", "perceiver.decoder", CROSS),
             rename("perceiver.decoder.decoder.final_layer.{p}", "head.{p}"),
         ),
+        size="takes frames of the train_size in its config.json",
     ),
     "PerceiverForMultimodalAutoencoding": Architecture(
         "multimodal-autoencoder",
@@ -147,30 +159,40 @@ ARCHITECTURES: dict[str, Architecture] = {
                 for name in ("image", "audio", "label")
             ),
         ),
+        size="takes videos of the output_shape in its config.json",
     ),
 }
 
 
-def architecture(config: Mapping[str, Any], origin: str) -> Architecture:
+def architecture(config: Mapping[str, Any], where: str) -> str:
     """The class that config.json names. Raises CheckpointError for one that is not a released Perceiver."""
-    names = config.get("architectures") or []
-    for name in names:
-        if name in ARCHITECTURES:
-            return ARCHITECTURES[name]
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else ():
+        if isinstance(name, str) and name in ARCHITECTURES:
+            return name
     raise CheckpointError(
-        f"{origin}: expected config.json to name one of {', '.join(ARCHITECTURES)} under `architectures`, got {names}"
+        f"{where}: expected one of {', '.join(ARCHITECTURES)} under `architectures`, got {shown(names)}; save the "
+        "model as one of these classes"
     )
 
 
 def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     """Read a directory written by `save_pretrained`.
 
-    `options.image_size` sets the input size of the Fourier and conv classifiers, which take any; others have theirs
-    in the config. Raises CheckpointError if class, settings or tensors do not fit.
+    `options.image_size` sets the input size of the Fourier and conv classifiers, which take any; left out, it is that
+    of preprocessor_config.json, else of the config, else 224 x 224, which the result's notes then say. Raises
+    CheckpointError if class, settings or tensors do not fit, UsageError for a size that the class can't have.
     """
-    raw = read_json(directory / "config.json")
-    found = architecture(raw, str(directory))
-    config = found.config(configs.complete(raw), options.image_size)
-    module = found.build(config)
-    transfer(read_tensors(find_weights(directory)), found.rules, module, str(directory))
-    return LoadedCheckpoint(module.eval(), found.family, config, labels=configs.label_names(raw))
+    path = directory / "config.json"
+    raw = read_json(path)
+    name = architecture(raw, str(path))
+    found, settings = ARCHITECTURES[name], complete(raw, str(path))
+    if found.size:
+        options.refuse(("image_size",), f"{name} {found.size}")
+        size = InputSize(None)
+    else:
+        size = input_size(directory, settings, options, name)
+    config = found.config(settings, size.pixels)
+    weights = read_tensors(find_weights(directory))
+    module = filled(found.build, config, weights, found.rules, str(path))
+    return LoadedCheckpoint(module, found.family, config, labels=settings["id2label"], notes=size.notes)

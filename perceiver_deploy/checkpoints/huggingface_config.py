@@ -6,78 +6,25 @@ transformers, and stand here once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from perceiver_deploy.checkpoints.fields import divisible
+from perceiver_deploy.checkpoints.huggingface_fields import RELEASED_SIZE, Json, Size, pair
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.flow import FlowConfig
 from perceiver_deploy.models.modalities import MultimodalConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig, LearnedClassifierConfig
 from perceiver_deploy.models.positions import fourier_dim
 from perceiver_deploy.models.text import MaskedLanguageModelConfig, SequenceClassifierConfig
-from perceiver_runtime.errors import CheckpointError
-
-Size = tuple[int, int]
-Json = Mapping[str, Any]
-
-DEFAULTS: Json = {
-    "num_latents": 256,
-    "d_latents": 1280,
-    "d_model": 768,
-    "num_blocks": 1,
-    "num_self_attends_per_block": 26,
-    "num_self_attention_heads": 8,
-    "num_cross_attention_heads": 8,
-    "qk_channels": None,
-    "v_channels": None,
-    "cross_attention_shape_for_attention": "kv",
-    "self_attention_widening_factor": 1,
-    "cross_attention_widening_factor": 1,
-    "hidden_act": "gelu",
-    "use_query_residual": True,
-    "vocab_size": 262,
-    "max_position_embeddings": 2048,
-    "image_size": 56,
-    "train_size": [368, 496],
-    "num_frames": 16,
-    "audio_samples_per_frame": 1920,
-    "samples_per_patch": 16,
-    "output_shape": [1, 16, 224, 224],
-    "output_num_channels": 512,
-    "_label_trainable_num_channels": 1024,
-}
-"""What a field means that config.json leaves out."""
-
-
-def complete(config: Json) -> dict[str, Any]:
-    """Fill in the defaults. Raises CheckpointError for settings that the reference models do not have."""
-    full = {**DEFAULTS, **config}
-    if full["hidden_act"] != "gelu":
-        raise CheckpointError(f"config.json: expected hidden_act gelu, got {full['hidden_act']!r}; unsupported")
-    width, values = full["d_latents"], full["v_channels"] or full["qk_channels"]
-    if values is not None and values != width:
-        raise CheckpointError(
-            f"config.json: expected v_channels (or else qk_channels) equal to d_latents {width}, got {values}; "
-            "the latents' residual needs it"
-        )
-    return full
 
 
 def labels(config: Json) -> int:
-    """Number of classes: as many as are named, else two."""
-    named = config.get("id2label")
-    return len(named) if named else int(config.get("num_labels", 2))
-
-
-def label_names(config: Json) -> tuple[str, ...]:
-    """Names of the classes in order, where the config gives them."""
-    named = config.get("id2label") or {}
-    return tuple(str(named[key]) for key in sorted(named, key=int))
+    """Number of classes: as many as are named, else what the config says, else two."""
+    return len(config["id2label"]) or int(config["num_labels"])
 
 
 def masked_language_model(config: Json, image_size: Size | None) -> MaskedLanguageModelConfig:
     """PerceiverForMaskedLM."""
     width = config["d_model"]
+    divisible(config["where"], ("d_model", width), ("the decoder's heads", 8))
     decoder = CrossAttentionConfig(heads=8, qk_dim=8 * 32, v_dim=width, query_residual=False)
     return MaskedLanguageModelConfig(
         vocabulary=config["vocab_size"],
@@ -102,7 +49,7 @@ def sequence_classifier(config: Json, image_size: Size | None) -> SequenceClassi
 
 def learned_classifier(config: Json, image_size: Size | None) -> LearnedClassifierConfig:
     """PerceiverForImageClassificationLearned. Its positions belong to one size."""
-    height, width = _pair(config["image_size"])
+    height, width = pair(config["image_size"])
     return LearnedClassifierConfig(
         channels=3,
         height=height,
@@ -116,8 +63,8 @@ def learned_classifier(config: Json, image_size: Size | None) -> LearnedClassifi
 
 
 def fourier_classifier(config: Json, image_size: Size | None) -> FourierClassifierConfig:
-    """PerceiverForImageClassificationFourier, 224 x 224 pixels unless told otherwise."""
-    height, width = image_size or (224, 224)
+    """PerceiverForImageClassificationFourier, which takes images of any size."""
+    height, width = image_size or RELEASED_SIZE
     return FourierClassifierConfig(
         channels=3,
         height=height,
@@ -131,8 +78,8 @@ def fourier_classifier(config: Json, image_size: Size | None) -> FourierClassifi
 
 
 def conv_classifier(config: Json, image_size: Size | None) -> ConvClassifierConfig:
-    """PerceiverForImageClassificationConvProcessing, 224 x 224 pixels unless told otherwise."""
-    height, width = image_size or (224, 224)
+    """PerceiverForImageClassificationConvProcessing, which takes images of any size that leaves a token."""
+    height, width = image_size or RELEASED_SIZE
     return ConvClassifierConfig(
         channels=3,
         height=height,
@@ -148,7 +95,7 @@ def conv_classifier(config: Json, image_size: Size | None) -> ConvClassifierConf
 
 def optical_flow(config: Json, image_size: Size | None) -> FlowConfig:
     """PerceiverForOpticalFlow. The frame size is the one it was trained at."""
-    height, width = _pair(config["train_size"])
+    height, width = pair(config["train_size"])
     dim = 64 + fourier_dim(2, 64)
     decoder = _decoder(config, dim, query_residual=False)
     return FlowConfig(
@@ -163,9 +110,13 @@ def optical_flow(config: Json, image_size: Size | None) -> FlowConfig:
 
 def multimodal(config: Json, image_size: Size | None) -> MultimodalConfig:
     """PerceiverForMultimodalAutoencoding. Input and output video have the size of `output_shape`."""
-    frames, height, width = config["output_shape"][1:]
-    resolution = (config["num_frames"], *_pair(config["image_size"]))
+    where, (frames, height, width) = config["where"], config["output_shape"][1:]
+    resolution = (config["num_frames"], *pair(config["image_size"]))
     classes, patch, audio_patch = labels(config), 4, config["samples_per_patch"]
+    samples = config["num_frames"] * config["audio_samples_per_frame"]
+    divisible(where, ("output_shape's height", height), ("the patch", patch))
+    divisible(where, ("output_shape's width", width), ("the patch", patch))
+    divisible(where, ("num_frames x audio_samples_per_frame", samples), ("samples_per_patch", audio_patch))
     video, audio = fourier_dim(3, 32), fourier_dim(1, 192)
     input_dim = max(3 * patch**2 + video, audio_patch + audio, classes) + 4
     query_dim = max(video, audio, config["_label_trainable_num_channels"]) + 2
@@ -175,7 +126,7 @@ def multimodal(config: Json, image_size: Size | None) -> MultimodalConfig:
         height=height,
         width=width,
         patch=patch,
-        samples=config["num_frames"] * config["audio_samples_per_frame"],
+        samples=samples,
         audio_patch=audio_patch,
         video_bands=32,
         video_resolution=resolution,
@@ -193,12 +144,17 @@ def _perceiver(config: Json, input_dim: int, decoder: CrossAttentionConfig) -> P
     latent_dim = config["d_latents"]
     cross = config["qk_channels"] or _attention_width(config, latent_dim, input_dim)
     own = config["qk_channels"] or latent_dim
+    widths = {"qk_channels, or else the cross-attention's width": cross, "v_channels": config["v_channels"] or cross}
+    for name, width in widths.items():
+        divisible(config["where"], (name, width), ("num_cross_attention_heads", config["num_cross_attention_heads"]))
+    for name, width in {"qk_channels, or else d_latents": own, "v_channels": config["v_channels"] or own}.items():
+        divisible(config["where"], (name, width), ("num_self_attention_heads", config["num_self_attention_heads"]))
     encoder = CrossAttentionConfig(
         heads=config["num_cross_attention_heads"],
         qk_dim=cross,
         v_dim=config["v_channels"] or cross,
         widening=config["cross_attention_widening_factor"],
-        query_residual=bool(config["use_query_residual"]),
+        query_residual=config["use_query_residual"],
     )
     processor = ProcessorConfig(
         blocks=config["num_blocks"],
@@ -222,13 +178,4 @@ def _decoder(config: Json, query_dim: int, *, query_residual: bool) -> CrossAtte
 
 def _attention_width(config: Json, query_dim: int, input_dim: int) -> int:
     """The width that queries and keys share where the config names none."""
-    widths = {"q": query_dim, "kv": input_dim}
-    which = config["cross_attention_shape_for_attention"]
-    if which not in widths:
-        raise CheckpointError(f"config.json: expected cross_attention_shape_for_attention q or kv, got {which!r}")
-    return widths[which]
-
-
-def _pair(size: Any) -> Size:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
+    return {"q": query_dim, "kv": input_dim}[config["cross_attention_shape_for_attention"]]

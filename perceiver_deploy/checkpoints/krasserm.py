@@ -13,9 +13,30 @@ from typing import Any
 
 from torch import nn
 
+from perceiver_deploy.checkpoints.fields import (
+    BANDS,
+    FLAG,
+    HEADS,
+    LAYERS,
+    MAX_POINTS,
+    OBJECT,
+    PAIR,
+    SIDE,
+    VOCABULARY,
+    WIDENING,
+    WIDTH,
+    Field,
+    listed,
+    number,
+    optional,
+    read,
+    whole,
+)
+from perceiver_deploy.checkpoints.files.json_file import read_json
+from perceiver_deploy.checkpoints.files.tensors import find_weights, read_tensors
+from perceiver_deploy.checkpoints.filling import filled
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
-from perceiver_deploy.checkpoints.renaming import Rule, rename, transfer, under
-from perceiver_deploy.checkpoints.tensors import find_weights, read_json, read_tensors
+from perceiver_deploy.checkpoints.renaming import Rule, rename, under
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
 from perceiver_deploy.models.image_classifier import ImageClassifier
@@ -34,12 +55,17 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """One model type of the package: the family it belongs to, its config, its model, and where its tensors go."""
+    """One model type of the package: the family it belongs to, its config, its model, and where its tensors go.
+
+    `encoder` and `decoder` say what the fields of these parts of its config must be.
+    """
 
     family: str
     config: Callable[[Json, Json, Json], Any]
     build: Callable[[Any], nn.Module]
     rules: tuple[Rule, ...]
+    encoder: Mapping[str, Field]
+    decoder: Mapping[str, Field]
 
 
 def masked_language_model(model: Json, encoder: Json, decoder: Json) -> MaskedLanguageModelConfig:
@@ -174,29 +200,87 @@ TEXT = (
 # A function of the config alone, computed again in FP64.
 POSITIONS = rename("0.input_adapter.position_encoding.position_encoding")
 
+COUNTS = {"num_latents": Field(WIDTH), "num_latent_channels": Field(WIDTH)}
+MODEL = {**COUNTS, "encoder": Field(OBJECT), "decoder": Field(OBJECT)}
+CROSS_FIELDS = {
+    "num_cross_attention_heads": Field(HEADS),
+    "num_cross_attention_qk_channels": Field(optional(WIDTH)),
+    "num_cross_attention_v_channels": Field(optional(WIDTH)),
+    "cross_attention_widening_factor": Field(WIDENING),
+}
+ENCODER = {
+    **CROSS_FIELDS,
+    "num_cross_attention_layers": Field(LAYERS),
+    "num_self_attention_heads": Field(HEADS),
+    "num_self_attention_qk_channels": Field(optional(WIDTH)),
+    "num_self_attention_v_channels": Field(optional(WIDTH)),
+    "num_self_attention_layers_per_block": Field(LAYERS),
+    "num_self_attention_blocks": Field(LAYERS),
+    "first_self_attention_block_shared": Field(FLAG),
+    "self_attention_widening_factor": Field(WIDENING),
+}
+DECODER = {**CROSS_FIELDS, "cross_attention_residual": Field(FLAG)}
+TOKENS = {
+    "vocab_size": Field(VOCABULARY),
+    "max_seq_len": Field(whole(1, MAX_POINTS)),
+    "num_input_channels": Field(WIDTH),
+}
+CLASSES = {
+    "num_output_queries": Field(whole(1, MAX_POINTS)),
+    "num_output_query_channels": Field(WIDTH),
+    "num_classes": Field(WIDTH),
+}
+IMAGE = {"image_shape": Field(listed(SIDE, range(3, 4))), "num_frequency_bands": Field(BANDS)}
+PATCHES = {
+    "image_shape": Field(PAIR),
+    "num_frequency_bands": Field(BANDS),
+    "num_patch_input_channels": Field(WIDTH),
+    "num_patch_hidden_channels": Field(WIDTH),
+}
+"""What fields of the config must be; the package writes all of them."""
+
 KINDS: dict[str, Kind] = {
     "perceiver-io-masked-language-model": Kind(
         "masked-language-model",
         masked_language_model,
         MaskedLanguageModel,
         (*TRUNK, *TEXT, rename("1.output_adapter.bias", "head.bias")),
+        {**ENCODER, **TOKENS},
+        {**DECODER, "num_output_query_channels": Field(optional(WIDTH))},
     ),
-    "perceiver-io-text-classifier": Kind("sequence-classifier", text_classifier, SequenceClassifier, (*TRUNK, *TEXT)),
+    "perceiver-io-text-classifier": Kind(
+        "sequence-classifier",
+        text_classifier,
+        SequenceClassifier,
+        (*TRUNK, *TEXT),
+        {**ENCODER, **TOKENS},
+        {**DECODER, **CLASSES},
+    ),
     "perceiver-io-image-classifier": Kind(
-        "image-classifier-fourier", image_classifier, ImageClassifier, (*TRUNK, POSITIONS)
+        "image-classifier-fourier",
+        image_classifier,
+        ImageClassifier,
+        (*TRUNK, POSITIONS),
+        {**ENCODER, **IMAGE},
+        {**DECODER, **CLASSES},
     ),
     "perceiver-io-optical-flow": Kind(
         "optical-flow",
         optical_flow,
         OpticalFlow,
         (*TRUNK, POSITIONS, rename("0.input_adapter.linear.{p}", "tokens.project.{p}")),
+        {**ENCODER, **PATCHES},
+        {**DECODER, "rescale_factor": Field(number(1e-30, 1e30))},
     ),
 }
 
 
+AUTOREGRESSIVE = "perceiver-ar-"
+
+
 def recognises(config: Json) -> bool:
     """Whether a config.json was written by the package."""
-    return str(config.get("model_type", "")).startswith("perceiver-io-")
+    return str(config.get("model_type", "")).startswith(("perceiver-io-", AUTOREGRESSIVE))
 
 
 def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
@@ -204,19 +288,18 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
 
     Raises CheckpointError if model type, settings or tensors do not fit.
     """
-    raw = read_json(directory / "config.json")
+    path = directory / "config.json"
+    raw = read_json(path)
     kind = KINDS.get(raw["model_type"])
     if kind is None:
-        raise CheckpointError(f"{directory}: expected model_type {', '.join(KINDS)}, got {raw['model_type']!r}")
-    try:
-        model = raw["model_config"]
-        config = kind.config(model, model["encoder"], model["decoder"])
-    except KeyError as error:
-        raise CheckpointError(
-            f"{directory / 'config.json'}: expected the field {error} under `model_config`"
-        ) from error
-    module = kind.build(config)
-    tensors = read_tensors(find_weights(directory))
-    bare = {name.removeprefix("backend_model."): tensor for name, tensor in tensors.items()}
-    transfer(bare, kind.rules, module, str(directory))
-    return LoadedCheckpoint(module.eval(), kind.family, config)
+        known = f"expected model_type {', '.join(KINDS)}, got {raw['model_type']!r}"
+        autoregressive = "Perceiver AR is not supported; " if raw["model_type"].startswith(AUTOREGRESSIVE) else ""
+        raise CheckpointError(f"{path}: {autoregressive}{known}")
+    options.refuse(("image_size",), f"{path} holds the size of the model's inputs")
+    where = f"{path}: model_config"
+    model = read(raw.get("model_config"), MODEL, where)
+    encoder = read(model["encoder"], kind.encoder, f"{where}.encoder")
+    decoder = read(model["decoder"], kind.decoder, f"{where}.decoder")
+    config = kind.config(model, encoder, decoder)
+    module = filled(kind.build, config, read_tensors(find_weights(directory)), kind.rules, str(path))
+    return LoadedCheckpoint(module, kind.family, config)

@@ -16,12 +16,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from perceiver_deploy.checkpoints.fields import (
+    ANYTHING,
+    BANDS,
+    FLAG,
+    HEADS,
+    LAYERS,
+    MAX_POINTS,
+    OBJECT,
+    VOCABULARY,
+    WIDTH,
+    Field,
+    choice,
+    listed,
+    number,
+    read,
+    shown,
+    whole,
+)
+from perceiver_deploy.checkpoints.files.json_file import read_json
+from perceiver_deploy.checkpoints.files.tensors import Weights, find_weights, read_tensors
+from perceiver_deploy.checkpoints.filling import filled
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
-from perceiver_deploy.checkpoints.renaming import Rule, rename, transfer, under
-from perceiver_deploy.checkpoints.tensors import find_weights, read_json, read_tensors
+from perceiver_deploy.checkpoints.renaming import Rule, rename, under
 from perceiver_deploy.models.classic import (
     ClassicConfig,
     ClassicLanguageModel,
@@ -34,46 +53,64 @@ from perceiver_runtime.errors import CheckpointError
 Json = Mapping[str, Any]
 WIDENING = 4
 
-SHARED: Json = {
-    "num_latents": 512,
-    "latent_dim": 512,
-    "cross_heads": 1,
-    "latent_heads": 8,
-    "cross_dim_head": 64,
-    "latent_dim_head": 64,
-    "weight_tie_layers": False,
-    "inverted_cross_attn": False,
-    "attn_residual": False,
+NO, YES = Field(choice(False), False), Field(choice(True), True)
+FREE = Field(ANYTHING, None)
+"""Arguments that change nothing at inference."""
+
+SHARED: Mapping[str, Field] = {
+    "depth": Field(LAYERS),
+    "num_latents": Field(WIDTH, 512),
+    "latent_dim": Field(WIDTH, 512),
+    "cross_heads": Field(HEADS, 1),
+    "latent_heads": Field(HEADS, 8),
+    "cross_dim_head": Field(WIDTH, 64),
+    "latent_dim_head": Field(WIDTH, 64),
+    "weight_tie_layers": Field(FLAG, False),
+    "inverted_cross_attn": NO,
+    "attn_residual": NO,
+    "attn_residual_rank": FREE,
+    "attn_dropout": FREE,
+    "ff_dropout": FREE,
+    "seq_dropout_prob": FREE,
 }
-CLASSIFIER: Json = {
+CLASSIFIER: Mapping[str, Field] = {
     **SHARED,
-    "input_channels": 3,
-    "input_axis": 2,
-    "num_classes": 1000,
-    "fourier_encode_data": True,
-    "self_per_cross_attn": 1,
-    "final_classifier_head": True,
+    "num_freq_bands": Field(BANDS),
+    "max_freq": Field(number(1e-6, 1e9)),
+    "input_channels": Field(WIDTH, 3),
+    "input_axis": Field(whole(1, 4), 2),
+    "num_classes": Field(WIDTH, 1000),
+    "fourier_encode_data": Field(FLAG, True),
+    "self_per_cross_attn": Field(LAYERS, 1),
+    "final_classifier_head": YES,
 }
-LANGUAGE: Json = {**SHARED, "decoder_ff": False}
-"""What the package's constructors take for arguments that are left out."""
+LANGUAGE: Mapping[str, Field] = {
+    **SHARED,
+    "num_tokens": Field(VOCABULARY),
+    "max_seq_len": Field(whole(1, MAX_POINTS)),
+    "dim": Field(WIDTH),
+    "decoder_ff": Field(FLAG, False),
+}
+"""What the arguments of the package's constructors must be, and what they are where they are left out."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One class of the package: the family it belongs to, its config, its model, and where its tensors go."""
+    """One class of the package: the family it belongs to, its config, its model, and where its tensors go.
+
+    `arguments` says what those of its constructor must be.
+    """
 
     family: str
-    config: Callable[[Json], Any]
+    arguments: Mapping[str, Field]
+    config: Callable[[Json, tuple[int, ...]], Any]
     build: Callable[[Any], nn.Module]
     rules: tuple[Rule, ...]
     layers: str
 
 
-def classifier(record: Json) -> ClassicConfig:
+def classifier(arguments: Json, sizes: tuple[int, ...]) -> ClassicConfig:
     """`Perceiver`, with its classification head."""
-    arguments = {**CLASSIFIER, **record["arguments"]}
-    _refuse(arguments, inverted_cross_attn=False, attn_residual=False, final_classifier_head=True)
-    sizes = tuple(record["sizes"])
     if len(sizes) != arguments["input_axis"]:
         raise CheckpointError(f"config.json: expected {arguments['input_axis']} sizes (input_axis), got {len(sizes)}")
     return ClassicConfig(
@@ -90,10 +127,8 @@ def classifier(record: Json) -> ClassicConfig:
     )
 
 
-def language_model(record: Json) -> ClassicLanguageModelConfig:
-    """`PerceiverLM`."""
-    arguments = {**LANGUAGE, **record["arguments"]}
-    _refuse(arguments, inverted_cross_attn=False, attn_residual=False)
+def language_model(arguments: Json, sizes: tuple[int, ...]) -> ClassicLanguageModelConfig:
+    """`PerceiverLM`, which takes texts of any length."""
     blocks, layers = (arguments["depth"], 1) if arguments["weight_tie_layers"] else (1, arguments["depth"])
     return ClassicLanguageModelConfig(
         vocabulary=arguments["num_tokens"],
@@ -122,12 +157,6 @@ def _processor(arguments: Json, blocks: int, layers: int) -> ProcessorConfig:
     return ProcessorConfig(blocks, layers, heads, WIDENING, width, width, gated=True, qkv_bias=False)
 
 
-def _refuse(arguments: Json, **expected: bool) -> None:
-    for name, value in expected.items():
-        if arguments[name] != value:
-            raise CheckpointError(f"config.json: expected {name} {value}, got {arguments[name]!r}; unsupported")
-
-
 ATTENTION = (("fn.to_q.weight", "attention.query.weight"), ("fn.to_out.{p}", "attention.output.{p}"))
 MLP = (
     ("norm.{p}", "mlp_norm.{p}"),
@@ -154,6 +183,7 @@ def _self(attention: str, feed_forward: str, target: str) -> tuple[Rule, ...]:
 KINDS: dict[str, Kind] = {
     "Perceiver": Kind(
         "classic-perceiver",
+        CLASSIFIER,
         classifier,
         ClassicPerceiver,
         (
@@ -169,6 +199,7 @@ KINDS: dict[str, Kind] = {
     ),
     "PerceiverLM": Kind(
         "classic-language-model",
+        LANGUAGE,
         language_model,
         ClassicLanguageModel,
         (
@@ -195,6 +226,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
+RECORD: Mapping[str, Field] = {
+    "class": Field(choice(*KINDS)),
+    "arguments": Field(OBJECT),
+    "sizes": Field(listed(whole(1, MAX_POINTS), range(0, 5)), []),
+}
+
+
 def recognises(config: Json) -> bool:
     """Whether a config.json was written for this format."""
     return config.get("library") == "perceiver-pytorch"
@@ -205,32 +243,39 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
 
     Raises CheckpointError if class, arguments or tensors do not fit.
     """
-    record = read_json(directory / "config.json")
-    kind = KINDS.get(record.get("class", ""))
-    if kind is None:
-        raise CheckpointError(f"{directory}: expected class {' or '.join(KINDS)}, got {record.get('class')!r}")
-    try:
-        config = kind.config(record)
-    except KeyError as error:
-        raise CheckpointError(f"{directory / 'config.json'}: expected {error}, by which the model was made") from error
-    module = kind.build(config)
-    tensors = read_tensors(find_weights(directory))
-    if record["arguments"].get("weight_tie_layers"):
-        first = 0 if kind.build is ClassicLanguageModel else 1
-        tensors = _untie(tensors, kind.layers, first, str(directory))
-    transfer(tensors, kind.rules, module, str(directory))
-    return LoadedCheckpoint(module.eval(), kind.family, config)
+    path = directory / "config.json"
+    record = read(read_json(path), RECORD, str(path))
+    options.refuse(("image_size",), f"`sizes` in {path} are those of the model's inputs")
+    kind = KINDS[record["class"]]
+    if unknown := sorted(set(record["arguments"]) - set(kind.arguments)):
+        raise CheckpointError(
+            f"{path}: arguments: expected those of {record['class']} ({', '.join(kind.arguments)}), got "
+            f"{', '.join(map(shown, unknown))}"
+        )
+    arguments = read(record["arguments"], kind.arguments, f"{path}: arguments, by which the model was made")
+    config = kind.config(arguments, tuple(record["sizes"]))
+    weights = read_tensors(find_weights(directory))
+    if arguments["weight_tie_layers"]:
+        weights = _untie(weights, kind.layers, 0 if kind.build is ClassicLanguageModel else 1)
+    module = filled(kind.build, config, weights, kind.rules, str(path))
+    return LoadedCheckpoint(module, kind.family, config)
 
 
-def _untie(tensors: Mapping[str, Tensor], layers: str, first: int, origin: str) -> dict[str, Tensor]:
+def _untie(weights: Weights, layers: str, first: int) -> Weights:
     """Leave one of the layers that share weights; a state dict repeats them under every name."""
     kept, differing = {}, []
-    for name, tensor in tensors.items():
+    for name, tensor in weights.tensors.items():
         index, _, rest = name.removeprefix(f"{layers}.").partition(".")
-        if not name.startswith(f"{layers}.") or int(index) <= first:
-            kept[name] = tensor
-        elif not torch.equal(tensor, tensors.get(f"{layers}.{first}.{rest}", torch.empty(0))):
+        shared = name.startswith(f"{layers}.") and index.isdecimal() and int(index) > first
+        if not shared:
+            kept[name] = name
+        elif not _same(tensor, weights.tensors.get(f"{layers}.{first}.{rest}")):
             differing.append(name)
     if differing:
-        raise CheckpointError(f"{origin}: weight_tie_layers is true, and these differ: {', '.join(differing)}")
-    return kept
+        raise CheckpointError(f"{weights.origin}: weight_tie_layers is true, and these differ: {', '.join(differing)}")
+    return weights.named(kept)
+
+
+def _same(tensor: Tensor, other: Tensor | None) -> bool:
+    """Whether two tensors are equal; of equal shapes alone are values looked at."""
+    return other is not None and tensor.shape == other.shape and tensor.dtype == other.dtype and tensor.equal(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,15 +12,39 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from perceiver_deploy.checkpoints.loaded import LoadedCheckpoint
-from perceiver_deploy.checkpoints.renaming import Rule, transfer
-from perceiver_deploy.checkpoints.tensors import read_json, read_tensors
+from perceiver_deploy.checkpoints.fields import (
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_POINTS,
+    MAX_SIDE,
+    MAX_WIDTH,
+    Kind,
+    number,
+    whole,
+)
+from perceiver_deploy.checkpoints.files.json_file import read_json
+from perceiver_deploy.checkpoints.files.tensors import read_tensors
+from perceiver_deploy.checkpoints.filling import filled
+from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
+from perceiver_deploy.checkpoints.renaming import Rule
+from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.families import FAMILIES
 from perceiver_runtime.errors import BundleError, CheckpointError
 from perceiver_runtime.schema import decode, encode
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 SAME_NAME = (Rule("(?P<name>.+)", (r"\g<name>",)),)
+
+RANGES: Mapping[str, Kind] = {
+    **dict.fromkeys(("layers", "blocks"), whole(1, MAX_LAYERS)),
+    **dict.fromkeys(("height", "width"), whole(1, MAX_SIDE)),
+    **dict.fromkeys(("vocabulary", "max_length", "length", "samples", "sizes"), whole(1, MAX_POINTS)),
+    **dict.fromkeys(("widening", "bands", "input_padding", "query_padding", "start", "stop"), whole(0, MAX_WIDTH)),
+    "heads": whole(1, MAX_HEADS),
+    "offset": number(-1e30, 1e30),
+}
+"""By the name of a config's field: the numbers it may hold, where these are not the positive ones up to a limit."""
+COUNT, POSITIVE = whole(1, MAX_WIDTH), number(1e-30, 1e30)
 
 
 @dataclass(frozen=True)
@@ -57,16 +82,35 @@ def read_config(directory: Path) -> CheckpointRecord:
         config = decode(family.config, record.config, f"{path}: config")
     except BundleError as error:  # what `decode` raises, whatever it decodes
         raise CheckpointError(str(error)) from error
+    check_numbers(config, f"{path}: config")
+    if record.dataset is not None and record.dataset not in DATASETS:
+        raise CheckpointError(f"{path}: dataset: expected one of {', '.join(DATASETS)}, got {record.dataset!r:.80}")
     return CheckpointRecord(record.family, config, record.dataset, record.provenance)
+
+
+def check_numbers(config: Any, where: str, name: str = "") -> None:
+    """Refuse numbers that no model can have, wherever they stand in a config. Raises CheckpointError by path."""
+    if dataclasses.is_dataclass(config):
+        for field_ in dataclasses.fields(config):
+            check_numbers(getattr(config, field_.name), f"{where}.{field_.name}", field_.name)
+    elif isinstance(config, tuple):
+        for i, value in enumerate(config):
+            check_numbers(value, f"{where}[{i}]", name)
+    elif isinstance(config, (int, float)) and not isinstance(config, bool):
+        kind = RANGES.get(name, POSITIVE if isinstance(config, float) else COUNT)
+        if not kind.holds(config):
+            raise CheckpointError(f"{where}: expected {kind.expected}, got {config!r:.80}")
 
 
 def load_checkpoint(directory: Path) -> LoadedCheckpoint:
     """Read a checkpoint; no code in it is ever run. Raises CheckpointError if it is damaged or its parts do not fit."""
-    record = read_config(directory)
-    tensors = read_tensors(directory / WEIGHTS_NAME)
-    try:
-        module = FAMILIES[record.family].build(record.config)
-    except (ValueError, RuntimeError, ArithmeticError) as error:
-        raise CheckpointError(f"{directory / CONFIG_NAME}: no model can be built of these sizes; {error}") from error
-    transfer(tensors, SAME_NAME, module, str(directory / WEIGHTS_NAME))
-    return LoadedCheckpoint(module.eval(), record.family, record.config, record.dataset)
+    record, where = read_config(directory), str(directory / CONFIG_NAME)
+    weights = read_tensors(directory / WEIGHTS_NAME)
+    module = filled(FAMILIES[record.family].build, record.config, weights, SAME_NAME, where)
+    return LoadedCheckpoint(module, record.family, record.config, record.dataset)
+
+
+def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
+    """Read a checkpoint, whose config holds its sizes. Raises UsageError for an image size, and CheckpointError."""
+    options.refuse(("image_size",), f"the config.json of {directory} holds the model's sizes")
+    return load_checkpoint(directory)

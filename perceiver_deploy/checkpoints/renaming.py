@@ -1,4 +1,4 @@
-"""Carry a foreign checkpoint's tensors into a reference model by a table of rules, accounting for every tensor."""
+"""Where a foreign checkpoint's tensors go in a reference model: a table of rules, accounting for every tensor."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from perceiver_deploy.checkpoints.files.tensors import Weights
 from perceiver_runtime.errors import CheckpointError
 
 SHOWN = 40
@@ -40,15 +41,14 @@ def under(prefix: str, target: str, rules: Sequence[tuple[str, str]]) -> tuple[R
     return tuple(rename(f"{prefix}.{a}", f"{target}.{b}") for a, b in rules)
 
 
-def transfer(tensors: Mapping[str, Tensor], rules: Sequence[Rule], module: nn.Module, origin: str) -> None:
-    """Fill every parameter and buffer of `module` from `tensors`, each tensor used exactly once, in FP32.
+def place(weights: Weights, rules: Sequence[Rule], state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """For each tensor of a model's `state`: the checkpoint's own name for it, and its values as they are stored.
 
     Raises CheckpointError listing all tensors that are left over, missing, doubled or of the wrong shape.
     """
-    state = module.state_dict()
-    filled: dict[str, Tensor] = {}
+    filled: dict[str, tuple[str, Tensor]] = {}
     leftover, doubled = [], []
-    for name, tensor in tensors.items():
+    for name, tensor in weights.tensors.items():
         targets = _targets(name, rules)
         if targets is None:
             leftover.append(name)
@@ -59,14 +59,18 @@ def transfer(tensors: Mapping[str, Tensor], rules: Sequence[Rule], module: nn.Mo
             elif target in filled:
                 doubled.append(f"{name} (already filled: {target})")
             else:
-                filled[target] = piece
+                filled[target] = name, piece
     wrong = [
-        f"{name}: expected {list(state[name].shape)}, got {list(tensor.shape)}"
-        for name, tensor in filled.items()
+        f"{_both(name, source)}: expected {list(state[name].shape)}, got {list(tensor.shape)}"
+        for name, (source, tensor) in filled.items()
         if tensor.shape != state[name].shape
     ]
-    _refuse(origin, leftover, [name for name in state if name not in filled], doubled, wrong)
-    module.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in filled.items()})
+    _refuse(str(weights.origin), leftover, [name for name in state if name not in filled], doubled, wrong)
+    return filled
+
+
+def _both(name: str, source: str) -> str:
+    return name if name == source else f"{source} -> {name}"
 
 
 def _targets(name: str, rules: Sequence[Rule]) -> tuple[str, ...] | None:
@@ -77,9 +81,9 @@ def _targets(name: str, rules: Sequence[Rule]) -> tuple[str, ...] | None:
 
 
 def _pieces(targets: tuple[str, ...], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    if len(targets) > 1:
+    if len(targets) > 1 and tensor.ndim > 0:
         return zip(targets, tensor.tensor_split(len(targets)), strict=True)
-    return iter([(target, tensor) for target in targets])
+    return ((target, tensor) for target in targets)
 
 
 def _refuse(origin: str, leftover: list[str], missing: list[str], doubled: list[str], wrong: list[str]) -> None:

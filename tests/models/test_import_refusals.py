@@ -147,7 +147,7 @@ def test_a_damaged_file_is_refused(checkpoint, content, message):
         ({"architectures": None}, "architectures"),
         ({"hidden_act": "relu"}, "gelu"),
         ({"v_channels": 16}, "d_latents 32"),
-        ({"cross_attention_shape_for_attention": "z"}, "q or kv"),
+        ({"cross_attention_shape_for_attention": "z"}, "'q' or 'kv', got 'z'"),
         ({"model_type": "bert"}, "Hugging Face"),
     ],
 )

@@ -160,9 +160,9 @@ def test_config_that_is_no_json_object(saved, text):
         (lambda c: c["config"].update(patch="4"), ("config.patch", "int")),
         (lambda c: c["config"]["perceiver"]["encoder"].update(heads=True), ("encoder.heads", "True")),
         (lambda c: c["config"]["perceiver"]["encoder"].update(heads=5), ("multiples of heads 5",)),
-        (lambda c: c["config"]["perceiver"]["encoder"].update(heads=0), ("sizes",)),
-        (lambda c: c["config"].update(stride=0), ("sizes",)),
-        (lambda c: c["config"].update(patch=-4), ("sizes",)),
+        (lambda c: c["config"]["perceiver"]["encoder"].update(heads=0), ("config.perceiver.encoder.heads", "got 0")),
+        (lambda c: c["config"].update(stride=0), ("config.stride", "got 0")),
+        (lambda c: c["config"].update(patch=-4), ("config.patch", "got -4")),
     ],
 )
 def test_config_that_does_not_describe_a_model(saved, change, words):

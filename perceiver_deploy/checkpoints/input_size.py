@@ -1,0 +1,77 @@
+"""How large the images are that a Hugging Face classifier of free size takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perceiver_deploy.checkpoints.fields import SIDE, shown
+from perceiver_deploy.checkpoints.files.json_file import read_json
+from perceiver_deploy.checkpoints.huggingface_fields import DEFAULT_IMAGE_SIZE, RELEASED_SIZE, Size, pair
+from perceiver_deploy.checkpoints.loaded import LoadOptions, option
+from perceiver_runtime.errors import CheckpointError, UsageError
+
+PREPROCESSOR = "preprocessor_config.json"
+SMALLEST = {"PerceiverForImageClassificationConvProcessing": 5}
+"""Pixels of a side that leave a token, where it takes more than one."""
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Height and width in pixels (None: the class has no free size), and what a user has to know of the choice."""
+
+    pixels: Size | None
+    notes: tuple[str, ...] = ()
+
+
+def input_size(directory: Path, settings: Mapping[str, Any], options: LoadOptions, name: str) -> InputSize:
+    """The size asked for, else what the images are resized to, else the config's, else 224 x 224 with a note.
+
+    Raises UsageError for a size asked for that the class can't have, CheckpointError for one that is written down.
+    """
+    smallest = SMALLEST.get(name, 1)
+    if options.image_size is not None:
+        if min(options.image_size) < smallest:
+            raise UsageError(
+                f"{option('image_size')}: {name} needs at least {smallest} x {smallest} pixels, "
+                f"got {options.image_size[0]} x {options.image_size[1]}"
+            )
+        return InputSize(options.image_size)
+    found = _resized(directory / PREPROCESSOR) or _configured(settings)
+    if found is None:
+        height, width = RELEASED_SIZE
+        return InputSize(
+            RELEASED_SIZE,
+            (
+                f"{directory}: neither {PREPROCESSOR} nor config.json says how large images are; {height} x {width} "
+                f"pixels are assumed: set another size with {option('image_size')}",
+            ),
+        )
+    if min(found) < smallest:
+        raise CheckpointError(f"{directory}: {name} needs at least {smallest} x {smallest} pixels, got {found}")
+    return InputSize(found)
+
+
+def _resized(path: Path) -> Size | None:
+    """What the preprocessor resizes images to, if there is one and it does."""
+    if not path.is_file():
+        return None
+    preprocessor = read_json(path)
+    size = preprocessor.get("size")
+    if not preprocessor.get("do_resize", True) or size is None:
+        return None
+    if isinstance(size, dict) and not {"height", "width"} <= set(size):
+        return None  # the shortest edge alone: images keep their own shapes
+    sides = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
+    if not all(map(SIDE.holds, sides)):
+        raise CheckpointError(f"{path}: size: expected {SIDE.expected}, or height and width, got {shown(size)}")
+    return sides
+
+
+def _configured(settings: Mapping[str, Any]) -> Size | None:
+    """The config's image_size, which the class ignores and transformers fills in, where it is not that default."""
+    if settings["image_size"] == DEFAULT_IMAGE_SIZE:
+        return None
+    return pair(settings["image_size"])
