@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from perceiver_deploy.source import Model, reference_of
+from perceiver_deploy.reference import reference_of
+from perceiver_deploy.source import Model
 from perceiver_deploy.timing import Call, interleave, ratio
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
@@ -65,7 +66,7 @@ def benchmark(
         threads = threads or session.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
         feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
-        model = reference_of(session.manifest.source, reference)
+        model = reference_of(session.bundle, reference)
         return compare(session, model, feeds, rounds, threads)
 
 

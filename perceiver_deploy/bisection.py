@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_deploy.source import blueprint, reference_of
+from perceiver_deploy.reference import reference_of
+from perceiver_deploy.source import blueprint
 from perceiver_deploy.verification import backend_for
 from perceiver_exporters.bisection import Blame, bisect, can_export_again
 from perceiver_exporters.component import Blueprint
 from perceiver_runtime import load_bundle
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import PerceiverError
-from perceiver_runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,23 @@ def bisect_bundle(
 ) -> BundleBisection:
     """Find the component, then the node, where a bundle departs from its source.
 
-    The source is the model that the manifest names, or `reference`: a model of the zoo or a checkpoint directory with
-    the same weights. If the manifest's own can't be found here, the search ends at the component and says so. A replay
+    The source is the model that the bundle was exported from, found where it was or by its name, or `reference`: a
+    model of the zoo or a checkpoint directory with the same weights. If the bundle's own can't be found here, the
+    search ends at the component and says so. A replay
     of each departure is written under `replays`. Raises BundleError for a damaged bundle, and for a given `reference`
     what `reference_of` raises.
     """
-    manifest = load_bundle(path).manifest
-    made, source = _source(manifest, reference)
+    bundle = load_bundle(path)
+    made, source = _source(bundle, reference)
     found = bisect(
-        Path(path), made, backend=backend or backend_for(manifest.target), replays=replays, progress=progress
+        Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays, progress=progress
     )
     return BundleBisection(str(path), source, found.blames, found.compared)
 
 
-def _source(manifest: Manifest, reference: str | None) -> tuple[Blueprint | None, str]:
+def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, str]:
     try:
-        model = reference_of(manifest.source, reference)
+        model = reference_of(bundle, reference)
     except PerceiverError as error:
         if reference is not None:
             raise

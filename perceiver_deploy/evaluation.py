@@ -18,7 +18,8 @@ from perceiver_deploy.metrics import (
     evaluate_classification,
     evaluate_regression,
 )
-from perceiver_deploy.source import Model, batches, reference_of
+from perceiver_deploy.reference import reference_of
+from perceiver_deploy.source import Model, batches
 from perceiver_exporters.component import Cut
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
@@ -100,7 +101,7 @@ def evaluate_bundles(
         if len({source.weights_sha256 for source in sources}) != 1:
             names = ", ".join(source.name for source in sources)
             raise UsageError(f"evaluate: expected bundles of one model, got {names}; evaluate each model by itself")
-        model = reference_of(sources[0], reference)
+        model = reference_of(sessions[0].bundle, reference)
         dataset = _dataset(model)
         expected = reference_outputs(model.family.cut(model.module), dataset, batch=batch)
         return tuple(tuple(compare(session, dataset, expected, batch=batch)) for session in sessions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from perceiver_deploy.budget import BATCH as BUDGET_BATCH
 from perceiver_deploy.budget import accuracy_budget
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
-from perceiver_deploy.source import Model, blueprint, resolve
+from perceiver_deploy.origin import Origin, find
+from perceiver_deploy.source import Model, blueprint, load
+from perceiver_deploy.source_record import write_record
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle, require_data
 from perceiver_exporters.memory import fit, forecast
@@ -25,6 +28,8 @@ from perceiver_runtime.staging import check_destination
 from perceiver_runtime.tensors import Profile, Range
 
 NO_RANGES: Mapping[str, Range] = {}
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class ExportPlan:
 
 
 def export(
-    source: str,
+    source: str | Path,
     out: str | Path,
     *,
     precision: str = "fp32",
@@ -76,26 +81,34 @@ def export(
     of dynamic dimensions (not given: the family's own), within what the model takes; the OPT of a chunk's dimension is
     the chunk's size. `max_batch` is short for the MAX of `batch` (None: the family's own, and at most
     `EngineTarget.max_batch` where engines are built, for they reserve memory for it). `options` say
-    which revision of a hub id, where it is cached, and whether it may be downloaded. `quantization` says how int8 is
-    calibrated, and how many bits the weights of int8 and int8-dynamic have; `max_accuracy_drop`, in points, has the
-    fewest layers left in FP32 that keep the accuracy on the model's data within it. The bundle appears whole or not at
+    the size of images where the model takes any, and which revision of a hub id, where it is cached, and whether it
+    may be downloaded. Assumptions are logged as warnings: random weights, a size that nothing states.
+    `quantization` says how int8 is calibrated, and how many bits the weights of int8 and int8-dynamic have;
+    `max_accuracy_drop`, in points, has the fewest layers left in FP32 that keep the accuracy on the model's data
+    within it. Where the source lies is recorded beside the bundle, which appears whole or not at
     all. Raises UsageError (unknown names, existing destination, int8 without calibration data, an option that the
     precision or target does not have, no chunks that are small enough), CheckpointError, UnavailableError (a hub id
     that can't be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
     """
     _check_request(Path(out), precision, target, quantization, overwrite)
     progress(f"load {source}")
-    model = resolve(source, options)
+    origin = find(source)
+    model = _load(origin, options)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     quantization = _checked(model, made, precision, target, quantization, max_accuracy_drop)
     progress(f"memory: {forecast(made.cut)}")
-    return export_bundle(
+    manifest = export_bundle(
         made, Path(out), precision, target, overwrite=overwrite, progress=progress, quantization=quantization
     )
+    try:
+        write_record(Path(out), manifest.source.weights_sha256, origin, options)
+    except OSError as error:
+        LOGGER.warning("warning: where the source lies is not recorded beside %s: %s", out, error)
+    return manifest
 
 
 def plan(
-    source: str,
+    source: str | Path,
     out: str | Path,
     *,
     precision: str = "fp32",
@@ -110,7 +123,7 @@ def plan(
 ) -> ExportPlan:
     """Say what `export` with the same arguments would write. Raises the same errors of usage and of the destination."""
     _check_request(Path(out), precision, target, quantization, overwrite)
-    model = resolve(source, options)
+    model = _load(find(source), options)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     _checked(model, made, precision, target, quantization, max_accuracy_drop)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
@@ -125,7 +138,7 @@ def plan(
         for c in made.cut.components
     )
     return ExportPlan(
-        source,
+        str(source),
         made.source.family,
         made.source.pretrained,
         str(out),
@@ -136,6 +149,13 @@ def plan(
         str(forecast(made.cut)),
         made.cut.profile.dimensions,
     )
+
+
+def _load(origin: Origin, options: LoadOptions) -> Model:
+    model = load(origin, options)
+    for note in model.notes:
+        LOGGER.warning("warning: %s", note)
+    return model
 
 
 def _check_request(out: Path, precision: str, target: str, quantization: QuantizationOptions, overwrite: bool) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_deploy.source import blueprint, reference_of
+from perceiver_deploy.reference import reference_of
+from perceiver_deploy.source import blueprint
 from perceiver_deploy.verification import backend_for
 from perceiver_exporters.growth import ErrorGrowth, measure_growth
 from perceiver_exporters.layer_growth import measure_layers
@@ -37,7 +38,7 @@ def bundle_growth(path: str | Path, *, reference: str | None = None, backend: st
     """
     bundle = load_bundle(path)
     manifest, samples = bundle.manifest, load_golden(bundle)
-    cut = blueprint(reference_of(manifest.source, reference)).cut
+    cut = blueprint(reference_of(bundle, reference)).cut
     chosen = backend or backend_for(manifest.target)
     with runnable_bundle(bundle, chosen) as runnable, open_session(runnable, chosen, check_finite=False) as session:
         feeds = [sample.feeds for sample in samples]

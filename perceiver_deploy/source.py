@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ from torch import nn
 
 from perceiver_deploy import checkpoints
 from perceiver_deploy.checkpoints import LoadOptions
-from perceiver_deploy.checkpoints.hub import is_hub_id
-from perceiver_deploy.checkpoints.loaded import DEFAULT
+from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS
 from perceiver_deploy.datasets import DATASETS, Dataset
 from perceiver_deploy.families import FAMILIES, Family
-from perceiver_deploy.zoo import zoo
+from perceiver_deploy.origin import Origin, find
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.weights import weights_sha256
-from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array
@@ -39,6 +36,7 @@ class Model:
     """A reference model in evaluation mode.
 
     `dataset` is its real data, if the project ships any; `labels` are its class names, if the checkpoint gives them.
+    `notes` are assumptions that a user has to know.
     """
 
     name: str
@@ -48,49 +46,40 @@ class Model:
     pretrained: bool
     dataset: Dataset | None = None
     labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def resolve(source: str, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
-    """Find a zoo model by name, read a checkpoint directory, or fetch a hub id such as deepmind/language-perceiver.
+def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+    """Read a checkpoint directory, find a zoo model by name, or fetch a hub id such as deepmind/language-perceiver.
 
     A zoo entry without weights gets random ones from `seed`; `pretrained` then is false and every output says
-    so. Raises UsageError for an unknown name and for options that the source has no use for, CheckpointError for a
+    so. Raises UsageError for what is no source and for options that the source has no use for, CheckpointError for a
     checkpoint that does not fit, UnavailableError for a hub id that can't be fetched.
     """
-    if _on_hub(source):
-        return replace(_load(source, options), name=source)
-    if options != DEFAULT:
-        raise UsageError(f"revision, cache_dir and local_files_only go with a hub id, got {source!r}; leave them out")
-    if (entry := zoo().get(source)) is not None:
-        if entry.checkpoint is not None:
-            return replace(_load(str(entry.checkpoint)), name=entry.name)
-        torch.manual_seed(seed)
-        return Model(entry.name, entry.family, entry.config, entry.family.build(entry.config).eval(), False)
-    if Path(source).is_dir():
-        return _load(source)
-    close = difflib.get_close_matches(source, zoo(), n=1)
-    hint = f"did you mean {close[0]}?" if close else "`perceiver-export models` lists the names"
-    raise UsageError(f"source: expected a model of the zoo, a checkpoint directory or a hub id, got {source!r}; {hint}")
+    return load(find(source), options, seed)
 
 
-def _on_hub(source: str) -> bool:
-    return source not in zoo() and not Path(source).is_dir() and is_hub_id(source)
+def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+    """The model of an origin. Raises as `resolve` does."""
+    if (entry := origin.entry) is None:
+        return _read(origin, origin.directory or origin.name, options)
+    options.refuse(HUB_OPTIONS, f"goes with a hub id, got {entry.name}, a model of the zoo")
+    if entry.checkpoint is not None:
+        return _read(origin, entry.checkpoint, options)
+    options.refuse(("image_size",), f"goes with a checkpoint, got {entry.name}, a model of the zoo, which has its size")
+    torch.manual_seed(seed)
+    module = entry.family.build(entry.config).eval()
+    note = (
+        f"{entry.name}: RANDOM weights, the zoo has none for it; real ones come with a checkpoint directory or a hub id"
+    )
+    return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note))
 
 
-def reference_of(source: Source, name: str | None = None) -> Model:
-    """The model that a bundle of this source was made from, found by `name` (None: the source's own).
-
-    A hub id is looked for in the local cache alone. Raises UsageError if it has other weights than the bundle, and
-    what `resolve` raises.
-    """
-    wanted = name or source.name
-    model = resolve(wanted, replace(DEFAULT, local_files_only=_on_hub(wanted)))
-    if (got := weights_sha256(model.module)) != source.weights_sha256:
-        raise UsageError(
-            f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), "
-            f"got {model.name} with {got[:12]}; name the right checkpoint with --reference"
-        )
-    return model
+def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
+    loaded = checkpoints.load(place, options)
+    data = DATASETS[loaded.dataset]() if loaded.dataset else None
+    family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes)
+    return Model(origin.name, family, loaded.config, loaded.module, True, data, loaded.labels, notes)
 
 
 def blueprint(model: Model) -> Blueprint:
@@ -128,10 +117,3 @@ def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:
     """Split arrays that share their first axis into feeds of at most `size` rows."""
     rows = len(next(iter(feeds.values())))
     return [{name: array[i : i + size] for name, array in feeds.items()} for i in range(0, rows, size)]
-
-
-def _load(source: str, options: LoadOptions = DEFAULT) -> Model:
-    loaded = checkpoints.load(source, options)
-    data = DATASETS[loaded.dataset]() if loaded.dataset else None
-    family = FAMILIES[loaded.family]
-    return Model(Path(source).name, family, loaded.config, loaded.module.eval(), True, data, loaded.labels)

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.source import blueprint, reference_of
+from perceiver_deploy.reference import reference_of
+from perceiver_deploy.source import blueprint
 from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.rules import RULES
@@ -147,7 +148,7 @@ def check(steps: DeviceSteps, bundle: Bundle, feeds: dict[str, Array], expected:
 def with_products(bundle: Bundle, path: Path) -> Bundle:
     """The bundle's model exported again, all its rules applied but the one that fuses attention."""
     manifest = bundle.manifest
-    source = blueprint(reference_of(manifest.source))
+    source = blueprint(reference_of(bundle))
     rules = [rule for rule in RULES if rule is not ATTENTION_FORM]
     export_bundle(source, path, manifest.precision, manifest.target, rules=rules)
     return load_bundle(path)

@@ -69,7 +69,9 @@ def _values(tensor: Tensor, wanted: Tensor, name: str) -> Tensor:
 
 
 def _not_finite(tensor: Tensor) -> int:
-    return sum(int((~torch.isfinite(piece)).sum()) for piece in tensor.reshape(-1).split(CHUNK))
+    flat = tensor.reshape(-1)
+    pieces = (flat[start : start + CHUNK] for start in range(0, flat.numel(), CHUNK))
+    return sum(piece.numel() - int(torch.isfinite(piece).count_nonzero()) for piece in pieces)
 
 
 def _form(tensor: Tensor) -> str:

@@ -103,14 +103,9 @@ def _by_number(named: Json, where: str) -> tuple[str, ...]:
         got = ", ".join(map(str, sorted(numbers.values())[:20]))
         raise CheckpointError(f"{where}: id2label: expected each class from 0 to {len(named) - 1} once, got {got}")
     for key, name in named.items():
-        if not isinstance(name, (str, int, float)) or isinstance(name, bool) or not _encodable(str(name)):
+        if not isinstance(name, (str, int, float)) or isinstance(name, bool):
             raise CheckpointError(f"{where}: id2label: expected a name for class {key}, got {shown(name)}")
     return tuple(str(named[key]) for key in sorted(named, key=numbers.__getitem__))
-
-
-def _encodable(text: str) -> bool:
-    """Whether a text is Unicode: JSON can bring halves of surrogate pairs."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def pair(size: Any) -> Size:

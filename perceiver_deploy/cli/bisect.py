@@ -48,6 +48,8 @@ def command(
 
 
 def _print(found: BundleBisection) -> None:
+    from perceiver_runtime.report import command_line
+
     if found.passed:
         click.echo(f"{found.bundle}: nothing departs ({found.compared} values compared; source: {found.source})")
         return
@@ -55,7 +57,7 @@ def _print(found: BundleBisection) -> None:
     for blame in found.blames:
         click.echo(f"{blame.component}: {blame.why}")
         if blame.replay:
-            click.echo(f"  replay it: perceiver-export replay {blame.replay}")
+            click.echo(f"  replay it: {command_line('perceiver-export', 'replay', Path(blame.replay))}")
 
 
 def _row(blame: Blame) -> tuple[str, ...]:

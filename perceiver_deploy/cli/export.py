@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.numbers import POINTS, Bytes
+from perceiver_deploy.cli.numbers import POINTS, Bytes, Pixels
 from perceiver_deploy.cli.output import Progress, json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ if TYPE_CHECKING:
 )
 @click.option("--tune", "tuned", is_flag=True, help="Measure what runs the bundle fastest here; record it beside it.")
 @click.option("--no-cache", is_flag=True, help="Calibrate anew; keep no statistics for the next export.")
+@click.option(
+    "--image-size",
+    type=Pixels(),
+    metavar="HxW",
+    help="Height and width of the images, as 48x64, for a checkpoint that takes images of any size.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where hub ids are cached.")
 @click.option("--local-files-only", is_flag=True, help="Take a hub id from the cache; download nothing.")
@@ -75,6 +81,7 @@ def command(
     reduce_range: bool,
     tuned: bool,
     no_cache: bool,
+    image_size: tuple[int, int] | None,
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
@@ -95,7 +102,9 @@ def command(
         raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {target}")
     if tuned:
         check_file(tuning_path(out))
-    options = LoadOptions(revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    options = LoadOptions(
+        image_size=image_size, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+    )
     quantization = _quantization(calibrations, no_cache, reduce_range)
     if dry_run:
         planned = plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import ClassVar
 
 import click
@@ -24,6 +25,22 @@ class Finite(click.FloatRange):
 
 POINTS = Finite(0.0, 100.0)
 GIGABYTES = Finite(0.0, 1e6, min_open=True)
+
+
+class Pixels(click.ParamType[tuple[int, int]]):
+    """Height and width in pixels, as 48x64."""
+
+    name = "size"
+
+    def convert(
+        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Text to a pair of positive numbers."""
+        if isinstance(value, tuple):
+            return value
+        if match := re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", value):
+            return int(match[1]), int(match[2])
+        return self.fail(f"expected HEIGHTxWIDTH in pixels, as 48x64, got {value!r}", param, ctx)
 
 
 class Bytes(click.ParamType[int]):

@@ -46,7 +46,7 @@ def check(bundle: Path, backend: str | None, failures: Path | None, as_json: boo
     from perceiver_deploy.verification import verify_bundle, write_failures
     from perceiver_runtime.errors import typed
     from perceiver_runtime.outputs import check_directory
-    from perceiver_runtime.report import records, to_json
+    from perceiver_runtime.report import command_line, records, to_json
 
     if failures is not None:
         check_directory(failures)
@@ -65,7 +65,7 @@ def check(bundle: Path, backend: str | None, failures: Path | None, as_json: boo
         if (known := typed(error)) is None:
             raise
         click.echo(f"inputs not written: {known}; name another place with --failures", err=True)
-    click.echo(f"find the node: perceiver-export bisect {bundle}", err=True)
+    click.echo(f"find the node: {command_line('perceiver-export', 'bisect', bundle)}", err=True)
     return 1
 
 

@@ -51,7 +51,9 @@ def _verify(options: argparse.Namespace) -> int:
     records = report.records(result.reports, result.runs_on)
     print(report.to_json(records) if options.json else report.parity_table(result))
     if not result.passed:
-        _progress(f"to find the node: perceiver-export bisect {options.bundle}, on a workstation")
+        _progress(
+            f"to find the node, on a workstation: {report.command_line('perceiver-export', 'bisect', options.bundle)}"
+        )
     return 0 if result.passed else 1
 
 

@@ -14,7 +14,10 @@ from models.test_huggingface_parity import CASES
 import perceiver_deploy
 from perceiver_deploy.checkpoints import LoadOptions, load
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.source import reference_of
+from perceiver_deploy.reference import reference_of
+from perceiver_deploy.source_record import record_path
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import CheckpointError, UnavailableError, UsageError
 
 MODEL = "acme/tiny-perceiver"
@@ -55,15 +58,16 @@ def test_a_revision_is_read_from_the_cache(cache):
 def test_a_bundle_bears_the_hub_id(cache, tmp_path, capsys, monkeypatch):
     cached = ("--cache-dir", cache, "--local-files-only")
     assert export(MODEL, "-o", tmp_path / "b", "--revision", FIRST, *cached) == 0
-    with perceiver_deploy.open_session(tmp_path / "b", threads=1) as session:
-        source = session.manifest.source
-    assert (source.name, source.pretrained) == (MODEL, True)
+    bundle = load_bundle(tmp_path / "b")
+    assert (bundle.manifest.source.name, bundle.manifest.source.pretrained) == (MODEL, True)
+    assert weights_sha256(reference_of(bundle).module) == bundle.manifest.source.weights_sha256
     assert export(MODEL, "-o", tmp_path / "c", "--dry-run", *cached) == 0
     assert "given weights" in capsys.readouterr().out
-    # what a bundle was made of is looked for in the user's own cache, and has to be the same weights
+    # without the record of its export it is looked for in the user's own cache, and has to have the same weights
+    record_path(bundle.path).unlink()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     with pytest.raises(UsageError, match="expected the weights of the bundle"):
-        reference_of(source)
+        reference_of(bundle)
 
 
 def test_what_is_not_in_the_cache_is_unavailable(cache, tmp_path, capsys):
@@ -100,10 +104,10 @@ def test_a_repository_without_weights_is_a_bad_checkpoint(cache):
 def test_hub_options_are_for_hub_ids(cache, tmp_path, source, capsys):
     directory = shutil.copytree(cache / f"models--{MODEL.replace('/', '--')}" / "snapshots" / FIRST, tmp_path / "d")
     assert export(source.format(directory=directory), "-o", tmp_path / "b", "--revision", "main") == 2
-    assert "go with a hub id" in capsys.readouterr().err
+    assert "revision (--revision): goes with a hub id" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["./checkpoint", "../checkpoint", "a/b/c", "checkpoint"])
 def test_other_sources_are_no_hub_ids(source, tmp_path, capsys):
     assert export(source, "-o", tmp_path / "b") == 2
-    assert "a checkpoint directory or a hub id" in capsys.readouterr().err
+    assert "no such directory, and no model of that name" in capsys.readouterr().err

@@ -45,7 +45,7 @@ SIGNATURES: Sequence[Signature] = (
     _signature(rb".{257}ustar", "a tar archive", "unpack it"),
     _signature(rb"\x1f\x8b|\x28\xb5\x2f\xfd|\xfd7zXZ|BZh|7z\xbc\xaf", "a compressed file", "unpack it"),
     _signature(rb"\x80[\x02-\x05]", "a pickle", SAVE),
-    _signature(rb"[\x81-\x8f\xde\xdf]..{0,3}[\xa0-\xbf\xd9]", "a MessagePack file (Flax)", FROM_PT),
+    _signature(rb"([\x81-\x8f]|\xde..|\xdf.{4})[\xa0-\xbf\xd9]", "a MessagePack file (Flax)", FROM_PT),
     _signature(rb"\s*[\{\[]", "a JSON text", AGAIN),
     _signature(rb"\x00{64}", "a file of zeros", AGAIN),
     _signature(rb"[\t\n\r\x20-\x7e]{16}", "a text", AGAIN),

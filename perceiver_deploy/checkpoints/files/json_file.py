@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.checkpoints.files.contents import identify
+from perceiver_runtime import strict_json
 from perceiver_runtime.errors import CheckpointError
 
 MAX_BYTES = 1 << 26
@@ -18,26 +18,16 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path}: expected at most {MAX_BYTES:,} bytes of JSON, got {path.stat().st_size:,}")
-        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
+        value = strict_json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: expected a JSON file; {_diagnosis(path, error)}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return values
-
-
 def _diagnosis(path: Path, error: Exception) -> str:
     """What the file is instead of JSON; else the reader's own words."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
     if isinstance(error, FileNotFoundError):
         return "there is none"
     if isinstance(error, OSError):

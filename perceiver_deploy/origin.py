@@ -1,0 +1,98 @@
+"""What a user named as a source: a checkpoint directory, a model of the zoo, or a hub id. Nothing is fetched."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from perceiver_deploy.checkpoints.files.tensors import weight_like
+from perceiver_deploy.checkpoints.hub import is_hub_id
+from perceiver_deploy.zoo import ZooEntry, zoo
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.manifest import MANIFEST_NAME
+
+EXPECTED = "expected a model of the zoo, a checkpoint directory or a hub id"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Exactly one of a directory, an entry of the zoo, or (neither) the hub id `name`.
+
+    `name` is what a bundle of it is called. `notes` tell a user which of two things of one name was taken.
+    """
+
+    name: str
+    directory: Path | None = None
+    entry: ZooEntry | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it has to be fetched, or found in the hub's cache."""
+        return self.directory is None and self.entry is None
+
+
+def find(source: object) -> Origin:
+    """Tell what a source is. The disk is looked at first: a directory that holds a checkpoint wins over a zoo name.
+
+    Raises UsageError for whatever is none of the three, naming what it is and the remedy.
+    """
+    text = _text(source)
+    entry = zoo().get(text) if isinstance(source, str) else None
+    path = Path(text)
+    try:
+        directory, file = path.is_dir(), path.exists()
+        if directory and (entry is None or _holds_checkpoint(path)):
+            return _directory(path, entry)
+    except OSError as error:
+        raise UsageError(f"source: {EXPECTED}, got {text!r:.80}: {error.strerror}") from error
+    if entry is not None:
+        return Origin(entry.name, entry=entry)
+    if file:
+        raise UsageError(f"source: {EXPECTED}, got the file {text!r}; {_remedy(path)}")
+    if isinstance(source, str) and is_hub_id(text):
+        return Origin(text)
+    if not isinstance(source, str):
+        raise UsageError(f"source: {EXPECTED}, got {text!r}: there is no such directory")
+    close = difflib.get_close_matches(text, zoo(), n=1)
+    hint = f"did you mean {close[0]}?" if close else "`perceiver-export models` lists the names"
+    raise UsageError(f"source: {EXPECTED}, got {text!r:.200}: no such directory, and no model of that name; {hint}")
+
+
+def _text(source: object) -> str:
+    if isinstance(source, nn.Module):
+        raise UsageError(
+            f"source: {EXPECTED}, got a module ({type(source).__name__}); save it with its config.json (transformers: "
+            "model.save_pretrained(DIRECTORY)) and give the directory"
+        )
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        if isinstance(text, str) and text.strip() and "\0" not in text:
+            return text
+    raise UsageError(f"source: {EXPECTED}, got {source!r:.80} ({type(source).__name__})")
+
+
+def _holds_checkpoint(path: Path) -> bool:
+    return (path / "config.json").exists() or bool(weight_like(path))
+
+
+def _directory(path: Path, entry: ZooEntry | None) -> Origin:
+    if (path / MANIFEST_NAME).is_file() and not _holds_checkpoint(path):
+        raise UsageError(
+            f"source: {EXPECTED}, got the bundle {str(path)!r}; give what it was made from: "
+            "`perceiver-export inspect` names it"
+        )
+    name = (path if path.name not in ("", "..") else path.resolve()).name or "checkpoint"
+    name = name.encode("utf-8", "replace").decode("utf-8")
+    notes = (f"{path}: the directory is read, not the zoo's model of that name",) if entry else ()
+    return Origin(name, directory=path, notes=notes)
+
+
+def _remedy(path: Path) -> str:
+    if path.suffix == ".onnx":
+        return "give the PyTorch checkpoint that the graph was made from"
+    return f"give the directory that holds it beside the model's config.json: {str(path.parent)!r}"
