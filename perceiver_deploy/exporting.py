@@ -91,8 +91,8 @@ def export(
     that can't be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
     """
     _check_request(Path(out), precision, target, quantization, overwrite)
-    progress(f"load {source}")
     origin = find(source)
+    progress(f"load {source}")
     model = _load(origin, options)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     quantization = _checked(model, made, precision, target, quantization, max_accuracy_drop)
