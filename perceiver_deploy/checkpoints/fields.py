@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,13 @@ def divisible(where: str, width: tuple[str, int], heads: tuple[str, int]) -> Non
     """Refuse a width that its heads can't share evenly. Raises CheckpointError."""
     if width[1] % heads[1]:
         raise CheckpointError(f"{where}: expected {width[0]} {width[1]} to be a multiple of {heads[0]} {heads[1]}")
+
+
+def few_points(where: str, name: str, sizes: Iterable[int]) -> None:
+    """Refuse an input of more points than anything could hold. Raises CheckpointError."""
+    if math.prod(sizes := tuple(sizes)) > MAX_POINTS:
+        got = " x ".join(map(str, sizes))
+        raise CheckpointError(f"{where}: {name}: expected at most {MAX_POINTS:,} points, got {got}")
 
 
 def shown(value: Any) -> str:

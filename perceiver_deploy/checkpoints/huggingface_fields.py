@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from perceiver_deploy.checkpoints.fields import (
     Field,
     choice,
     either,
+    few_points,
     listed,
     optional,
     read,
@@ -81,13 +81,11 @@ def complete(config: Json, where: str) -> dict[str, Any]:
             "the latents' residual needs it"
         )
     for size in ("image_size", "train_size"):
-        if math.prod(pair(full[size])) > MAX_POINTS:
-            raise CheckpointError(f"{where}: {size}: expected at most {MAX_POINTS:,} pixels, got {full[size]}")
-    if math.prod(full["output_shape"]) > MAX_POINTS or full["output_shape"][0] != 1:
-        raise CheckpointError(
-            f"{where}: output_shape: expected [1, frames, height, width] of at most {MAX_POINTS:,} points, "
-            f"got {full['output_shape']}"
-        )
+        few_points(where, size, pair(full[size]))
+    few_points(where, "output_shape", full["output_shape"])
+    few_points(where, "num_frames x audio_samples_per_frame", (full["num_frames"], full["audio_samples_per_frame"]))
+    if full["output_shape"][0] != 1:
+        raise CheckpointError(f"{where}: output_shape: expected [1, frames, height, width], got {full['output_shape']}")
     return {**full, "where": where, "id2label": _by_number(full["id2label"] or {}, where)}
 
 

@@ -26,6 +26,7 @@ from perceiver_deploy.checkpoints.fields import (
     WIDENING,
     WIDTH,
     Field,
+    few_points,
     listed,
     number,
     optional,
@@ -300,6 +301,7 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     model = read(raw.get("model_config"), MODEL, where)
     encoder = read(model["encoder"], kind.encoder, f"{where}.encoder")
     decoder = read(model["decoder"], kind.decoder, f"{where}.decoder")
+    few_points(f"{where}.encoder", "image_shape", encoder.get("image_shape", ()))
     config = kind.config(model, encoder, decoder)
     module = filled(kind.build, config, read_tensors(find_weights(directory)), kind.rules, str(path))
     return LoadedCheckpoint(module, kind.family, config)

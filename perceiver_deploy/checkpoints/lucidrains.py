@@ -30,6 +30,7 @@ from perceiver_deploy.checkpoints.fields import (
     WIDTH,
     Field,
     choice,
+    few_points,
     listed,
     number,
     read,
@@ -246,6 +247,7 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     path = directory / "config.json"
     record = read(read_json(path), RECORD, str(path))
     options.refuse(("image_size",), f"`sizes` in {path} are those of the model's inputs")
+    few_points(str(path), "sizes", record["sizes"])
     kind = KINDS[record["class"]]
     if unknown := sorted(set(record["arguments"]) - set(kind.arguments)):
         raise CheckpointError(

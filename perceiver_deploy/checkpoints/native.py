@@ -19,6 +19,7 @@ from perceiver_deploy.checkpoints.fields import (
     MAX_SIDE,
     MAX_WIDTH,
     Kind,
+    few_points,
     number,
     whole,
 )
@@ -91,6 +92,7 @@ def read_config(directory: Path) -> CheckpointRecord:
 def check_numbers(config: Any, where: str, name: str = "") -> None:
     """Refuse numbers that no model can have, wherever they stand in a config. Raises CheckpointError by path."""
     if dataclasses.is_dataclass(config):
+        few_points(where, "height x width", (getattr(config, side, 1) for side in ("height", "width")))
         for field_ in dataclasses.fields(config):
             check_numbers(getattr(config, field_.name), f"{where}.{field_.name}", field_.name)
     elif isinstance(config, tuple):

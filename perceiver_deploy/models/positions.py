@@ -6,6 +6,7 @@ sine of such a number is noise, so the tables are constants of the model rather 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,6 +18,9 @@ Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Spacing = Literal["full", "subsampled"]
 Order = Literal["kind", "axis"]
 
+MAX_VALUES = 1 << 25
+"""Of one table: 256 MiB in FP64."""
+
 SPACINGS: dict[Spacing, Callable[[int], Table]] = {
     "full": lambda n: np.linspace(-1.0, 1.0, n),
     "subsampled": lambda n: -1.0 + 2.0 * np.arange(n) / n,
@@ -26,6 +30,7 @@ SPACINGS: dict[Spacing, Callable[[int], Table]] = {
 
 def grid(sizes: Sequence[int]) -> Table:
     """Positions linspace(-1, 1) on every axis of a grid, row major: (prod(sizes), len(sizes))."""
+    _bounded(math.prod(sizes), len(sizes))
     axes = [np.linspace(-1.0, 1.0, n) for n in sizes]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(sizes))
 
@@ -43,11 +48,18 @@ def fourier_features(
     Frequencies run linearly from 1 to resolution / 2 per axis; order: positions, all sines, all cosines
     (Jaegle et al. 2021, appendix D).
     """
+    _bounded(len(positions), len(resolution) * bands)
     frequencies = np.stack([np.linspace(1.0, r / 2, bands) for r in resolution])
     angles = (np.pi * positions[:, :, None] * frequencies[None]).reshape(len(positions), -1)
     parts = [positions] if concat_positions else []
     parts += [np.sin(angles)] if sine_only else [np.sin(angles), np.cos(angles)]
     return torch.from_numpy(np.concatenate(parts, axis=-1).astype(np.float32))
+
+
+def _bounded(rows: int, columns: int) -> None:
+    """Refuse a table that a wrong size asks for, before it takes the machine's memory."""
+    if rows * columns > MAX_VALUES:
+        raise ValueError(f"a table of {rows:,} x {columns:,} positions; at most {MAX_VALUES:,} values are made")
 
 
 def fourier_dim(axes: int, bands: int, *, concat_positions: bool = True, sine_only: bool = False) -> int:

@@ -84,7 +84,7 @@ FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("flow", {"train_size": [12]}, ("train_size",)),
     ("flow", {"train_size": [12, 0]}, ("train_size",)),
     ("flow", {"train_size": "12x18"}, ("train_size",)),
-    ("flow", {"train_size": [16384, 16384]}, ("train_size", "16,777,216 pixels")),
+    ("flow", {"train_size": [16384, 16384]}, ("train_size", "16,777,216 points")),
     ("learned", {"image_size": 0}, ("image_size",)),
     ("learned", {"image_size": [12, 12, 3]}, ("image_size",)),
     ("video", {"output_shape": [16, 16]}, ("output_shape",)),

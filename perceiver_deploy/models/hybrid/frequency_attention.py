@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+MAX_LENGTH = 4096
 Matrix = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -15,6 +16,8 @@ def dft_matrices(length: int) -> tuple[Matrix, Matrix]:
     Forward (2F, L): rows are cosines, then negated sines, of F = L // 2 + 1 bins. Inverse (L, 2F): bins other
     than the first and, for even L, the last count twice, for their mirror images.
     """
+    if length > MAX_LENGTH:
+        raise ValueError(f"a DFT of {length:,} samples as a constant matrix; at most {MAX_LENGTH:,} are supported")
     bins, samples = np.arange(length // 2 + 1), np.arange(length)
     angles = 2.0 * np.pi * ((bins[:, None] * samples) % length) / length
     forward = np.concatenate([np.cos(angles), -np.sin(angles)]) / np.sqrt(length)
