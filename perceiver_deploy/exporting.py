@@ -12,8 +12,7 @@ from perceiver_deploy.budget import BATCH as BUDGET_BATCH
 from perceiver_deploy.budget import accuracy_budget
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
-from perceiver_deploy.origin import Origin, find
-from perceiver_deploy.source import Model, blueprint, load
+from perceiver_deploy.source import Model, blueprint, resolve
 from perceiver_deploy.source_record import write_record
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle, require_data
@@ -91,19 +90,16 @@ def export(
     that can't be fetched), CheckError (the graph does not hold the asked precision, or the accuracy can't be held).
     """
     _check_request(Path(out), precision, target, quantization, overwrite)
-    origin = find(source)
-    progress(f"load {source}")
-    model = _load(origin, options)
+    progress(f"load {_name(source)}")
+    model = resolve(source, options)
+    _announce(model)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     quantization = _checked(model, made, precision, target, quantization, max_accuracy_drop)
     progress(f"memory: {forecast(made.cut)}")
     manifest = export_bundle(
         made, Path(out), precision, target, overwrite=overwrite, progress=progress, quantization=quantization
     )
-    try:
-        write_record(Path(out), manifest.source.weights_sha256, origin, options)
-    except OSError as error:
-        LOGGER.warning("warning: where the source lies is not recorded beside %s: %s", out, error)
+    _record(Path(out), manifest, model, options)
     return manifest
 
 
@@ -123,7 +119,8 @@ def plan(
 ) -> ExportPlan:
     """Say what `export` with the same arguments would write. Raises the same errors of usage and of the destination."""
     _check_request(Path(out), precision, target, quantization, overwrite)
-    model = _load(find(source), options)
+    model = resolve(source, options)
+    _announce(model)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     _checked(model, made, precision, target, quantization, max_accuracy_drop)
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
@@ -151,11 +148,24 @@ def plan(
     )
 
 
-def _load(origin: Origin, options: LoadOptions) -> Model:
-    model = load(origin, options)
+def _name(source: object) -> str:
+    """A source in a line of progress; what is none is refused later."""
+    return str(source) if isinstance(source, (str, Path)) else type(source).__name__
+
+
+def _announce(model: Model) -> None:
     for note in model.notes:
         LOGGER.warning("warning: %s", note)
-    return model
+
+
+def _record(out: Path, manifest: Manifest, model: Model, options: LoadOptions) -> None:
+    """Where the source lies is worth recording, and no reason to fail when the bundle is complete."""
+    if model.origin is None:
+        return
+    try:
+        write_record(out, manifest.source.weights_sha256, model.origin, options)
+    except OSError as error:
+        LOGGER.warning("warning: where the source lies is not recorded beside %s: %s", out, error)
 
 
 def _check_request(out: Path, precision: str, target: str, quantization: QuantizationOptions, overwrite: bool) -> None:

@@ -36,7 +36,7 @@ class Model:
     """A reference model in evaluation mode.
 
     `dataset` is its real data, if the project ships any; `labels` are its class names, if the checkpoint gives them.
-    `notes` are assumptions that a user has to know.
+    `notes` are assumptions that a user has to know, `origin` is where it was found.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Model:
     dataset: Dataset | None = None
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
@@ -72,14 +73,14 @@ def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0) -> Model
     note = (
         f"{entry.name}: RANDOM weights, the zoo has none for it; real ones come with a checkpoint directory or a hub id"
     )
-    return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note))
+    return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note), origin=origin)
 
 
 def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
     loaded = checkpoints.load(place, options)
     data = DATASETS[loaded.dataset]() if loaded.dataset else None
     family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes)
-    return Model(origin.name, family, loaded.config, loaded.module, True, data, loaded.labels, notes)
+    return Model(origin.name, family, loaded.config, loaded.module, True, data, loaded.labels, notes, origin)
 
 
 def blueprint(model: Model) -> Blueprint:
