@@ -63,9 +63,9 @@ def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, st
             raise
         return None, f"not reached: {error}"
     made = blueprint(model)
-    if not can_export_again(made, manifest):
+    if not can_export_again(made, bundle.manifest):
         return None, (
-            f"{model.name}, without the calibration data that the bundle's {manifest.precision} ranges came from: the "
+            f"{model.name}, without the calibration data that the bundle's {bundle.manifest.precision} ranges came from: the "
             "search ends at the component"
         )
     return made, model.name
