@@ -43,9 +43,8 @@ def bisect_bundle(
 
     The source is the model that the bundle was exported from, found where it was or by its name, or `reference`: a
     model of the zoo or a checkpoint directory with the same weights. If the bundle's own can't be found here, the
-    search ends at the component and says so. A replay
-    of each departure is written under `replays`. Raises BundleError for a damaged bundle, and for a given `reference`
-    what `reference_of` raises.
+    search ends at the component and says so. A replay of each departure is written under `replays`. Raises BundleError
+    for a damaged bundle, and for a given `reference` what `reference_of` raises.
     """
     bundle = load_bundle(path)
     made, source = _source(bundle, reference)
@@ -65,7 +64,7 @@ def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, st
     made = blueprint(model)
     if not can_export_again(made, bundle.manifest):
         return None, (
-            f"{model.name}, without the calibration data that the bundle's {bundle.manifest.precision} ranges came from: the "
-            "search ends at the component"
+            f"{model.name}, without the calibration data that the bundle's {bundle.manifest.precision} ranges came from: "
+            "the search ends at the component"
         )
     return made, model.name
