@@ -64,7 +64,7 @@ def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, st
     made = blueprint(model)
     if not can_export_again(made, bundle.manifest):
         return None, (
-            f"{model.name}, without the calibration data that the bundle's {bundle.manifest.precision} ranges came from: "
-            "the search ends at the component"
+            f"{model.name}, without the calibration data that the ranges of the bundle in {bundle.manifest.precision} "
+            "came from: the search ends at the component"
         )
     return made, model.name
