@@ -19,9 +19,11 @@ from perceiver_deploy.families import FAMILIES, Family
 from perceiver_deploy.origin import Origin, find
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime.errors import CheckpointError
 from perceiver_runtime.manifest import Source
+from perceiver_runtime.pipeline import Pipeline
 from perceiver_runtime.schema import encode
-from perceiver_runtime.tensors import Array
+from perceiver_runtime.tensors import Array, TensorSpec
 
 GOLDEN_BATCH = 8
 GOLDEN_SEED = 0
@@ -80,7 +82,28 @@ def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
     loaded = checkpoints.load(place, options)
     data = DATASETS[loaded.dataset]() if loaded.dataset else None
     family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes)
+    if data is not None:
+        _refuse_foreign(data, family.cut(loaded.module).pipeline, str(place))
     return Model(origin.name, family, loaded.config, loaded.module, True, data, loaded.labels, notes, origin)
+
+
+def _refuse_foreign(data: Dataset, pipeline: Pipeline, place: str) -> None:
+    """Data that are another model's. Raises CheckpointError."""
+    specs = {spec.name: spec for spec in pipeline.inputs}
+    outputs = {spec.name for spec in pipeline.outputs}
+    for scored in data.scored:
+        fits = [name in specs and _fits(array, specs[name]) for name, array in scored.held_out.items()]
+        absent = set(specs) - set(scored.held_out) - set(pipeline.defaults)
+        if scored.output not in outputs or absent or not all(fits):
+            raise CheckpointError(
+                f"{place}: dataset: expected data for {', '.join(map(str, specs.values()))} and the outputs "
+                f"{', '.join(sorted(outputs))}; {data.name} has {', '.join(scored.held_out)} and {scored.output}"
+            )
+
+
+def _fits(array: Array, spec: TensorSpec) -> bool:
+    sizes = zip(array.shape, spec.shape, strict=False)
+    return array.ndim == len(spec.shape) and all(isinstance(n, str) or size == n for size, n in sizes)
 
 
 def blueprint(model: Model) -> Blueprint:

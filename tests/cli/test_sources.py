@@ -216,6 +216,14 @@ def test_a_data_set_that_is_none_is_refused(tmp_path: Path) -> None:
         resolve(tmp_path / "c")
 
 
+@pytest.mark.parametrize("dataset", ["languages", "emoji"])
+def test_the_data_set_of_another_model_is_refused(tmp_path: Path, dataset: str) -> None:
+    model = resolve("fashion-perceiver")
+    save_checkpoint(tmp_path / "c", CheckpointRecord(model.family.name, model.config, dataset), model.module)
+    with pytest.raises(CheckpointError, match="dataset: expected data for pixel_values"):
+        resolve(tmp_path / "c")
+
+
 def test_commands_that_are_printed_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     printed = command_line("perceiver-export", "bisect", Path("my bundle's; rm"))

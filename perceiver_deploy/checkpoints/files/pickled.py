@@ -74,10 +74,17 @@ def _described(content: Any) -> str:
 
 def _refuse_inflated(path: Path) -> None:
     """torch.save stores without compression; a compressed archive may unpack to any size."""
-    if zipfile.is_zipfile(path):
+    if sum(entry.file_size for entry in _entries(path)) > path.stat().st_size:
+        raise CheckpointError(f"{path}: expected an archive without compression, as torch.save writes it")
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    """What a ZIP archive holds; nothing if it is none, or too damaged to say."""
+    try:
         with zipfile.ZipFile(path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
-                raise CheckpointError(f"{path}: expected an archive without compression, as torch.save writes it")
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return []
 
 
 def _diagnosis(path: Path, error: Exception) -> str:
@@ -102,12 +109,11 @@ def _diagnosis(path: Path, error: Exception) -> str:
 
 def _archive(path: Path) -> str:
     """What is wrong with a ZIP archive that torch.load did not read."""
-    if not zipfile.is_zipfile(path):
-        return f"this archive is truncated; {AGAIN}"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = [entry.filename for entry in _entries(path)]
+    if not names:
+        return f"this archive is truncated, damaged or empty; {AGAIN}"
     if any(name.endswith("/constants.pkl") for name in names):
         return f"this is a TorchScript archive, which holds code; {SAFETENSORS}"
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
         return f"this archive is damaged; {AGAIN}"
-    return f"this is a ZIP archive of {', '.join(names[:5]) or 'nothing'}; unpack it"
+    return f"this is a ZIP archive of {', '.join(names[:5])}; unpack it"
