@@ -48,7 +48,7 @@ def command(
 
 
 def _print(found: BundleBisection) -> None:
-    from perceiver_runtime.report import command_line
+    from perceiver_runtime.escapes import command_line
 
     if found.passed:
         click.echo(f"{found.bundle}: nothing departs ({found.compared} values compared; source: {found.source})")

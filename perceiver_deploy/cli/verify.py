@@ -45,8 +45,9 @@ def check(bundle: Path, backend: str | None, failures: Path | None, as_json: boo
     """Verify, print, and write out what failed; answer the exit code."""
     from perceiver_deploy.verification import verify_bundle, write_failures
     from perceiver_runtime.errors import typed
+    from perceiver_runtime.escapes import command_line
     from perceiver_runtime.outputs import check_directory
-    from perceiver_runtime.report import command_line, records, to_json
+    from perceiver_runtime.report import records, to_json
 
     if failures is not None:
         check_directory(failures)

@@ -13,6 +13,7 @@ from pathlib import Path
 from perceiver_runtime import __version__, arrays, report
 from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.escapes import command_line
 from perceiver_runtime.exits import run_program
 from perceiver_runtime.latency import measure
 from perceiver_runtime.load import require_idle
@@ -51,9 +52,7 @@ def _verify(options: argparse.Namespace) -> int:
     records = report.records(result.reports, result.runs_on)
     print(report.to_json(records) if options.json else report.parity_table(result))
     if not result.passed:
-        _progress(
-            f"to find the node, on a workstation: {report.command_line('perceiver-export', 'bisect', options.bundle)}"
-        )
+        _progress(f"to find the node, on a workstation: {command_line('perceiver-export', 'bisect', options.bundle)}")
     return 0 if result.passed else 1
 
 

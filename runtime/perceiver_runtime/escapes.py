@@ -1,8 +1,10 @@
-"""Text from bundles and paths as a terminal may be given it."""
+"""Text from bundles and paths as a terminal, or a shell, may be given it."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters but the line feed, separators of lines, and marks that turn the direction of writing."""
@@ -11,3 +13,8 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 def printable(text: str) -> str:
     """The text with its control characters as escapes: a name can't move the cursor or colour a verdict."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def command_line(program: str, command: str, path: Path) -> str:
+    """A command on a path, as it can be pasted into a shell, whatever its current directory and the path's letters."""
+    return shlex.join((program, command, str(path.resolve())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,6 @@ from perceiver_runtime.verify import VerifyReport, golden_origin
 
 CENTRED = ("centred", "tolerance")
 """Columns of a parity table: the error relative to the spread of the golden rows, and its bound."""
-
-
-def command_line(program: str, command: str, path: Path) -> str:
-    """A command on a path, as it can be pasted into a shell, whatever its current directory and the path's letters."""
-    return shlex.join((program, command, str(path.resolve())))
 
 
 def to_json(value: Any) -> str:

@@ -24,7 +24,7 @@ from perceiver_deploy.source import resolve
 from perceiver_deploy.source_record import record_path
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import CheckpointError, UsageError
-from perceiver_runtime.report import command_line
+from perceiver_runtime.escapes import command_line
 
 PRESET = "vision-perceiver-conv"
 

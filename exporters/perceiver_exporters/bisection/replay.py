@@ -24,7 +24,7 @@ from perceiver_runtime import schema, strict_json
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.compare import Bound, ParityReport, compare
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.report import command_line
+from perceiver_runtime.escapes import command_line
 from perceiver_runtime.safetensors import load_tensors
 from perceiver_runtime.session import open_session
 from perceiver_runtime.tensors import Array

@@ -9,6 +9,7 @@ from typing import Any
 
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.escapes import command_line
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.api import Runtime, load_tensorrt
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
@@ -120,5 +121,5 @@ def find_engine(bundle: Bundle, component: str, identity: DeviceIdentity) -> tup
     raise UnavailableError(
         f"component {component}: expected an engine for {identity.module} {identity.tensorrt} on compute capability "
         f"{identity.compute_capability}, got {'; '.join(reasons) or 'a bundle without engines'}; "
-        "build them here: perceiver-run build BUNDLE"
+        f"build them here: {command_line('perceiver-run', 'build', bundle.path)}"
     )

@@ -123,7 +123,7 @@ def check_identity(sidecar: Sidecar, identity: DeviceIdentity, graph: str) -> No
     for what, expected, got in differences(sidecar, identity):
         raise UnavailableError(
             f"engine {sidecar.component}: built for {what} {expected}, this machine has {got}; "
-            "build it here: perceiver-run build BUNDLE"
+            "build it here, with perceiver-run build"
         )
 
 
