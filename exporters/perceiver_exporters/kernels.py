@@ -153,7 +153,14 @@ def _optimised(model: ir.Model) -> onnx.ModelProto:
         path = Path(folder, "optimised.onnx")
         options.optimized_model_filepath = str(path)
         content = ir.to_proto(model).SerializeToString()
-        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        try:
+            ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            if "serialization failed" not in str(error):
+                raise
+            raise UnavailableError(
+                f"{folder}: onnxruntime can't write {len(content)} bytes there; free space, or set TMPDIR"
+            ) from error
         return onnx.load(path)
 
 

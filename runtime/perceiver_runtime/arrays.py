@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -75,10 +77,16 @@ def load(
 
 def save(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays by name to an .npz file, whole or not at all. Raises OSError (the disk)."""
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
+    with replacing(path) as partial, partial.open("wb") as file, zipfile.ZipFile(_seekable(file), "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}{SUFFIX}", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def _seekable(file: BinaryIO) -> Any:
+    """The file as zipfile may take it: a device such as /dev/null can be written, and answers any position with 0."""
+    regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    return file if regular else SimpleNamespace(write=file.write, flush=file.flush)
 
 
 def shapes(arrays: Mapping[str, Array]) -> tuple[ArrayShape, ...]:

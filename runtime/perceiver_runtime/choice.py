@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from perceiver_runtime.backends import AUTO, PROCESSOR_BACKENDS, open_backend
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.errors import BundleError, UnavailableError, UsageError
 from perceiver_runtime.machine import physical_cores
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tuning import read_tuning, tuning_path
@@ -64,7 +64,7 @@ def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Ch
     """Open the backend of that name, or the one that `auto` takes; `threads` always wins.
 
     Raises UsageError for an unknown name, UnavailableError if the backend asked for is not on this machine, BundleError
-    for damaged engines or a damaged tuning.
+    for damaged engines. A damaged tuning is warned of, and not used.
     """
     if name != "auto":
         given = _threads(bundle.manifest, name, threads)
@@ -147,14 +147,19 @@ def _tuned(bundle: Bundle, threads: int | None) -> Choice | str:
     path = bundle.path
     if not path.is_dir() or not tuning_path(path).is_file():
         return "no tuning"
-    if (tuning := read_tuning(path)) is None:
+    try:
+        tuning = read_tuning(path)
+    except BundleError as error:
+        LOGGER.warning("auto: tuning not used: %s", error)
+        return f"tuning not used: {error}"
+    if tuning is None:
         return "tuning not used: it is of another bundle or another kind of machine"
     winner = tuning.winner
     if threads not in (None, winner.threads):
         return f"tuning not used: it is for {winner.threads} threads, {threads} were asked for"
     try:
         opened = open_backend(winner.backend, winner.threads)
-    except UnavailableError as error:
+    except (UnavailableError, UsageError) as error:  # measured where there were more cores, or by a newer version
         return f"tuning not used: {error}"
     if opened.versions != winner.versions:
         return f"tuning not used: measured with {dict(winner.versions)}, here {dict(opened.versions)}"

@@ -13,22 +13,24 @@ from perceiver_runtime.errors import UsageError, typed
 
 def check_file(path: Path) -> None:
     """Raise what writing the file `path` would raise: UsageError for a path that can't be one, UnavailableError."""
-    with _typed_errors():
+    with _typed_errors(path):
         if path.is_dir():
             raise UsageError(f"{path} is a directory; name a file")
         if not path.exists() or path.is_file():
-            _probe(_real(path).parent, path.name)
+            _probe(_real(path).with_name(_partial(path.name)))
 
 
-def check_directory(path: Path, longest: str = "") -> None:
-    """Raise what making the directory `path`, if it is not there yet, and writing an entry `longest` would raise."""
-    with _typed_errors():
-        absolute = path.absolute()
-        existing = next(place for place in (absolute, *absolute.parents) if os.path.lexists(place))
-        if not existing.is_dir():
-            raise UsageError(f"{existing} is no directory; name another path")
-        names = (*absolute.relative_to(existing).parts, longest)
-        _probe(existing, max(names, key=lambda name: len(os.fsencode(name))))
+def check_directory(path: Path) -> None:
+    """Raise what making the directory `path`, if it is not there yet, and a new entry in it would raise."""
+    with _typed_errors(path):
+        existing = _existing(path)
+        _probe(existing / _partial(""))
+
+
+def check_entry(path: Path, partial: str) -> None:
+    """Raise what making the directory that `path` is in, and in it an entry called `partial`, would raise."""
+    with _typed_errors(path):
+        _probe(_existing(path.parent) / partial)
 
 
 @contextlib.contextmanager
@@ -44,10 +46,22 @@ def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
         return
     partial = target.with_name(_partial(target.name))
     try:
-        yield partial
-        partial.replace(target)
+        with naming(target):
+            yield partial
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError without a path this one: `write` on a full disk knows none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _real(path: Path) -> Path:
@@ -59,20 +73,28 @@ def _partial(name: str) -> str:
     return f".{secrets.token_hex(4)}.{name}"
 
 
-def _probe(directory: Path, name: str) -> None:
-    """Make and remove an entry, whose name is as long as that of a partial file: permissions alone say too little."""
-    probe = directory / _partial(name)
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        error.filename = str(directory / name)
-        raise
+def _existing(path: Path) -> Path:
+    """The nearest directory above, or the path itself, that exists; refused where one of the others can't be made."""
+    absolute = path.absolute()
+    existing = next(place for place in (absolute, *absolute.parents) if os.path.lexists(place))
+    if not existing.is_dir():
+        raise UsageError(f"{existing} is no directory; name another path")
+    for name in absolute.relative_to(existing).parts:
+        with contextlib.suppress(FileNotFoundError):
+            (existing / name).lstat()  # a name may be too long
+    return existing
+
+
+def _probe(entry: Path) -> None:
+    """Make and remove an entry: permissions alone say too little."""
+    entry.mkdir()
+    entry.rmdir()
 
 
 @contextlib.contextmanager
-def _typed_errors() -> Iterator[None]:
+def _typed_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        error.filename = str(path)
         raise typed(error) or error from error

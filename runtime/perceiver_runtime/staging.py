@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import MANIFEST_NAME
-from perceiver_runtime.outputs import check_directory
+from perceiver_runtime.outputs import check_entry, naming
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -33,9 +33,10 @@ def staged(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     _sweep(destination)
     partial, lock = _claim(destination)
     try:
-        yield partial
-        _sync(partial)
-        _publish(partial, destination, overwrite=overwrite)
+        with naming(destination):
+            yield partial
+            _sync(partial)
+            _publish(partial, destination, overwrite=overwrite)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # what was not published, or the bundle that was replaced
         os.close(lock)
@@ -48,7 +49,7 @@ def check_destination(destination: Path, *, overwrite: bool) -> None:
     """
     if not destination.name:
         raise UsageError(f"{destination}: expected the path of a new directory")
-    check_directory(destination.parent, longest=_partial_name(destination))
+    check_entry(destination, _partial_name(destination))
     if not destination.exists() and not destination.is_symlink():
         return
     if not overwrite:

@@ -72,7 +72,7 @@ def read_tuning(bundle: Path) -> Tuning | None:
         return None
     try:
         content = strict_json.loads(path.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path}: no valid JSON ({error}); remove it, or tune again") from error
     tuning = schema.decode(Tuning, content, str(path))
     if not tuning.measured:

@@ -116,7 +116,19 @@ def test_auto_ignores_another_version_other_threads_and_a_missing_package(bundle
         ('{"machine": ""}', "missing field manifest_sha256, measured"),
     ],
 )
-def test_a_damaged_tuning_is_refused(bundle: Path, text: str, message: str) -> None:
+def test_a_damaged_tuning_is_warned_of_and_not_used(
+    bundle: Path, text: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     tuning_path(bundle).write_text(text)
     with pytest.raises(BundleError, match=message):
-        open_session(bundle)
+        read_tuning(bundle)
+    with open_session(bundle) as session:
+        assert session.backend == "onnxruntime"
+        assert message in session.reason
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_tuning_for_more_threads_than_there_are_cores_is_not_used(bundle: Path) -> None:
+    _record(bundle, "onnxruntime", threads=100_000)
+    with open_session(bundle) as session:
+        assert "tuning not used: threads 100000" in session.reason

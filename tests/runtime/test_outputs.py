@@ -21,7 +21,6 @@ from perceiver_runtime.staging import check_destination
 USERS = {
     "below a file": lambda place: place / "file" / "x",
     "a name too long": lambda place: place / ("x" * 300),
-    "a name too long for a partial file": lambda place: place / ("x" * 250),
     "a link to itself": lambda place: place / "circle" / "x",
 }
 """Paths that can't be written whatever the machine allows."""
@@ -42,6 +41,13 @@ def test_paths_that_can_not_be_written(place: Path, check: Callable[[Path], None
     with pytest.raises(UsageError):
         check(USERS[case](place))
     assert sorted(place.rglob("*")) == before
+
+
+def test_a_name_leaves_room_for_that_of_the_partial_file(tmp_path: Path) -> None:
+    check_directory(tmp_path / ("x" * 250))
+    for check in (check_file, lambda path: check_destination(path, overwrite=True)):
+        with pytest.raises(UsageError, match="File name too long"):
+            check(tmp_path / ("x" * 250))
 
 
 def test_a_file_is_no_directory_and_the_other_way_round(place: Path) -> None:
@@ -123,5 +129,11 @@ def test_a_full_disk_leaves_what_was_there(bundle: Path, tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr
     assert "limit of a file's size" in done.stderr
+    assert str(tmp_path / "o.npz") in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["feeds.npz", "o.npz"]
     assert (tmp_path / "o.npz").read_text() == "old"
+
+
+def test_a_device_takes_arrays() -> None:
+    arrays.save(Path(os.devnull), {"x": np.zeros((4, 4))})
+    assert Path(os.devnull).is_char_device()
