@@ -90,7 +90,8 @@ def evaluate_bundles(
     For each bundle, in order, a report for each output that the data set scores. The reference's weights come from
     `reference`, a zoo name or checkpoint (default: the bundles' own source). All use `threads` threads (default:
     torch's own choice). Raises UsageError if the bundles are not of one model, or their reference has other weights
-    or no data set, FeedError if a bundle does not take such a batch, CheckError if an output is NaN or infinite.
+    or no data set, CheckError if an output is NaN or infinite. Samples run `batch` at a time, or as near to that as a
+    bundle takes.
     """
     check_threads(threads)
     threads = threads or torch.get_num_threads()
@@ -130,9 +131,8 @@ def compare(
 ) -> Iterator[EvaluationReport[Any]]:
     """Score an open session beside what its reference gives, one output after the other."""
     for scored in dataset.scored:
-        rows = batch_within(session.manifest.profiles, batch)
-        feeds, output, scoring = batches(scored.held_out, rows), scored.output, SCORINGS[scored.task]
-        deployed = np.concatenate([session.run(feed, (output,))[output] for feed in feeds])
+        output, scoring = scored.output, SCORINGS[scored.task]
+        deployed = _answers(session, scored.held_out, output, batch)
         metrics = scoring.score(expected[output], scored), scoring.score(deployed, scored)
         pairs = {name: tuple(getattr(m, name) for m in metrics) for name in scoring.compared}
         agree = expected[output].argmax(axis=1) == deployed.argmax(axis=1)
@@ -147,6 +147,17 @@ def compare(
             agreement=float(agree.mean()) if scored.task == "classification" else None,
             runs_on=session.runs_on,
         )
+
+
+def _answers(session: Session, samples: Mapping[str, Array], output: str, batch: int) -> Array:
+    """One output for all samples, in batches that the bundle takes; the last is filled up with repeated rows."""
+    profiles = session.manifest.profiles
+    answers = []
+    for feed in batches(samples, batch_within(profiles, batch)):
+        rows = len(next(iter(feed.values())))
+        taken = np.arange(batch_within(profiles, rows)) % rows
+        answers.append(session.run({n: array[taken] for n, array in feed.items()}, (output,))[output][:rows])
+    return np.concatenate(answers)
 
 
 def _dataset(model: Model) -> Dataset:

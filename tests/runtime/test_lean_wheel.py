@@ -15,8 +15,8 @@ from zipfile import ZipFile
 import pytest
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
-WHEEL_LIMIT_BYTES = 130_000
-"""100 KB until OpenVINO and warm starts came, which devices need as well: they are where a CPU serves a model."""
+WHEEL_LIMIT_BYTES = 160_000
+"""Code alone: 145 KB with OpenVINO, reading what was hashed, checks of feeds and parity beside the spread."""
 IMPORT_LIMIT_SECONDS = 0.3
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 TIME_IMPORT = """

@@ -20,9 +20,10 @@ from perceiver_deploy.exporting import export
 from perceiver_deploy.families.image_classifier import cut
 from perceiver_deploy.source import resolve
 from perceiver_deploy.zoo import ZOO_DIRECTORY
-from perceiver_runtime import open_session
-from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime import load_bundle, open_session
+from perceiver_runtime.errors import UsageError
 from perceiver_runtime.schema import encode
+from perceiver_runtime.tensors import Range
 
 NAME = "fashion-perceiver"
 
@@ -72,9 +73,16 @@ def test_batches_of_any_size_give_the_same_scores(bundle, few):
     assert reports[0] == reports[1] == reports[2]
 
 
-def test_a_batch_beyond_the_bundle_is_refused(bundle, few):
-    with open_session(bundle, threads=1) as session, pytest.raises(FeedError, match="64"):
-        evaluate(session, few, cut(resolve(NAME).module), batch=65)
+@pytest.mark.parametrize("sizes", [Range(1, 1, 64), Range(7, 8, 9), Range(64, 64, 64)])
+def test_samples_run_in_batches_that_the_bundle_takes(bundle, few, sizes):
+    """The last batch is filled up where too few samples are left for the smallest."""
+    loaded = load_bundle(bundle)
+    profile = dataclasses.replace(loaded.manifest.profiles[0], dimensions={"batch": sizes})
+    narrow = dataclasses.replace(loaded, manifest=dataclasses.replace(loaded.manifest, profiles=(profile,)))
+    with open_session(narrow, threads=1) as session:
+        report = evaluate(session, few, cut(resolve(NAME).module), batch=65)
+    assert report.samples == 100
+    assert report.agreement == 1.0
 
 
 def test_a_reference_with_other_weights_is_refused(bundle, tmp_path):
