@@ -24,7 +24,7 @@ from perceiver_exporters.precision.plan import Plan
 from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.report import ComponentPrecision, save_report
 from perceiver_exporters.proof import prove
-from perceiver_exporters.reference import Reference
+from perceiver_exporters.reference import Reference, in_double
 from perceiver_exporters.rules import RULES, Context, Rule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
 from perceiver_exporters.sealing import files_of, seal, tool_versions
@@ -63,10 +63,11 @@ def export_bundle(
     traced graph before its precision does; none leaves it as traced. `quantization` says how int8 is calibrated, and
     what accuracy it may cost; it says the latter of int8-dynamic too, and of both how many bits weights have.
 
-    Two exports of the same blueprint give the same bytes. Raises UsageError (unknown or unsuited precision or target,
-    existing destination, int8 without calibration data), CheckError (a component can't be traced, its graph is not in
-    the asked precision or leaves its range, its answers are not finite or are lost in that precision, or its accuracy
-    budget can't be held), OSError (the disk).
+    Two exports of the same blueprint give the same bytes; on two processors, the same decisions and, within FP32's
+    rounding, the same scales: what decides how integers are placed is measured in FP64. Raises UsageError (unknown or
+    unsuited precision or target, existing destination, int8 without calibration data), CheckError (a component can't
+    be traced, its graph is not in the asked precision or leaves its range, its answers are not finite or are lost in
+    that precision, or its accuracy budget can't be held), OSError (the disk).
     """
     place, chosen = require(TARGETS, target, precision)
     quantization.require(place, chosen)
@@ -74,17 +75,18 @@ def export_bundle(
     check_destination(destination, overwrite=overwrite)
     traced = _trace(blueprint.cut, chosen, place, progress, tracer, rules)
     progress("reference: golden samples in FP64")
-    golden = make_samples(blueprint.cut, blueprint.golden)
-    tolerance.check_golden(blueprint.cut, golden)
+    measured = dataclasses.replace(blueprint, cut=in_double(blueprint.cut)) if chosen.planned else blueprint
+    golden = make_samples(measured.cut, blueprint.golden)
+    tolerance.check_golden(measured.cut, golden)
     samples = (*blueprint.golden, *blueprint.calibration)
     findings = _audit(blueprint.cut, traced, chosen, samples, progress)
     draft = _draft(blueprint, traced, chosen, place)
-    plan, pareto = _plan(blueprint, traced, findings, golden, draft, quantization, progress)
+    plan, pareto = _plan(measured, traced, findings, golden, draft, quantization, progress)
     scheme = quantization.scheme(place)
     graphs = _rewrite(blueprint, traced, findings, plan, chosen, scheme, progress)
     progress("reference: noise and tolerances")
-    scope = chosen.emulate(blueprint.cut, blueprint.calibration, scheme, plan or None)
-    tolerances = tolerance.derive(blueprint.cut, golden, chosen, scope)
+    scope = chosen.emulate(measured.cut, blueprint.calibration, scheme, plan or None)
+    tolerances = tolerance.derive(measured.cut, golden, chosen, scope)
     for each in filter(is_indistinct, tolerances):
         progress(
             f"{each.component}: {each.tensor}: golden rows differ by less than {chosen.name} may lose (centred noise "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -41,18 +42,25 @@ class Trace:
     first: Mapping[str, Application]
 
 
+def in_double(cut: Cut) -> Cut:
+    """The cut with copies of its modules in FP64. Modules that share tensors share them still."""
+    modules = [module.double() for module in copy.deepcopy([component.module for component in cut.components])]
+    components = zip(cut.components, modules, strict=True)
+    return dataclasses.replace(cut, components=tuple(dataclasses.replace(c, module=m) for c, m in components))
+
+
 class Reference:
-    """A cut's modules, ready to run in `dtype`; modules are copied only if their type has to change.
+    """A cut's modules, ready to run in `dtype` (None: theirs); modules are copied only if their type has to change.
 
     Modules that share tensors share them still in the copy. `scope` wraps each application.
     """
 
-    def __init__(self, cut: Cut, dtype: torch.dtype = torch.float32, scope: Scope = lambda _: nullcontext()) -> None:
+    def __init__(self, cut: Cut, dtype: torch.dtype | None = None, scope: Scope = lambda _: nullcontext()) -> None:
         modules = [component.module for component in cut.components]
-        if dtype != torch.float32:
-            modules = [module.to(dtype) for module in copy.deepcopy(modules)]
         self.cut = cut
-        self._dtype = dtype
+        self._dtype = dtype or _floating_type(modules)
+        if self._dtype != _floating_type(modules):
+            modules = [module.to(self._dtype) for module in copy.deepcopy(modules)]
         self._scope = scope
         self._modules: dict[str, nn.Module] = {
             component.name: module.eval() for component, module in zip(cut.components, modules, strict=True)
@@ -121,6 +129,12 @@ class Reference:
     def _tensor(self, array: Array) -> Tensor:
         tensor = torch.tensor(array)
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def _floating_type(modules: Sequence[nn.Module]) -> torch.dtype:
+    """That of the parameters and buffers; FP32 where there is none."""
+    tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 
 def complete(pipeline: Pipeline, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,10 +13,12 @@ from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan
-from perceiver_exporters.precision.planning import graph_error, make_plan
+from perceiver_exporters.precision.planning import make_plan
 from perceiver_exporters.precision.scheme import SCHEMES
 from perceiver_exporters.precision.smooth import divisors, smooth
 from perceiver_exporters.samples import make_samples
+from perceiver_runtime.compare import relative_l2
+from perceiver_runtime.golden import Application
 
 from .conftest import CONFIG, FAMILY, build_blueprint, build_model
 
@@ -58,6 +60,19 @@ def test_the_fp32_graph_computes_the_same_bits(loud: Blueprint, loud_graphs: dic
         for g in (graph, smooth(graph.clone(), chosen))
     )
     assert np.array_equal(before, after)
+
+
+def graph_error(graph: ir.Model, applications: list[Application]) -> float:
+    """Of a quantised graph, its integers computed as it says."""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), options)
+    names = [str(value.name) for value in graph.graph.outputs]
+    return max(
+        relative_l2(application.outputs[name], got)
+        for application in applications
+        for name, got in zip(names, session.run(names, dict(application.inputs)), strict=True)
+    )
 
 
 @pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])

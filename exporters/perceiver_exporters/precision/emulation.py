@@ -222,10 +222,10 @@ class _Observe(_Products):
         self._sites = statistics.sites
 
     def product(self, run: Run, args: list[Any], x: int, w: int, modules: Modules, convolves: bool) -> Tensor:
-        self._sites[f"{self._index}"].see(args[x].numpy(), modules[0])
+        self._sites[f"{self._index}"].see(args[x].float().numpy(), modules[0])
         result = run(*args)
         if convolves:
-            self._sites[f"{self._index}/output"].see(result.numpy(), modules[0])
+            self._sites[f"{self._index}/output"].see(result.float().numpy(), modules[0])
         return result
 
 

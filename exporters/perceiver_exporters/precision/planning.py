@@ -10,19 +10,19 @@ import onnx_ir as ir
 from perceiver_exporters.component import Cut
 from perceiver_exporters.precision import dynamic
 from perceiver_exporters.precision.calibration.calibrate import calibrate
-from perceiver_exporters.precision.int8 import quantize
+from perceiver_exporters.precision.emulation import quantized
 from perceiver_exporters.precision.layers import layer_of, weighted
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds, Precision
-from perceiver_exporters.precision.scheme import SCHEMES
 from perceiver_exporters.precision.smooth import divisors
+from perceiver_exporters.reference import Reference
 from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
 
 Progress = Callable[[str], None]
 MIN_GAIN = 0.01
-"""Least share of a component's error that scale migration must take away. Less may be the processor's own rounding."""
+"""Least share of a component's error that scale migration must take away. Less may be chance."""
 
 
 def plan_precision(
@@ -53,43 +53,46 @@ def make_plan(
     options: QuantizationOptions,
     progress: Progress,
 ) -> Plan:
-    """A plan of every component from its FP32 graph. Raises what `calibrate` and `quantize` raise."""
+    """A plan of every component from its FP32 graph. Raises what `calibrate` raises."""
     statistics = calibrate(cut, graphs, samples, options.cache, progress)
     plan = {}
     for name, graph in graphs.items():
         layers = frozenset(layer_of(node) for node in weighted(graph.graph))
         plain = ComponentPlan(statistics[name], options.method(name), layers=layers)
         applications = [sample.components[name] for sample in golden]
-        plan[name] = _smoothed(graph, plain, applications, scheme, progress) if options.smooth and golden else plain
+        plan[name] = (
+            _smoothed(cut, graph, plain, applications, scheme, progress) if options.smooth and golden else plain
+        )
     return plan
 
 
 def _smoothed(
-    graph: ir.Model, plain: ComponentPlan, applications: Sequence[Application], scheme: str, progress: Progress
+    cut: Cut,
+    graph: ir.Model,
+    plain: ComponentPlan,
+    applications: Sequence[Application],
+    scheme: str,
+    progress: Progress,
 ) -> ComponentPlan:
     """The plan with scale migration if that is nearer to the golden outputs, or as it is."""
     scales = divisors(graph, plain.statistics)
     if not scales:
         return plain
     candidate = dataclasses.replace(plain, divisors=scales)
-    before, after = (graph_error(quantize(graph, p, SCHEMES[scheme]), applications) for p in (plain, candidate))
+    name = str(graph.graph.name)
+    before, after = (_error(cut, name, each, applications, scheme) for each in (plain, candidate))
     better = after < before * (1 - MIN_GAIN)
     verdict = "smoothed" if better else "not smoothed"
-    progress(f"{graph.graph.name}: {verdict}: error {after:.2e} with scale migration, {before:.2e} without")
+    progress(f"{name}: {verdict}: error {after:.2e} with scale migration, {before:.2e} without")
     return candidate if better else plain
 
 
-def graph_error(graph: ir.Model, applications: Sequence[Application]) -> float:
-    """Largest relative L2 distance of a graph's outputs from golden ones, its integers computed as the graph says."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [str(value.name) for value in graph.graph.outputs]
+def _error(cut: Cut, component: str, plan: ComponentPlan, applications: Sequence[Application], scheme: str) -> float:
+    """Largest relative L2 distance of a component's outputs from golden ones, as the emulation computes them."""
+    reference = Reference(cut, scope=quantized(cut, (), scheme, {component: plan}))
     return max(
-        relative_l2(application.outputs[name], got)
+        relative_l2(exact, got[name])
         for application in applications
-        for name, got in zip(names, session.run(names, dict(application.inputs)), strict=True)
+        for got in [reference.apply(component, application.inputs)]
+        for name, exact in application.outputs.items()
     )

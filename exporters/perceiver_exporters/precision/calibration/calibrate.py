@@ -33,7 +33,7 @@ def calibrate(
     cache: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Statistics]:
-    """Statistics of every component, from its own inputs as the FP32 reference makes them.
+    """Statistics of every component, from its own inputs as the reference makes them.
 
     Samples are taken one by one, and nothing is kept of them but counts: memory does not grow with their number. With
     a `cache` directory, statistics of the same graphs, weights and samples are taken from there, and those of an

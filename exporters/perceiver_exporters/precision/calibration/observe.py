@@ -36,13 +36,13 @@ class ObservedGraph:
 
     def __init__(self, model: ir.Model) -> None:
         self.tensors = quantized_tensors(model.graph)
-        self._inputs = [str(value.name) for value in model.graph.inputs]
+        self._inputs = {str(v.name): v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
         self._computed = [name for name in self.tensors if name not in self._inputs]
         self._session = _session(model, self._computed)
 
     def see(self, feed: Feeds, statistics: Statistics) -> None:
         """Run once and add every tensor to the statistics."""
-        given = {name: feed[name] for name in self._inputs}
+        given = {name: feed[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
         computed = self._session.run(self._computed, given) if self._computed else []
         for name, values in (*zip(self._computed, computed, strict=True), *given.items()):
             if name in self.tensors:
