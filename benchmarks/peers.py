@@ -1,12 +1,12 @@
 """A released size beside its peers on this CPU: torch eager and compiled, ONNX Runtime and OpenVINO, INT8 included.
 
     python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8-reduced ...] [--skip VARIANT ...]
-        [--prepare]
+        [--prepare] [--label vnni]
 
 Random weights, batch 1, all variants in turn, end to end from arrays to arrays; beside each its distance from the model
 in FP64. A precision is a bundle's, or a variant of record.py's. DIRECTORY keeps the bundles and the peers' graphs;
 `--prepare` makes those and times nothing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left out without.
-Writes benchmarks/results/peers-NAME.json.
+Writes benchmarks/results/peers-NAME.json, or peers-NAME-LABEL.json for another kind of processor.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=list(PRECISIONS))
     parser.add_argument("--skip", nargs="*", default=[], help="variants whose names begin so")
     parser.add_argument("--prepare", action="store_true", help="make what DIRECTORY keeps and time nothing")
+    parser.add_argument("--label", help="of the kind of processor, where results of another kind are to stay")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model = random_weights(resolve(given.name))
@@ -140,7 +141,8 @@ def main() -> None:
     timed = compare(calls, REFERENCES, given.rounds, groups)
     rows = [PeerRow(**vars(row), relative_l2=errors[row.variant]) for row in timed]
     print(markdown(rows))
-    write(f"peers-{given.name}", {"rounds": given.rounds, "threads": given.threads, "batch": 1, "rows": rows})
+    name = "-".join(filter(None, ("peers", given.name, given.label)))
+    write(name, {"rounds": given.rounds, "threads": given.threads, "batch": 1, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -187,6 +187,23 @@ def threads(result: Result) -> str:
     )
 
 
+def sized(result: Result) -> str:
+    """One thread against all cores, by the size of the model."""
+    return table(
+        ("Model, largest component", "Precision", "1 thread, ms", "All cores, ms", "All cores / 1 thread"),
+        [
+            (
+                f"{r['model']}, {r['largest_mflop']:.1f} MFLOP",
+                r["precision"],
+                f"{r['one']:.3f}",
+                f"{r['every']:.3f}",
+                ratio(r["ratio"]),
+            )
+            for r in result["rows"]
+        ],
+    )
+
+
 def layers(result: Result) -> str:
     """Attention of one layer as products and as one operator."""
     kinds = ("products", "operator")
@@ -232,7 +249,9 @@ def memory(result: Result) -> str:
 
 TABLES: dict[str, Callable[[Result], str]] = {
     "peers-language-perceiver": peers,
+    "peers-language-perceiver-vnni": peers,
     "peers-vision-perceiver-conv": peers,
+    "peers-vision-perceiver-conv-vnni": peers,
     "peers-vision-perceiver-fourier": peers,
     "peers-optical-flow": flow,
     "multimodal-decode": decode,
@@ -240,6 +259,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "looping": loops,
     "cold-start-language-perceiver": start,
     "threads": threads,
+    "threads-limit": sized,
     "integer-forms": forms,
     "integers": integers,
     "convolution-forms": convolutions,

@@ -3,7 +3,7 @@
     python benchmarks/threads.py DIRECTORY [--name fashion-perceiver] [--rounds 15]
     python benchmarks/threads.py DIRECTORY --limit       one thread against all cores, by the size of the model
 
-The second is where `ONE_THREAD_FLOPS` of `perceiver_runtime.choice` comes from; it writes threads_limit.json.
+The second is where `ONE_THREAD_FLOPS` of `perceiver_runtime.choice` comes from; it writes threads-limit.json.
 Every process has one kind of pool, for ONNX Runtime fixes it at its first session. Milliseconds are wall time / runs,
 over all callers. Writes benchmarks/results/threads.json.
 """
@@ -147,7 +147,7 @@ def main() -> None:
                 f"| {row.ratio} |",
                 flush=True,
             )
-        write("threads_limit", {"rounds": given.rounds, "threads": f"1 or {CORES}", "rows": sized})
+        write("threads-limit", {"rounds": given.rounds, "threads": f"1 or {CORES}", "rows": sized})
         return
     bundle = bundles(resolve(given.name), given.directory, ("fp32",))["fp32"]
     if given.setting:
