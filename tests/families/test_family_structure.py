@@ -11,6 +11,7 @@ import torch
 from small_models import SMALL
 
 from perceiver_deploy.checkpoints import huggingface, lucidrains
+from perceiver_deploy.checkpoints.fields import read
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.flow import FlowConfig
@@ -57,12 +58,18 @@ def test_every_family_is_in_the_zoo():
     assert {entry.family.name for entry in zoo().values()} == set(FAMILIES)
 
 
+def made(kind, arguments, sizes):
+    """The config of a class of perceiver-pytorch, from the arguments of its constructor."""
+    known = lucidrains.KINDS[kind]
+    return known.config(read(arguments, known.arguments, "arguments"), sizes)
+
+
 def test_the_examples_of_perceiver_pytorch_are_what_its_arguments_say():
     trunk = {"num_latents": 256, "latent_dim": 512, "depth": 6}
     image = {**trunk, "num_freq_bands": 6, "max_freq": 10.0, "self_per_cross_attn": 2}
-    assert zoo()["perceiver-pytorch-image"].config == lucidrains.classifier({"sizes": [224, 224], "arguments": image})
+    assert zoo()["perceiver-pytorch-image"].config == made("Perceiver", image, (224, 224))
     text = {**trunk, "num_tokens": 20000, "dim": 32, "max_seq_len": 2048}
-    assert zoo()["perceiver-pytorch-text"].config == lucidrains.language_model({"arguments": text})
+    assert zoo()["perceiver-pytorch-text"].config == made("PerceiverLM", text, ())
 
 
 @pytest.mark.parametrize("name", ["vision-perceiver-fourier", "multimodal-perceiver"])

@@ -10,7 +10,7 @@ from models.test_huggingface_parity import FLOW_RELEASED, LANGUAGE_RELEASED, VIS
 from models.test_multimodal_parity import RELEASED as MULTIMODAL_RELEASED
 
 from perceiver_deploy.checkpoints.huggingface import ARCHITECTURES
-from perceiver_deploy.checkpoints.huggingface_config import complete
+from perceiver_deploy.checkpoints.huggingface_fields import complete
 from perceiver_deploy.models.released import RELEASED
 
 # mask.image, mask.audio (704 each) and padding.label (4) of transformers never act, and are no parameters of ours
@@ -31,7 +31,7 @@ PUBLISHED = {
 
 
 def published(config: dict[str, Any]) -> dict[str, Any]:
-    return complete({**config, "vocab_size": 262, "max_position_embeddings": 2048})
+    return complete({**config, "vocab_size": 262, "max_position_embeddings": 2048}, "config.json")
 
 
 @pytest.mark.parametrize("name", RELEASED)
