@@ -59,8 +59,10 @@ def check(bundle: Path, backend: str | None, failures: Path | None, as_json: boo
         _print(bundle, verification)
     if verification.passed:
         return 0
+    place = failures or default_directory(bundle)
     try:
-        for failure in write_failures(bundle, verification, failures or default_directory(bundle)):
+        check_directory(place)
+        for failure in write_failures(bundle, verification, place):
             click.echo(f"{failure.component}: inputs written; replay them: {failure.command}", err=True)
     except Exception as error:  # the verdict stands, and is printed already
         if (known := typed(error)) is None:

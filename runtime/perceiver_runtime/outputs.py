@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from perceiver_runtime.errors import UsageError, typed
+from perceiver_runtime.manifest import MANIFEST_NAME
 
 
 def check_file(path: Path) -> None:
     """Raise what writing the file `path` would raise: UsageError for a path that can't be one, UnavailableError."""
     with _typed_errors(path):
+        _check_outside_bundles(path)
         if path.is_dir():
             raise UsageError(f"{path} is a directory; name a file")
         if not path.exists() or path.is_file():
@@ -23,6 +25,7 @@ def check_file(path: Path) -> None:
 def check_directory(path: Path) -> None:
     """Raise what making the directory `path`, if it is not there yet, and a new entry in it would raise."""
     with _typed_errors(path):
+        _check_outside_bundles(path)
         existing = _existing(path)
         _probe(existing / _partial(""))
 
@@ -30,6 +33,7 @@ def check_directory(path: Path) -> None:
 def check_entry(path: Path, partial: str) -> None:
     """Raise what making the directory that `path` is in, and in it an entry called `partial`, would raise."""
     with _typed_errors(path):
+        _check_outside_bundles(path)
         _probe(_existing(path.parent) / partial)
 
 
@@ -62,6 +66,13 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = str(path)
         raise
+
+
+def _check_outside_bundles(path: Path) -> None:
+    """A bundle that holds a file that its manifest does not list can't be opened any more."""
+    for place in _real(path).parents:
+        if (place / MANIFEST_NAME).is_file() and (place / "onnx").is_dir():
+            raise UsageError(f"{path} is inside the bundle {place}, which takes no other files; name a place outside")
 
 
 def _real(path: Path) -> Path:

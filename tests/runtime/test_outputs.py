@@ -43,6 +43,17 @@ def test_paths_that_can_not_be_written(place: Path, check: Callable[[Path], None
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.parametrize("check", [check_file, check_directory, lambda path: check_destination(path, overwrite=True)])
+def test_nothing_is_written_into_a_bundle(tmp_path: Path, check: Callable[[Path], None]) -> None:
+    """It could not be opened any more; a file called manifest.json alone makes no bundle."""
+    bundle = tiny_bundles.write(tmp_path / "bundle", tiny_bundles.full_model(), tiny_bundles.feeds())
+    (tmp_path / "manifest.json").touch()
+    check(tmp_path / "x")
+    for inside in (bundle / "x", bundle / "golden" / "x"):
+        with pytest.raises(UsageError, match=r"is inside the bundle .*bundle, which takes no other files"):
+            check(inside)
+
+
 def test_a_name_leaves_room_for_that_of_the_partial_file(tmp_path: Path) -> None:
     check_directory(tmp_path / ("x" * 250))
     for check in (check_file, lambda path: check_destination(path, overwrite=True)):
