@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types unit test-full clean
+.PHONY: demo test lint types unit test-full test-minimum clean
 
 demo: $(VENV)/.base
 	$(BIN)/perceiver-export demo
@@ -33,6 +33,15 @@ $(VENV)/.base: $(VENV)/bin/python $(INPUTS)
 	$(PIP) --editable '.[cpu]'
 	touch $@
 
+# The lowest versions that pyproject.toml declares, in an environment of their own.
+MINIMUM := .venv-minimum
+test-minimum:
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/minimum/constraints.txt \
+		--editable '.[cpu]' pytest pytest-xdist hypothesis pillow
+	$(MINIMUM)/bin/python -m pytest -m "not full" -n 2 tests/minimum tests/exporters -k "not tensorrt_takes_them"
+	$(MINIMUM)/bin/python -m pytest -m "not full" -n 2 tests/cli/test_export_cli.py -k "not wrong_use"
+
 # The oracles pin old versions of their dependencies, which they do not need: they are installed without them.
 $(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
 	$(PIP) --editable '.[cpu,dev,oracles,tensorrt-rtx]'
@@ -41,4 +50,4 @@ $(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo .cache
+	rm -rf $(VENV) $(MINIMUM) demo .cache

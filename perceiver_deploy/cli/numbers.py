@@ -27,7 +27,7 @@ POINTS = Finite(0.0, 100.0)
 GIGABYTES = Finite(0.0, 1e6, min_open=True)
 
 
-class Pixels(click.ParamType[tuple[int, int]]):
+class Pixels(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Height and width in pixels, as 48x64."""
 
     name = "size"
@@ -43,7 +43,7 @@ class Pixels(click.ParamType[tuple[int, int]]):
         return self.fail(f"expected HEIGHTxWIDTH in pixels, as 48x64, got {value!r}", param, ctx)
 
 
-class Bytes(click.ParamType[int]):
+class Bytes(click.ParamType):  # type: ignore[type-arg]
     """A number of bytes with its unit, as 1500MB or 1.5GB."""
 
     name = "size"
