@@ -12,7 +12,7 @@ from torch import nn
 from perceiver_deploy.checkpoints.files.tensors import weight_like
 from perceiver_deploy.checkpoints.hub import is_hub_id
 from perceiver_deploy.zoo import ZooEntry, zoo
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import UsageError, typed
 from perceiver_runtime.manifest import MANIFEST_NAME
 
 EXPECTED = "expected a model of the zoo, a checkpoint directory or a hub id"
@@ -39,7 +39,8 @@ class Origin:
 def find(source: object) -> Origin:
     """Tell what a source is. The disk is looked at first: a directory that holds a checkpoint wins over a zoo name.
 
-    Raises UsageError for whatever is none of the three, naming what it is and the remedy.
+    Raises UsageError for whatever is none of the three, naming what it is and the remedy; UnavailableError
+    for a directory that this user may not look into.
     """
     text = _text(source)
     entry = zoo().get(text) if isinstance(source, str) else None
@@ -48,6 +49,8 @@ def find(source: object) -> Origin:
         directory, file = path.is_dir(), path.exists()
         if directory and (entry is None or _holds_checkpoint(path)):
             return _directory(path, entry)
+    except PermissionError as error:
+        raise typed(error) or error from error
     except OSError as error:
         raise UsageError(f"source: {EXPECTED}, got {text!r:.80}: {error.strerror}") from error
     if entry is not None:

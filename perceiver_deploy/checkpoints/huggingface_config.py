@@ -14,11 +14,21 @@ from perceiver_deploy.models.modalities import MultimodalConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig, LearnedClassifierConfig
 from perceiver_deploy.models.positions import fourier_dim
 from perceiver_deploy.models.text import MaskedLanguageModelConfig, SequenceClassifierConfig
+from perceiver_runtime.errors import CheckpointError
 
 
 def labels(config: Json) -> int:
-    """Number of classes: as many as are named, else what the config says, else two."""
-    return len(config["id2label"]) or int(config["num_labels"])
+    """Number of classes: as many as are named, else what the config says, else two.
+
+    Raises CheckpointError where both are given and differ: versions of transformers disagree on which counts.
+    """
+    named, given = len(config["id2label"]), config["num_labels"]
+    if named and given is not None and named != given:
+        raise CheckpointError(
+            f"{config['where']}: expected as many names in id2label as num_labels says, got {named} names and "
+            f"num_labels {given}; correct the wrong one"
+        )
+    return named or given or 2
 
 
 def masked_language_model(config: Json, image_size: Size | None) -> MaskedLanguageModelConfig:

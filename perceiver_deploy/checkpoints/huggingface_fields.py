@@ -60,7 +60,7 @@ FIELDS: Mapping[str, Field] = {
     "output_shape": Field(listed(SIDE, range(4, 5)), [1, 16, 224, 224]),
     "output_num_channels": Field(WIDTH, 512),
     "_label_trainable_num_channels": Field(WIDTH, 1024),
-    "num_labels": Field(WIDTH, 2),
+    "num_labels": Field(optional(WIDTH), None),
     "id2label": Field(optional(OBJECT), None),
 }
 """What a field of config.json must be, and what it means where it is left out."""

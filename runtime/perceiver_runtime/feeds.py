@@ -19,6 +19,8 @@ def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
     Raises FeedError naming what was expected and what came. Every run comes through here: no NumPy call but
     attributes, no loop but the one over the inputs.
     """
+    if type(feeds) is not dict:
+        check_mapping(program.title, feeds)
     sizes: dict[str, int] = {}
     known = 0
     for name, (spec, dtype) in program.specs.items():
@@ -34,6 +36,12 @@ def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
     if known != len(feeds):
         raise FeedError(_unknown(feeds, program))
     return sizes
+
+
+def check_mapping(what: str, feeds: object) -> None:
+    """Raise FeedError for what holds no arrays by name."""
+    if not isinstance(feeds, Mapping):
+        raise FeedError(f"{what}: expected arrays by name, as {{'name': array}}, got {type(feeds).__name__}")
 
 
 def check_values(program: Program, feeds: Mapping[str, Array], finite: bool) -> None:
@@ -110,7 +118,7 @@ def _unknown(feeds: Mapping[str, Any], program: Program) -> str:
         if name in program.specs and array is None:
             return _misfit(program.specs[name][0], array)
     name = next(name for name in feeds if name not in program.specs)
-    close = difflib.get_close_matches(name, program.specs, 1)
+    close = difflib.get_close_matches(str(name), program.specs, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{program.title}: no input {name!r}; expected {', '.join(program.specs)}{hint}"
 

@@ -15,7 +15,7 @@ from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.choice import RunsOn, choose
 from perceiver_runtime.errors import FeedError, UsageError
-from perceiver_runtime.feeds import check_feeds, check_sizes, check_values
+from perceiver_runtime.feeds import check_feeds, check_mapping, check_sizes, check_values
 from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, generate
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.plan import Plan, Record
@@ -142,10 +142,13 @@ class Session:
 
         An input with a default that is left out is filled here too, whatever `encode` was given.
         """
-        if both := sorted(set(encoded) & set(feeds or {})):
+        feeds = {} if feeds is None else feeds
+        for given in (encoded, feeds):
+            check_mapping("decode", given)
+        if both := sorted(set(encoded) & set(feeds)):
             raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
         program = self._decode_program(None if outputs is None else tuple(outputs))
-        return self._execute(program, {**encoded, **(feeds or {})}, None)
+        return self._execute(program, {**encoded, **feeds}, None)
 
     def generate(
         self, feeds: Feeds, name: str | None = None, *, sampling: Sampling = GREEDY, length: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from pathlib import Path
@@ -23,7 +24,7 @@ from perceiver_deploy.reference import reference_of
 from perceiver_deploy.source import resolve
 from perceiver_deploy.source_record import record_path
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.errors import CheckpointError, UsageError
+from perceiver_runtime.errors import CheckpointError, UnavailableError, UsageError
 from perceiver_runtime.escapes import command_line
 
 PRESET = "vision-perceiver-conv"
@@ -228,3 +229,14 @@ def test_commands_that_are_printed_can_be_pasted(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     printed = command_line("perceiver-export", "bisect", Path("my bundle's; rm"))
     assert shlex.split(printed) == ["perceiver-export", "bisect", str(tmp_path.resolve() / "my bundle's; rm")]
+
+
+def test_a_directory_that_may_not_be_looked_into_lacks_a_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(UnavailableError, match=r"Permission denied; .*change its permissions"):
+        find(tmp_path)

@@ -81,6 +81,7 @@ FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("language", {"id2label": {"0": None}}, ("id2label", "a name for class 0")),
     ("language", {"id2label": {"0": {"name": "a"}}}, ("id2label", "a name for class 0")),
     ("language", {"id2label": None, "num_labels": -2}, ("num_labels",)),
+    ("learned", {"id2label": {"0": "a", "1": "b"}, "num_labels": 7}, ("2 names and num_labels 7",)),
     ("flow", {"train_size": [12]}, ("train_size",)),
     ("flow", {"train_size": [12, 0]}, ("train_size",)),
     ("flow", {"train_size": "12x18"}, ("train_size",)),

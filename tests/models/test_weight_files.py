@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import zipfile
@@ -16,7 +17,7 @@ from models.checkpoint_edits import LANGUAGE, change, made
 from safetensors.torch import load_file, save_file
 
 from perceiver_deploy.checkpoints import load
-from perceiver_runtime.errors import CheckpointError
+from perceiver_runtime.errors import CheckpointError, UnavailableError
 
 MLP = "perceiver.encoder.self_attends.0.mlp.dense1.weight"
 
@@ -174,6 +175,48 @@ def test_what_lies_there_instead_is_named(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "model.fp16.safetensors")
     (checkpoint / "tf_model.h5").touch()
     refused(checkpoint, "it holds model.fp16.safetensors, tf_model.h5", "rename it")
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_link_that_leads_nowhere_is_named_and_not_passed_over(checkpoint: Path, other: bool) -> None:
+    """As a copy of the hub's cache without its blobs."""
+    weights = checkpoint / "model.safetensors"
+    if other:
+        torch.save(load_file(weights), checkpoint / "pytorch_model.bin")
+    weights.unlink()
+    weights.symlink_to("../../blobs/absent")
+    refused(checkpoint, "model.safetensors: ", "a link to '../../blobs/absent', where no file is", "cp -L")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_file_that_may_not_be_read_is_neither_damaged_nor_absent(
+    checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "pytorch_model.bin":
+        torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / name)
+        (checkpoint / "model.safetensors").unlink()
+    forbid(monkeypatch, checkpoint / name)
+    with pytest.raises(UnavailableError, match=rf"{name}: Permission denied; .*change its permissions") as error:
+        load(checkpoint)
+    assert error.value.exit_code == 4
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: Path) -> None:
+    """A file without permission, also for the administrator."""
+    original = Path.open
+
+    def opened(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+def test_a_directory_in_place_of_weights_is_named(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "model.safetensors").mkdir()
+    refused(checkpoint, "expected a file of weights, got a directory")
 
 
 def test_a_directory_without_a_config_is_told_what_it_lacks(checkpoint: Path) -> None:

@@ -58,6 +58,19 @@ def test_wrong_feeds_are_refused(session: Session, case: str) -> None:
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.parametrize("feeds", [None, [], np.zeros(3)])
+def test_what_holds_no_arrays_by_name_is_refused(session: Session, feeds: Any) -> None:
+    for call in (session.run, session.encode, session.decode, lambda f: session.decode({}, [f])):
+        with pytest.raises(FeedError, match=r"expected arrays by name, .* got"):
+            call(feeds)
+
+
+def test_a_name_that_is_no_text_is_refused(session: Session) -> None:
+    wrong: Any = {**tiny_bundles.feeds(), 1: np.zeros(3)}
+    with pytest.raises(FeedError, match="no input 1; expected x"):
+        session.run(wrong)
+
+
 def test_refused_also_when_a_plan_exists(session: Session) -> None:
     """The second run of a size skips the ranges, not the arrays."""
     session.run(tiny_bundles.feeds())

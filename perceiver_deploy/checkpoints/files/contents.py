@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_runtime.errors import typed
+
 FIRST_BYTES = 1024
 
 
@@ -51,6 +53,16 @@ SIGNATURES: Sequence[Signature] = (
     _signature(rb"[\t\n\r\x20-\x7e]{16}", "a text", AGAIN),
 )
 """The first that matches is the kind."""
+
+
+def check_readable(path: Path) -> None:
+    """Raise UnavailableError for a file that this user may not read; its reader would call it damaged or absent."""
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise typed(error) or error from error
+    except OSError:
+        return  # for the reader to say
 
 
 def identify(path: Path) -> Signature | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.checkpoints.files.contents import identify
+from perceiver_deploy.checkpoints.files.contents import check_readable, identify
 from perceiver_runtime import strict_json
 from perceiver_runtime.errors import CheckpointError
 
@@ -14,7 +14,8 @@ MAX_BYTES = 1 << 26
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError for anything else."""
+    """A JSON object. Raises CheckpointError for anything else, UnavailableError if this user may not read it."""
+    check_readable(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path}: expected at most {MAX_BYTES:,} bytes of JSON, got {path.stat().st_size:,}")

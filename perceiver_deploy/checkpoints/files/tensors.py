@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from perceiver_deploy.checkpoints.files.contents import AGAIN, identify
+from perceiver_deploy.checkpoints.files.contents import AGAIN, check_readable, identify
 from perceiver_deploy.checkpoints.files.json_file import read_json
 from perceiver_deploy.checkpoints.files.pickled import load_pickled, state_dict
 from perceiver_runtime.errors import CheckpointError
@@ -57,17 +57,29 @@ def weight_like(directory: Path) -> list[str]:
 
 
 def find_weights(directory: Path) -> Path:
-    """The weight file of a checkpoint directory. Raises CheckpointError naming what was looked for and found."""
+    """The weight file of a checkpoint directory. Raises CheckpointError naming what was looked for and found.
+
+    The first name that is there has to be a file: a broken one is not passed over for another that holds other weights.
+    """
     for name in WEIGHT_FILES:
-        if (directory / name).is_file():
-            return directory / name
+        path = directory / name
+        if path.is_file():
+            return path
+        if path.is_symlink():
+            raise CheckpointError(
+                f"{path}: expected the weights, got a link to {str(path.readlink())!r}, where no file is; copy what it "
+                "leads to as well (cp -L), or download the file again"
+            )
+        if path.exists():
+            raise CheckpointError(f"{path}: expected a file of weights, got a directory or device; name it otherwise")
     found = weight_like(directory)
     there = f"; it holds {', '.join(found)}: if one of them is the model's, {_remedy(found)}" if found else ""
     raise CheckpointError(f"{directory}: expected one of {', '.join(WEIGHT_FILES)}, found none of them{there}")
 
 
 def read_tensors(path: Path) -> Weights:
-    """All tensors of a weight file or shard index. Raises CheckpointError if it can't be read safely.
+    """All tensors of a weight file or shard index. Raises CheckpointError if it can't be read safely,
+    UnavailableError if this user may not read it.
 
     A wrapper's prefix is taken off where every name has it.
     """
@@ -91,6 +103,7 @@ def _common(names: Iterable[str]) -> str | None:
 
 
 def _file(path: Path) -> Weights:
+    check_readable(path)
     tensors = _safetensors(path) if path.suffix == ".safetensors" else state_dict(load_pickled(path), path)
     return Weights(path, tensors, dict.fromkeys(tensors, path))
 
