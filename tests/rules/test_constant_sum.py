@@ -4,6 +4,7 @@ import pytest
 
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.constant_sum import CONSTANT_SUM
+from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
 
 from .conftest import EXACT
 
@@ -25,6 +26,15 @@ def test_declines_residuals_and_integers(subject):
     assert given.distance(graph) == 0
     _, outcomes = subject("conv", "encoder").rewritten(CONSTANT_QUERY, CONSTANT_SUM, precision="int8-dynamic")
     assert outcomes[-1].detail == "a product in integers takes its own bias along"
+
+
+def test_tables_of_two_axes_stay_apart(subject):
+    """One row for each point of the grid would be far larger than both."""
+    _, outcomes = subject("fourier", "encoder").rewritten(CONSTANT_QUERY, SEPARABLE_POSITIONS, CONSTANT_SUM)
+    separated, summed = outcomes[1:]
+    assert separated.applied
+    assert summed.applied
+    assert summed.after.constants <= summed.before.constants
 
 
 def sums(graph):
