@@ -42,7 +42,7 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            raise CheckError(f"component {component.name} can't be traced: {error}") from error
+            raise CheckError(f"component {component.name} can't be traced: {_cause(error)}") from error
         assert program is not None  # for mypy: only the legacy exporter returns None
         model = clean(_name_outputs(name_by_module(program.model), component.outputs))
         common.CheckerPass(full_check=False)(model)
@@ -55,6 +55,13 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
         value.shape = ir.Shape(spec.shape)  # a symbol whose range is one size was traced as that size
     store_ranges(model, profile)
     return model
+
+
+def _cause(error: BaseException) -> str:
+    """What PyTorch met first: its own message begins with advice to those who develop the exporter."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 def examples(specs: Sequence[TensorSpec], profile: Profile) -> list[np.ndarray]:

@@ -195,7 +195,7 @@ class Untraceable(nn.Module):
 
 
 def test_a_module_that_cannot_be_traced_names_its_component() -> None:
-    with pytest.raises(CheckError, match="component toy can't be traced"):
+    with pytest.raises(CheckError, match="component toy can't be traced: GuardOnDataDependent"):
         trace(component(Untraceable(), X, output=Y), PROFILE)
 
 
