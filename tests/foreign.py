@@ -149,6 +149,30 @@ class Stacked(nn.Module):
         return F.linear(groups.flatten(1, 2), self.table.weight)
 
 
+class Limited(nn.Module):
+    """Products without a bias whose only reader limits them: Relu and Clip, before a product and before a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(32, 32, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.b(torch.relu(self.a(x)))
+        return F.hardtanh(hidden).mean(1) + torch.relu(self.c(x[:, 0]))
+
+
+class Causal(nn.Module):
+    """Attention to nothing that comes later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.take, self.give = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = (part.unflatten(2, (4, 8)).transpose(1, 2) for part in self.take(x).chunk(3, 2))
+        return self.give(F.scaled_dot_product_attention(*parts, is_causal=True).transpose(1, 2).flatten(2))
+
+
 class Plain(nn.Module):
     """No product at all."""
 
@@ -208,5 +232,7 @@ FOREIGN = {
     "scaled": Foreign(Scaled, X, (_f("made", 16),)),
     "attend": Foreign(Attend, X, (_f("made", 16, 32),)),
     "stacked": Foreign(Stacked, X, (_f("made", 16, 16),)),
+    "limited": Foreign(Limited, X, (_f("made", 32),)),
+    "causal": Foreign(Causal, X, (_f("made", 16, 32),)),
     "plain": Foreign(Plain, X, (_f("made", 16, 32),)),
 }

@@ -112,3 +112,15 @@ def test_sessions_that_make_weights_unsigned_load_shared_ones(name: str) -> None
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = ort.InferenceSession(ir.to_proto(made).SerializeToString(), options, providers=["CPUExecutionProvider"])
     assert session.run(None, FOREIGN[name].feeds(0))
+
+
+def test_limits_stay_where_quantisers_follow_and_for_tensorrt() -> None:
+    graph = traced("limited")
+    before = sorted(node.op_type for node in graph.graph if node.op_type in ("Relu", "Clip"))
+    assert before == ["Clip", "Relu", "Relu"]
+    kept = {
+        scheme: [n.op_type for n in quantize(graph, plan("limited", graph), SCHEMES[scheme]).graph]
+        for scheme in ("cpu", "tensorrt")
+    }
+    assert [kept["cpu"].count(each) for each in ("Relu", "Clip", "Max", "Min")] == [1, 0, 2, 1]
+    assert [kept["tensorrt"].count(each) for each in ("Relu", "Clip", "Max", "Min")] == [2, 1, 0, 0]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from perceiver_exporters.graph import constant_of, drop_unread
+from perceiver_exporters.precision.limits import make_plain
 from perceiver_exporters.precision.scheme import Scheme
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Array
@@ -132,7 +133,9 @@ class Writer:
         return value
 
     def finish(self) -> None:
-        """Drop the constants that nothing reads any more."""
+        """Write limits as the scheme has them, and drop the constants that nothing reads any more."""
+        if self._scheme.plain_limits:
+            make_plain(self.graph)
         drop_unread(self.graph)
 
     def _fresh(self, name: str, suffix: str) -> str:

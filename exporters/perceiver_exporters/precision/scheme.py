@@ -19,14 +19,15 @@ class Scheme:
     """How a backend's kernels want their integers.
 
     `activation` is `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias` quantises biases to
-    INT32; `conv_output` quantises what a convolution returns. Weights are signed and symmetric always, and of 7 bits if
-    `reduced`.
+    INT32; `conv_output` quantises what a convolution returns; `plain_limits` writes Relu and Clip behind a product as
+    Max and Min (see `limits`). Weights are signed and symmetric always, and of 7 bits if `reduced`.
     """
 
     activation: str
     symmetric: bool
     bias: bool
     conv_output: bool
+    plain_limits: bool
     reduced: bool = False
 
     @property
@@ -43,15 +44,16 @@ class Scheme:
         return scale, round(float(-low / scale))
 
 
-_CPU = Scheme("uint8", symmetric=False, bias=True, conv_output=True)
+_CPU = Scheme("uint8", symmetric=False, bias=True, conv_output=True, plain_limits=True)
 SCHEMES = {
     # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
     # bits and saturate, which adds to a layer's error unseen; sessions avoid it there (see
     # perceiver_runtime.backends.integer_products). ONNX Runtime's integer Gemm wants its bias in integers, too, and its
-    # integer convolution an output scale; without, they compute in floating point.
+    # integer convolution an output scale; without, they compute in floating point. So does a product whose only reader
+    # is a Relu or Clip that no quantiser follows: it is taken for the first half of a pattern that does not match.
     "cpu": _CPU,
     # Weights that can't saturate are left signed, and run in the fast kernels without VNNI too.
     "cpu-reduced": dataclasses.replace(_CPU, reduced=True),
     # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
-    "tensorrt": Scheme("int8", symmetric=True, bias=False, conv_output=False),
+    "tensorrt": Scheme("int8", symmetric=True, bias=False, conv_output=False, plain_limits=False),
 }
