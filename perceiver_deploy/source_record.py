@@ -1,6 +1,6 @@
 """Where the source of a bundle was found on this machine: for `bisect`, `evaluate` and `bench`, which need it again.
 
-It lies beside the bundle, which holds no paths, and is never packed into it. Whether what is found there is the
+It is stored beside the bundle, which holds no paths, and is never packed into it. Whether what is found there is the
 source is decided by the hash of its weights.
 """
 

@@ -43,7 +43,9 @@ class Trace:
 
 
 def in_double(cut: Cut) -> Cut:
-    """The cut with copies of its modules in FP64. Modules that share tensors share them still."""
+    """The cut with copies of its modules in FP64, or as it is. Modules that share tensors share them still."""
+    if _floating_type([component.module for component in cut.components]) == torch.float64:
+        return cut
     modules = [module.double() for module in copy.deepcopy([component.module for component in cut.components])]
     components = zip(cut.components, modules, strict=True)
     return dataclasses.replace(cut, components=tuple(dataclasses.replace(c, module=m) for c, m in components))

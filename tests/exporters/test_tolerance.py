@@ -32,7 +32,7 @@ from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import Bundle, randomise
 
-HERE = TARGETS["cpu"].precisions
+CPU_PRECISIONS = TARGETS["cpu"].precisions
 IN = TensorSpec("x", "float32", ("batch", 12, 48))
 OUT = TensorSpec("y", "float32", ("batch", 12, 48))
 
@@ -55,7 +55,7 @@ def single_layer(seed: int) -> Blueprint:
 def test_a_healthy_bundle_passes(seed: int, tmp_path: Path) -> None:
     blueprint = single_layer(seed)
     traces = SharedTraces()
-    for precision in HERE:
+    for precision in CPU_PRECISIONS:
         export.export_bundle(blueprint, tmp_path / precision, precision, tracer=traces)
         for report in verify(tmp_path / precision).reports:
             assert report.passed, (precision, report)
@@ -71,7 +71,7 @@ def swap_query_and_key(graph: ir.Model) -> ir.Model:
     return graph
 
 
-@pytest.mark.parametrize("precision", HERE)
+@pytest.mark.parametrize("precision", CPU_PRECISIONS)
 def test_swapped_weights_fail_on_the_component_that_has_them(
     precision: str,
     bundle: Bundle,
@@ -182,7 +182,7 @@ def without_signal(graph: ir.Model) -> ir.Model:
     return graph
 
 
-@pytest.mark.parametrize("precision", HERE)
+@pytest.mark.parametrize("precision", CPU_PRECISIONS)
 def test_a_constant_does_not_hide_a_lost_signal(precision: str, tmp_path: Path) -> None:
     blueprint = of_module(Kelvin())
     healthy = export.export_bundle(blueprint, tmp_path / "healthy", precision)

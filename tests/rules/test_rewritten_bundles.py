@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.source import GOLDEN_BATCH
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.rules import stored_outcomes
@@ -40,8 +39,10 @@ def test_rewritten_bundles_verify(model, precision, tmp_path):
     blueprint = Blueprint(
         source=Source(model, family.name, weights_sha256(module), dataclasses.asdict(config), pretrained=False),
         cut=family.cut(module),
-        golden=(family.sample(config, GOLDEN_BATCH, random),),
-        calibration=tuple(family.sample(config, 4, random) for _ in range(2)),
+        golden=(family.sample(config, 2, random),),
+        # As many as cover the golden rows: a folded head rounds a residual over a range of its own, which the emulation
+        # of the module does not have, so what is clipped there is error that no tolerance foresees.
+        calibration=tuple(family.sample(config, 32, random) for _ in range(2)),
     )
     manifest = export_bundle(blueprint, tmp_path / "bundle", precision)
     report = verify(tmp_path / "bundle")

@@ -16,7 +16,7 @@ from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds, Precision
 from perceiver_exporters.precision.smooth import divisors
-from perceiver_exporters.reference import Reference
+from perceiver_exporters.reference import Reference, in_double
 from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
 
@@ -35,9 +35,11 @@ def plan_precision(
     options: QuantizationOptions,
     progress: Progress,
 ) -> Plan:
-    """What is to be decided of a planned precision; ranges, if it is calibrated. Raises what `make_plan` raises."""
+    """What is to be decided of a planned precision; ranges, if it is calibrated, measured in FP64: alike on every
+    processor. Raises what `make_plan` raises.
+    """
     if precision.calibrated:
-        return make_plan(cut, graphs, samples, golden, scheme, options, progress)
+        return make_plan(in_double(cut), graphs, samples, golden, scheme, options, progress)
     plan = {name: dynamic.make_plan(graph) for name, graph in graphs.items()}
     for name, layer in ((name, layer) for name, each in plan.items() for layer in sorted(each.kept)):
         progress(f"{name}: convolution {layer} kept in FP32, where it is faster than in integers without a fixed range")
