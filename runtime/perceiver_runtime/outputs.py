@@ -15,9 +15,9 @@ from perceiver_runtime.manifest import MANIFEST_NAME
 def check_file(path: Path) -> None:
     """Raise what writing the file `path` would raise: UsageError for a path that can't be one, UnavailableError."""
     with _typed_errors(path):
-        _check_outside_bundles(path)
         if path.is_dir():
             raise UsageError(f"{path} is a directory; name a file")
+        _check_outside_bundles(path)
         if not path.exists() or path.is_file():
             _probe(_real(path).with_name(_partial(path.name)))
 
@@ -25,16 +25,17 @@ def check_file(path: Path) -> None:
 def check_directory(path: Path) -> None:
     """Raise what making the directory `path`, if it is not there yet, and a new entry in it would raise."""
     with _typed_errors(path):
-        _check_outside_bundles(path)
         existing = _existing(path)
+        _check_outside_bundles(path)
         _probe(existing / _partial(""))
 
 
 def check_entry(path: Path, partial: str) -> None:
     """Raise what making the directory that `path` is in, and in it an entry called `partial`, would raise."""
     with _typed_errors(path):
+        existing = _existing(path.parent)
         _check_outside_bundles(path)
-        _probe(_existing(path.parent) / partial)
+        _probe(existing / partial)
 
 
 @contextlib.contextmanager
