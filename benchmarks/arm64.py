@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from perceiver_deploy.exporting import export
+from perceiver_deploy.api.export import export
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "jetson.md"

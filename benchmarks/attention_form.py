@@ -25,20 +25,20 @@ import torch
 from onnx_ir.passes import common
 from record import write
 
+from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.timing import Ratio, interleave, ratio
 from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import quantize
-from perceiver_exporters.precision.plan import ComponentPlan
-from perceiver_exporters.precision.scheme import SCHEMES
-from perceiver_exporters.quiet import quiet
+from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.rules import RULES, Applied, Context, rewrite
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cuda
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
-from perceiver_runtime.compare import relative_l2
+from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

@@ -18,11 +18,11 @@ from typing import overload
 import numpy as np
 import torch
 
-from perceiver_deploy.source import CALIBRATION_BATCH, batches, resolve
+from perceiver_deploy.sources.source import CALIBRATION_BATCH, batches, resolve
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import Feeds
 from perceiver_exporters.precision.calibration import METHODS
 from perceiver_exporters.precision.calibration.calibrate import calibrate
-from perceiver_exporters.trace import trace
 
 
 class Drawn(Sequence[Feeds]):

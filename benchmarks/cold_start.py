@@ -20,8 +20,8 @@ import numpy as np
 from peer_variants import plain_export
 from record import bundles, random_weights, write
 
-from perceiver_deploy.source import resolve
-from perceiver_deploy.timing import Ratio, ratio
+from perceiver_deploy.api.timing import Ratio, ratio
+from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import load_bundle
 from perceiver_runtime.golden import load_golden
 

@@ -19,7 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 from record import write
 
-from perceiver_deploy.timing import Ratio, interleave, ratio
+from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_runtime.backends.integer_products import avoid_saturation
 
 import onnxruntime as ort

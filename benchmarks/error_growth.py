@@ -13,15 +13,15 @@ import click
 import numpy as np
 import torch
 
+from perceiver_deploy.api.growth import GrowthReport, bundle_growth, write_growth
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.growth import GrowthReport, bundle_growth, write_growth
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.source import blueprint, resolve
+from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.growth import ErrorGrowth, measure_growth
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.growth import ErrorGrowth, measure_growth
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import open_session
 from perceiver_runtime.manifest import Source

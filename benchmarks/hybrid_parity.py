@@ -17,23 +17,23 @@ import torch.nn.functional as F
 from hybrid_rows import PARTS
 from torch import Tensor
 
+from perceiver_deploy.api.evaluate import evaluate_bundles
 from perceiver_deploy.datasets.emoji import decode
 from perceiver_deploy.datasets.emoji.dataset import feeds
 from perceiver_deploy.datasets.emoji.sample import Splits, read_sample
-from perceiver_deploy.evaluation import evaluate_bundles
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.decoder import greedy
-from perceiver_deploy.source import batches, blueprint, resolve
+from perceiver_deploy.sources.source import batches, blueprint, resolve
 from perceiver_deploy.train.emoji_score import spelling, typical
 from perceiver_deploy.train.loop import TrainingConfig, fit
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import Session, open_session, verify
-from perceiver_runtime.compare import ParityReport
 from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, build_engines
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensors import Array
 
 EMOJI, LANGUAGES = "emoji-namer", "language-identifier"

@@ -23,22 +23,22 @@ import onnx_ir as ir
 import torch
 from record import write
 
+from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.source import blueprint, resolve
-from perceiver_deploy.timing import Ratio, interleave, ratio
+from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Feeds, Request, dynamic
 from perceiver_exporters.precision.calibration.observe import observe
-from perceiver_exporters.precision.plan import ComponentPlan
-from perceiver_exporters.quiet import quiet
+from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, rewrite
 from perceiver_exporters.samples import make_samples
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application
+from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

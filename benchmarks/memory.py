@@ -21,9 +21,9 @@ from pathlib import Path
 
 from record import bundles, write
 
-from perceiver_deploy.source import resolve
+from perceiver_deploy.sources.source import resolve
 from perceiver_exporters.component import Cut
-from perceiver_exporters.memory import forecast, with_chunks
+from perceiver_exporters.memory.estimate import forecast, with_chunks
 from perceiver_runtime.bundle import load_bundle, write_manifest
 
 LIMITS = {"optical-flow-perceiver": 0.75e9, "multimodal-perceiver": 0.6e9}

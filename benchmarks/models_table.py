@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from families.conftest import SMALL_CASES, Exported, export  # noqa: E402
 from models.oracle import exact_positions, relative  # noqa: E402
 
+from perceiver_deploy.api.models import ModelSummary, summarise  # noqa: E402
 from perceiver_deploy.checkpoints import load  # noqa: E402
 from perceiver_deploy.families import FAMILIES  # noqa: E402
 from perceiver_deploy.models.multimodal import coordinates_of  # noqa: E402
-from perceiver_deploy.summary import ModelSummary, summarise  # noqa: E402
 from perceiver_deploy.zoo import zoo  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "models.md"

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from record import bundles, write
 
-from perceiver_deploy.benchmarking import compare
-from perceiver_deploy.source import resolve
-from perceiver_deploy.timing import Ratio
+from perceiver_deploy.api.benchmark import compare
+from perceiver_deploy.api.timing import Ratio
+from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import measure, open_session
 from perceiver_runtime.golden import load_golden
 

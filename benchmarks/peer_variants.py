@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import torch
 
-from perceiver_deploy.timing import Call
-from perceiver_exporters.quiet import quiet
+from perceiver_deploy.api.timing import Call
+from perceiver_exporters.ir.quiet import quiet
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
 

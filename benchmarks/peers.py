@@ -30,12 +30,12 @@ from peer_variants import (
 )
 from record import Row, bundles, compare, markdown, random_weights, write
 
-from perceiver_deploy.benchmarking import eager_call
-from perceiver_deploy.source import Model, blueprint, resolve
-from perceiver_deploy.timing import Call
+from perceiver_deploy.api.benchmark import eager_call
+from perceiver_deploy.api.timing import Call
+from perceiver_deploy.sources.source import Model, blueprint, resolve
 from perceiver_runtime import UnavailableError, open_session
-from perceiver_runtime.compare import relative_l2
-from perceiver_runtime.latency import BATCH
+from perceiver_runtime.measure.compare import relative_l2
+from perceiver_runtime.measure.latency import BATCH
 from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")

@@ -24,8 +24,8 @@ import torch
 from peer_variants import plain_export, static_onnxruntime, static_openvino
 from record import bundles, random_weights, ratios, write
 
-from perceiver_deploy.source import resolve
-from perceiver_deploy.timing import Ratio
+from perceiver_deploy.api.timing import Ratio
+from perceiver_deploy.sources.source import resolve
 
 NAME = "optical-flow-perceiver"
 SHAPE = (1, 2, 27, 368, 496)

@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from record import VARIANTS
 
-from perceiver_deploy.benchmarking import benchmark
-from perceiver_deploy.evaluation import evaluate_bundles
-from perceiver_deploy.source import blueprint, resolve
+from perceiver_deploy.api.benchmark import benchmark
+from perceiver_deploy.api.evaluate import evaluate_bundles
+from perceiver_deploy.sources.source import blueprint, resolve
+from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import component_graphs, export_bundle
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision import PRECISIONS as PRECISION_TABLE
 from perceiver_exporters.precision.options import DEFAULTS
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.storage import save_graphs
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime import load_bundle, verify
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "precision.md"

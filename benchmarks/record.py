@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from perceiver_deploy.source import Model, blueprint
-from perceiver_deploy.timing import Call, Ratio, interleave, ratio
+from perceiver_deploy.api.timing import Call, Ratio, interleave, ratio
+from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
-from perceiver_exporters.trace import SharedTraces
+from perceiver_runtime.format.schema import encode
 from perceiver_runtime.machine import machine
-from perceiver_runtime.schema import encode
 
 REDUCED = QuantizationOptions(reduce_range=True)
 VARIANTS: Mapping[str, tuple[str, QuantizationOptions]] = {

@@ -24,11 +24,11 @@ import torch
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Component, Cut
-from perceiver_exporters.quiet import quiet
+from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.rules import RULES, Context, Outcome, Rule, rewrite
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
-from perceiver_runtime.latency import machine
+from perceiver_exporters.targets.target import TARGETS
+from perceiver_runtime.measure.latency import machine
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

@@ -28,11 +28,11 @@ import torch  # noqa: E402
 from engines.rtx import NEWEST, Subject, released, small  # noqa: E402
 from small_models import SMALL  # noqa: E402
 
-from perceiver_exporters.storage import save_graphs  # noqa: E402
-from perceiver_exporters.targets import TARGETS  # noqa: E402
+from perceiver_exporters.bundle.storage import save_graphs  # noqa: E402
+from perceiver_exporters.targets.target import TARGETS  # noqa: E402
 from perceiver_runtime.errors import PerceiverError  # noqa: E402
 from perceiver_runtime.tensorrt.api import load_tensorrt  # noqa: E402
-from perceiver_runtime.tensorrt.build import BuiltEngine  # noqa: E402
+from perceiver_runtime.tensorrt.builder.build import BuiltEngine  # noqa: E402
 
 PAGE = ROOT / "docs" / "tensorrt.md"
 

@@ -3,7 +3,7 @@
     python benchmarks/threads.py DIRECTORY [--name fashion-perceiver] [--rounds 15]
     python benchmarks/threads.py DIRECTORY --limit       one thread against all cores, by the size of the model
 
-The second is where `ONE_THREAD_FLOPS` of `perceiver_runtime.choice` comes from; it writes threads-limit.json.
+The second is where `ONE_THREAD_FLOPS` of `perceiver_runtime.execution.choice` comes from; it writes threads-limit.json.
 Every process has one kind of pool, for ONNX Runtime fixes it at its first session. Milliseconds are wall time / runs,
 over all callers. Writes benchmarks/results/threads.json.
 """
@@ -23,16 +23,16 @@ from pathlib import Path
 
 from record import bundles, write
 
+from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.patches import PatchClassifierConfig
-from perceiver_deploy.source import Model, resolve
-from perceiver_deploy.timing import Ratio, interleave, ratio
+from perceiver_deploy.sources.source import Model, resolve
 from perceiver_runtime import Session, load_bundle, open_session
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.latency import sized_feeds
 from perceiver_runtime.machine import physical_cores
+from perceiver_runtime.measure.latency import sized_feeds
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

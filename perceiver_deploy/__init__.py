@@ -16,24 +16,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perceiver_deploy.benchmarking import benchmark as benchmark
+    from perceiver_deploy.api.benchmark import benchmark as benchmark
+    from perceiver_deploy.api.doctor import diagnose as diagnose
+    from perceiver_deploy.api.evaluate import evaluate_bundle as evaluate_bundle
+    from perceiver_deploy.api.export import export as export
+    from perceiver_deploy.api.export import plan as plan
+    from perceiver_deploy.api.models import models as models
     from perceiver_deploy.checkpoints import LoadOptions as LoadOptions
-    from perceiver_deploy.diagnosis import diagnose as diagnose
-    from perceiver_deploy.evaluation import evaluate_bundle as evaluate_bundle
-    from perceiver_deploy.exporting import export as export
-    from perceiver_deploy.exporting import plan as plan
-    from perceiver_deploy.summary import models as models
     from perceiver_runtime import open_session as open_session
     from perceiver_runtime import verify as verify
 
 _HOME = {
     "LoadOptions": "perceiver_deploy.checkpoints",
-    "benchmark": "perceiver_deploy.benchmarking",
-    "diagnose": "perceiver_deploy.diagnosis",
-    "evaluate_bundle": "perceiver_deploy.evaluation",
-    "export": "perceiver_deploy.exporting",
-    "plan": "perceiver_deploy.exporting",
-    "models": "perceiver_deploy.summary",
+    "benchmark": "perceiver_deploy.api.benchmark",
+    "diagnose": "perceiver_deploy.api.doctor",
+    "evaluate_bundle": "perceiver_deploy.api.evaluate",
+    "export": "perceiver_deploy.api.export",
+    "plan": "perceiver_deploy.api.export",
+    "models": "perceiver_deploy.api.models",
     "open_session": "perceiver_runtime",
     "verify": "perceiver_runtime",
 }

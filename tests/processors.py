@@ -20,11 +20,11 @@ from small_models import SMALL, small_model
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.pareto import TABLE
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.trace import trace
 from perceiver_runtime.manifest import Source
 
 FAMILY = "patch-classifier"

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from perceiver_runtime import measure, open_session
-from perceiver_runtime.schema import encode
+from perceiver_runtime.format.schema import encode
 from perceiver_runtime.telemetry import open_source, record
 
 

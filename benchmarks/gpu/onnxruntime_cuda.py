@@ -23,22 +23,22 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.reference import reference_of
-from perceiver_deploy.source import blueprint
-from perceiver_deploy.timing import Ratio, interleave, ratio
+from perceiver_deploy.api.timing import Ratio, interleave, ratio
+from perceiver_deploy.sources.reference import reference_of
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.rules import RULES
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_runtime import UsageError, load_bundle
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.compare import Bound, compare
+from perceiver_runtime.format.schema import encode
+from perceiver_runtime.format.wiring import bind_symbols, value_specs
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.latency import Distribution
 from perceiver_runtime.machine import machine
+from perceiver_runtime.measure.compare import Bound, compare
+from perceiver_runtime.measure.latency import Distribution
 from perceiver_runtime.pipeline import Step
-from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array
-from perceiver_runtime.wiring import bind_symbols, value_specs
 
 import onnxruntime as ort
 

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.precision.proof import held
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
 from perceiver_exporters.preflight.report import Forecast
-from perceiver_exporters.proof import held
-from perceiver_exporters.stored import stored_graph
-from perceiver_exporters.targets import TARGETS, EngineTarget, Target
+from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
-from perceiver_runtime.staging import staged
+from perceiver_runtime.format.staging import staged
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.bundle import EngineOptions, EngineReport, Report, build_engines
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, Report, build_engines
+from perceiver_runtime.tensorrt.builder.device_build import build_here
+from perceiver_runtime.tensorrt.builder.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
-from perceiver_runtime.tensorrt.device_build import build_here
-from perceiver_runtime.tensorrt.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
 from perceiver_runtime.tensorrt.summary import CARD, describe_in_card
 
 SCRIPT_NAME = "build.sh"
@@ -31,7 +31,7 @@ _SCRIPT = """#!/bin/sh
 exec "${PYTHON:-python3}" -c 'import os, sys
 kit = os.path.realpath(sys.argv[1])
 sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) != kit]
-from perceiver_runtime.cli import main
+from perceiver_runtime.cli.main import main
 sys.exit(main(["build", *sys.argv[1:]]))' "$(dirname -- "$0")" "$@"
 """
 

@@ -9,36 +9,37 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from perceiver_exporters import count, tolerance
+from perceiver_exporters import tolerance
+from perceiver_exporters.bundle.sealing import files_of, seal, tool_versions
+from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint, Component, Cut
-from perceiver_exporters.kernels import prove_kernels
+from perceiver_exporters.ir import count
+from perceiver_exporters.ir.trace import trace
+from perceiver_exporters.ir.value_ranges import with_float_ranges, with_index_ranges
 from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
-from perceiver_exporters.precision.activations import audit_activations
-from perceiver_exporters.precision.audit import audit
-from perceiver_exporters.precision.finding import Finding, refuse
-from perceiver_exporters.precision.layers import kept_nodes
+from perceiver_exporters.precision.audit.activations import audit_activations
+from perceiver_exporters.precision.audit.constants import audit
+from perceiver_exporters.precision.audit.finding import Finding, refuse
+from perceiver_exporters.precision.integers.layers import kept_nodes
+from perceiver_exporters.precision.integers.plan import Plan
+from perceiver_exporters.precision.kernels import prove_kernels
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.precision.pareto import save_pareto
 from perceiver_exporters.precision.placement import EXACT, Pareto, Trial, search
-from perceiver_exporters.precision.plan import Plan
 from perceiver_exporters.precision.planning import plan_precision
+from perceiver_exporters.precision.proof import prove
 from perceiver_exporters.precision.report import ComponentPrecision, save_report
-from perceiver_exporters.proof import prove
 from perceiver_exporters.reference import Reference, in_double
 from perceiver_exporters.rules import RULES, Context, Rule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
-from perceiver_exporters.sealing import files_of, seal, tool_versions
-from perceiver_exporters.storage import save_graphs
-from perceiver_exporters.targets import TARGETS, Target, require
-from perceiver_exporters.trace import trace
-from perceiver_exporters.value_ranges import with_float_ranges, with_index_ranges
+from perceiver_exporters.targets.target import TARGETS, Target, require
 from perceiver_runtime.bundle import write_manifest
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.format.staging import check_destination, staged
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import SCHEMA_VERSION, ComponentEntry, Manifest
-from perceiver_runtime.staging import check_destination, staged
+from perceiver_runtime.measure.tolerances import is_indistinct
 from perceiver_runtime.tensors import Profile
-from perceiver_runtime.tolerances import is_indistinct
 
 Progress = Callable[[str], None]
 Tracer = Callable[[Component, Profile, int], ir.Model]

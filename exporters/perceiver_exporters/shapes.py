@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 
 from perceiver_exporters.component import Cut
+from perceiver_runtime.format.wiring import bind_symbols
 from perceiver_runtime.tensors import TensorSpec
-from perceiver_runtime.wiring import bind_symbols
 
 Shape = tuple[int, ...]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.memory import with_chunks
-from perceiver_runtime import ranges as runtime_ranges
+from perceiver_exporters.memory.estimate import with_chunks
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.format import ranges as runtime_ranges
+from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.pipeline import Pipeline
-from perceiver_runtime.ranges import BATCH
 from perceiver_runtime.tensors import Array, Profile, Range
 
 Feeds = Mapping[str, Array]
@@ -23,7 +23,7 @@ def with_ranges(blueprint: Blueprint, ranges: Mapping[str, Range]) -> Blueprint:
 
     The size of a chunk is the OPT of its dimension. Golden rows beyond the largest batch become samples of their own,
     rows too few for the smallest are repeated; other dimensions are cut to their largest size. Raises UsageError as
-    `perceiver_runtime.ranges.with_ranges` does, or if the golden inputs are smaller than a range.
+    `perceiver_runtime.format.ranges.with_ranges` does, or if the golden inputs are smaller than a range.
     """
     own = blueprint.cut.profile
     # Any model takes any batch; other dimensions are bounded by positions, or by what the model was made for.

@@ -3,9 +3,9 @@
 The exact values are the reference's in FP64; the noise is the distance to them of the reference emulated in the
 bundle's precision, over the golden samples: relative to the answer (relative L2), and relative to how the answer varies
 over the golden rows (centred). It is taken twice: for each component on the golden inputs (teacher-forced), and for
-each output and encoded value of the whole pipeline (chained). The margins (see `perceiver_runtime.tolerances`) cover
-what the emulation leaves open, which is the order of sums and the kernels' own approximations of erf and exp; they are
-constants, and nothing loosens a tolerance afterwards.
+each output and encoded value of the whole pipeline (chained). The margins (see `perceiver_runtime.measure.tolerances`)
+cover what the emulation leaves open, which is the order of sums and the kernels' own approximations of erf and exp;
+they are constants, and nothing loosens a tolerance afterwards.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.precision import Precision
 from perceiver_exporters.reference import Reference, Scope
 from perceiver_exporters.weights import samples_sha256
-from perceiver_runtime.compare import distances
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import Derivation, Tolerance
-from perceiver_runtime.spread import Spread, spread_of
+from perceiver_runtime.measure.compare import distances
+from perceiver_runtime.measure.spread import Spread, spread_of
+from perceiver_runtime.measure.tolerances import MAX_TOLERANCE, centred_tolerance
+from perceiver_runtime.measure.verify import PIPELINE, Key, golden_arrays
 from perceiver_runtime.tensors import Array
-from perceiver_runtime.tolerances import MAX_TOLERANCE, centred_tolerance
-from perceiver_runtime.verify import PIPELINE, Key, golden_arrays
 
 
 @dataclass(frozen=True)

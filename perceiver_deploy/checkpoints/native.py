@@ -31,7 +31,7 @@ from perceiver_deploy.checkpoints.renaming import Rule
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.families import FAMILIES
 from perceiver_runtime.errors import BundleError, CheckpointError
-from perceiver_runtime.schema import decode, encode
+from perceiver_runtime.format.schema import decode, encode
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 SAME_NAME = (Rule("(?P<name>.+)", (r"\g<name>",)),)

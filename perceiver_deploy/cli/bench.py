@@ -12,7 +12,7 @@ from perceiver_deploy.cli.numbers import ROUNDS, THREADS
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
-    from perceiver_deploy.benchmarking import BenchmarkReport
+    from perceiver_deploy.api.benchmark import BenchmarkReport
 
 
 @click.command("bench")
@@ -37,8 +37,8 @@ def command(
     quiet: bool,
 ) -> None:
     """Time BUNDLE beside PyTorch eager, call by call in turn."""
-    from perceiver_deploy.benchmarking import benchmark
-    from perceiver_runtime.load import require_idle
+    from perceiver_deploy.api.benchmark import benchmark
+    from perceiver_runtime.measure.load import require_idle
 
     progress(quiet)(f"time {bundle} and torch eager, {rounds} rounds in turn")
     report = benchmark(bundle, reference=reference, batch=batch, rounds=rounds, threads=threads, backend=backend)

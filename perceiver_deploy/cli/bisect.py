@@ -11,8 +11,8 @@ from perceiver_deploy.cli.output import json_option, print_table, progress, quie
 from perceiver_deploy.cli.verify import default_directory
 
 if TYPE_CHECKING:
-    from perceiver_deploy.bisection import BundleBisection
-    from perceiver_exporters.bisection import Blame
+    from perceiver_deploy.api.bisect import BundleBisection
+    from perceiver_exporters.diagnose.bisection import Blame
 
 COLUMNS = ("component:<", "node:<", "operator:<", "run", "error", "noise", "bound")
 
@@ -32,9 +32,9 @@ def command(
     The golden samples blame the component. The model is exported again, and the graphs compared value by value and
     node by node. For each departure a replay is written: the part of the graph, its inputs, and what should come out.
     """
-    from perceiver_deploy.bisection import bisect_bundle
-    from perceiver_runtime.outputs import check_directory
-    from perceiver_runtime.report import to_json
+    from perceiver_deploy.api.bisect import bisect_bundle
+    from perceiver_runtime.cli.report import to_json
+    from perceiver_runtime.format.outputs import check_directory
 
     if out is not None:
         check_directory(out)

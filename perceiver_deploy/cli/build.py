@@ -11,7 +11,7 @@ from perceiver_deploy.cli.numbers import GIGABYTES, MEBIBYTES
 from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
-    from perceiver_runtime.tensorrt.progress import BuildProgress
+    from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 
 MEGABYTE = 1 << 20
 GIGABYTE = 10**9

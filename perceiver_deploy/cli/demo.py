@@ -31,7 +31,7 @@ COLUMNS = (
 @quiet_option
 def command(out: Path, as_json: bool, quiet: bool) -> int:
     """Export the shipped image classifier at every precision; verify, evaluate and time each bundle."""
-    from perceiver_deploy.demo import SOURCE, run
+    from perceiver_deploy.api.demo import SOURCE, run
 
     report = run(out, progress(quiet))
     if as_json:

@@ -11,7 +11,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table
 @json_option
 def command(as_json: bool) -> int:
     """Show what this machine can export, build and run. Exit 4 if it can't export and verify."""
-    from perceiver_deploy.diagnosis import diagnose
+    from perceiver_deploy.api.doctor import diagnose
 
     diagnosis = diagnose()
     if as_json:

@@ -13,7 +13,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_markdown,
 from perceiver_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from perceiver_deploy.evaluation import EvaluationReport
+    from perceiver_deploy.api.evaluate import EvaluationReport
 
 ROUNDING = 1e-9
 """Points: a difference of two shares is not exact."""
@@ -39,7 +39,7 @@ def command(
     quiet: bool,
 ) -> int:
     """Measure task metrics on held-out data: those of the reference beside those of BUNDLES, all of one model."""
-    from perceiver_deploy.evaluation import evaluate_bundles
+    from perceiver_deploy.api.evaluate import evaluate_bundles
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json are two forms of the same table; ask for one")

@@ -11,7 +11,7 @@ from perceiver_deploy.cli.numbers import POINTS, Bytes, Pixels
 from perceiver_deploy.cli.output import Progress, json_option, print_json, print_table, progress, quiet_option
 
 if TYPE_CHECKING:
-    from perceiver_deploy.exporting import ExportPlan
+    from perceiver_deploy.api.export import ExportPlan
     from perceiver_exporters.precision.options import QuantizationOptions
 
 
@@ -92,11 +92,11 @@ def command(
     quiet: bool,
 ) -> int:
     """Export SOURCE to a bundle and verify it: a model of the zoo, a checkpoint directory, or a hub id."""
+    from perceiver_deploy.api.export import export, plan
     from perceiver_deploy.checkpoints import LoadOptions
-    from perceiver_deploy.exporting import export, plan
-    from perceiver_runtime.outputs import check_file
-    from perceiver_runtime.ranges import parse_ranges
-    from perceiver_runtime.tuning import tuning_path
+    from perceiver_runtime.format.outputs import check_file
+    from perceiver_runtime.format.ranges import parse_ranges
+    from perceiver_runtime.format.tuning import tuning_path
 
     if tuned and target != "cpu":
         raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {target}")
@@ -149,8 +149,8 @@ def command(
 
 
 def _tune(bundle: Path, report: Progress, as_json: bool) -> None:
-    from perceiver_deploy.tuning import tune
-    from perceiver_runtime.tuning import tuning_path
+    from perceiver_deploy.api.tune import tune
+    from perceiver_runtime.format.tuning import tuning_path
 
     tuning = tune(bundle, progress=report)
     report(f"tuning: {tuning_path(bundle)}")

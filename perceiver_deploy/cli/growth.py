@@ -17,7 +17,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table
 @json_option
 def command(bundle: Path, out: Path | None, reference: str | None, backend: str | None, as_json: bool) -> None:
     """Measure how the error of BUNDLE grows with each run of a repeated block, or each layer of one that runs once."""
-    from perceiver_deploy.growth import bundle_growth, check_output, write_growth
+    from perceiver_deploy.api.growth import bundle_growth, check_output, write_growth
 
     if out is not None:
         check_output(out)

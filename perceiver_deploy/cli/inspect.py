@@ -26,7 +26,7 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     With --json, --rules and --precision together are one object with an entry for each.
     """
     from perceiver_runtime import load_bundle
-    from perceiver_runtime.report import overview
+    from perceiver_runtime.cli.report import overview
 
     loaded = load_bundle(bundle)
     parts: dict[str, Any] = {}
@@ -44,8 +44,8 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
 
 
 def _show_components(loaded: Bundle) -> None:
-    from perceiver_runtime.report import running
-    from perceiver_runtime.verify import golden_origin
+    from perceiver_runtime.cli.report import running
+    from perceiver_runtime.measure.verify import golden_origin
 
     manifest = loaded.manifest
     steps = {step.component: step for step in manifest.pipeline.steps}
@@ -74,8 +74,8 @@ def _show_components(loaded: Bundle) -> None:
 
 
 def _outcomes(loaded: Bundle) -> dict[str, tuple[Outcome, ...]]:
+    from perceiver_exporters.bundle.stored import stored_graph
     from perceiver_exporters.rules import outcomes
-    from perceiver_exporters.stored import stored_graph
 
     return {c.name: outcomes(stored_graph(loaded, c.onnx)) for c in loaded.manifest.components}
 

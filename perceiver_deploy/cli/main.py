@@ -7,8 +7,8 @@ import sys
 
 import click
 
+from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.exits import run_program
 
 COMMANDS = {
     "models": "list the models of the zoo and the families they belong to",

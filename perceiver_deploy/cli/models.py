@@ -11,7 +11,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table
 @json_option
 def command(as_json: bool) -> None:
     """List the models of the zoo: family, size, inputs and outputs, GFLOP per component at batch 1."""
-    from perceiver_deploy.summary import models
+    from perceiver_deploy.api.models import models
 
     rows = models()
     if as_json:

@@ -28,7 +28,7 @@ def progress(quiet: bool) -> Progress:
 
 def print_json(value: Any) -> None:
     """Dataclasses, mappings and sequences as indented JSON on stdout; NaN and infinity, which JSON lacks, as null."""
-    from perceiver_runtime.report import to_json
+    from perceiver_runtime.cli.report import to_json
 
     click.echo(to_json(value))
 

@@ -15,8 +15,8 @@ from perceiver_deploy.cli.output import json_option
 def command(directory: Path, as_json: bool) -> int:
     """Run what `verify` or `bisect` wrote to DIRECTORY again, and compare; exit 1 while it departs."""
     from perceiver_deploy.cli.verify import print_parity
-    from perceiver_exporters.bisection.replay import read_replay, run_replay
-    from perceiver_runtime.report import to_json
+    from perceiver_exporters.diagnose.bisection.replay import read_replay, run_replay
+    from perceiver_runtime.cli.report import to_json
 
     reports = run_replay(directory)
     if as_json:

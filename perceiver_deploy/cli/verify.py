@@ -10,8 +10,8 @@ import click
 from perceiver_deploy.cli.output import json_option, print_table
 
 if TYPE_CHECKING:
-    from perceiver_deploy.verification import Verification
-    from perceiver_runtime.compare import ParityReport
+    from perceiver_deploy.api.verify import Verification
+    from perceiver_runtime.measure.compare import ParityReport
 
 COLUMNS = (
     "component:<",
@@ -43,11 +43,11 @@ def command(bundle: Path, backend: str | None, failures: Path | None, as_json: b
 
 def check(bundle: Path, backend: str | None, failures: Path | None, as_json: bool) -> int:
     """Verify, print, and write out what failed; answer the exit code."""
-    from perceiver_deploy.verification import verify_bundle, write_failures
+    from perceiver_deploy.api.verify import verify_bundle, write_failures
+    from perceiver_runtime.cli.report import records, to_json
     from perceiver_runtime.errors import typed
     from perceiver_runtime.escapes import command_line
-    from perceiver_runtime.outputs import check_directory
-    from perceiver_runtime.report import records, to_json
+    from perceiver_runtime.format.outputs import check_directory
 
     if failures is not None:
         check_directory(failures)
@@ -79,7 +79,7 @@ def default_directory(bundle: Path) -> Path:
 
 def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
     """One row for each tensor and mode."""
-    from perceiver_runtime.report import centred_cells
+    from perceiver_runtime.cli.report import centred_cells
 
     rows = [
         (
@@ -99,7 +99,7 @@ def print_parity(title: str, reports: tuple[ParityReport, ...]) -> None:
 
 
 def _print(bundle: Path, verification: Verification) -> None:
-    from perceiver_runtime.report import golden_line
+    from perceiver_runtime.cli.report import golden_line
 
     title = f"Parity of {bundle}: {golden_line(verification.parity)}; on {verification.parity.runs_on}"
     print_parity(title, verification.parity.reports)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.fashion_mnist.source import DEBIAN_DIRECTORY
+from perceiver_deploy.refusal import RefusingCommand
 from perceiver_deploy.train.fashion import train_fashion
 from perceiver_deploy.train.recipe import TRAINING
 

@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
-from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.emoji import PADDING
 from perceiver_deploy.datasets.emoji.sample import Splits, read_splits
 from perceiver_deploy.datasets.emoji.source import Sources
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.interaction import Features
+from perceiver_deploy.refusal import RefusingCommand
 from perceiver_deploy.train.augment import shift
 from perceiver_deploy.train.emoji_model import HEAD_TRAINING, KIND, MATCH, MODEL, NAME, TRUNK_TRAINING, VERSION
 from perceiver_deploy.train.emoji_score import Scores, score
 from perceiver_deploy.train.emoji_tensors import Tensors, tensors
 from perceiver_deploy.train.initial import draw_linear
 from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
-from perceiver_runtime.schema import encode as to_json
+from perceiver_runtime.format.schema import encode as to_json
 
 
 def train_trunk(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:

@@ -15,10 +15,10 @@ from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoin
 from perceiver_deploy.datasets.fashion_mnist import LABELS, NAME, normalise
 from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
 from perceiver_deploy.datasets.fashion_mnist.source import TEST, TRAIN, LabelledImages, read_split
-from perceiver_deploy.metrics import evaluate_classification
+from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.train.loop import Progress, TrainingConfig, predict, train
 from perceiver_deploy.train.recipe import FAMILY, MODEL, build
-from perceiver_runtime.schema import encode
+from perceiver_runtime.format.schema import encode
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
-from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.languages import LANGUAGES, LENGTH, VOCABULARY, encode
 from perceiver_deploy.datasets.languages.dataset import NAME
 from perceiver_deploy.datasets.languages.sample import Texts, read_splits
-from perceiver_deploy.metrics import evaluate_classification
+from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.hybrid import ClassifierConfig, FeatureConfig, Hybrid, HybridConfig, TextConfig
+from perceiver_deploy.refusal import RefusingCommand
 from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
-from perceiver_runtime.schema import encode as to_json
+from perceiver_runtime.format.schema import encode as to_json
 
 HEAD = "logits"
 MODEL = HybridConfig(

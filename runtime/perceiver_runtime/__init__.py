@@ -4,6 +4,7 @@ import perceiver_runtime.launch  # noqa: F401  (before anything else can be impo
 
 # isort: split
 
+from perceiver_runtime.backends.opt_out import opt_out
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import (
     BundleError,
@@ -14,11 +15,10 @@ from perceiver_runtime.errors import (
     UnavailableError,
     UsageError,
 )
-from perceiver_runtime.generate import Generated, Sampling
-from perceiver_runtime.latency import LatencyReport, measure
-from perceiver_runtime.opt_out import opt_out
-from perceiver_runtime.session import Session, open_session
-from perceiver_runtime.verify import VerifyReport, verify
+from perceiver_runtime.execution.generate import Generated, Sampling
+from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.measure.latency import LatencyReport, measure
+from perceiver_runtime.measure.verify import VerifyReport, verify
 
 __version__ = "0.1.0"
 

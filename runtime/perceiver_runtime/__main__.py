@@ -2,6 +2,6 @@
 
 import sys
 
-from perceiver_runtime.cli import main
+from perceiver_runtime.cli.main import main
 
 sys.exit(main())

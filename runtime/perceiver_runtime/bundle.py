@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.files import BLOCK_BYTES, HeldFile, Part, open_directory, open_file, unlisted
+from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.format.files import BLOCK_BYTES, HeldFile, Part, open_directory, open_file, unlisted
+from perceiver_runtime.format.names import check_name
+from perceiver_runtime.format.wiring import check_wiring
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import MANIFEST_NAME, PIECE_BYTES, SCHEMA_VERSION, FileEntry, Manifest
-from perceiver_runtime.names import check_name
-from perceiver_runtime.wiring import check_wiring
 
 ATTEMPTS = 10
 """How often a bundle is read that is replaced meanwhile."""

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_runtime import strict_json
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.safetensors import parse
+from perceiver_runtime.format import strict_json
+from perceiver_runtime.format.safetensors import parse
 from perceiver_runtime.tensors import Array
 
 SAME = "same"

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from perceiver_deploy.cli import main as program
-from perceiver_runtime import cli as device
+from perceiver_runtime.cli import main as device
 
 pytestmark = pytest.mark.xdist_group("cli")
 ROOT = Path(__file__).parents[2]

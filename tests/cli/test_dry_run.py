@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from perceiver_deploy import exporting, source
+from perceiver_deploy.api import export as exporting
+from perceiver_deploy.sources import source
 from perceiver_runtime.errors import UsageError
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {

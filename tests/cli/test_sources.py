@@ -19,10 +19,10 @@ import perceiver_deploy
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.origin import find
-from perceiver_deploy.reference import reference_of
-from perceiver_deploy.source import resolve
-from perceiver_deploy.source_record import record_path
+from perceiver_deploy.sources.origin import find
+from perceiver_deploy.sources.reference import reference_of
+from perceiver_deploy.sources.source import resolve
+from perceiver_deploy.sources.source_record import record_path
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import CheckpointError, UnavailableError, UsageError
 from perceiver_runtime.escapes import command_line

@@ -15,16 +15,16 @@ from types import ModuleType
 import onnx_ir as ir
 from small_models import small_model
 
-from perceiver_deploy.source import blueprint, resolve
+from perceiver_deploy.sources.source import blueprint, resolve
+from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import component_graphs
-from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.ir.graph import has_constant_weight, products
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision import PRECISIONS
-from perceiver_exporters.storage import save_graphs
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.manifest import Source
-from perceiver_runtime.tensorrt.build import BuildRequest, BuiltEngine, build_engine
+from perceiver_runtime.tensorrt.builder.build import BuildRequest, BuiltEngine, build_engine
 
 NEWEST = ("12.0",)  # one GPU builds faster than six
 WORKSPACE = 64 << 30

@@ -20,8 +20,8 @@ from engines.simulation.trt import MAGIC
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines
-from perceiver_runtime.tensorrt.progress import BuildProgress
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
+from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
 from perceiver_runtime.tensors import Range
 
@@ -29,7 +29,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from engines.simulation.jetson import simulated_jetson
-from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
 jetson = simulated_jetson()
 def report(component, step):
     print(component, step.step, flush=True)

@@ -16,17 +16,18 @@ from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
 from perceiver_deploy.cli.main import main as inspect
 from perceiver_exporters.engines import build
-from perceiver_exporters.targets import TARGETS
-from perceiver_runtime import BundleError, UnavailableError, choice, open_session
+from perceiver_exporters.targets.target import TARGETS
+from perceiver_runtime import BundleError, UnavailableError, open_session
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.choice import default_threads
-from perceiver_runtime.cli import main
+from perceiver_runtime.cli.main import main
+from perceiver_runtime.execution import choice
+from perceiver_runtime.execution.choice import default_threads
+from perceiver_runtime.format.tuning import Measured, write_tuning
 from perceiver_runtime.machine import physical_cores, usable_cores
 from perceiver_runtime.tensorrt import backend as tensorrt_backend
 from perceiver_runtime.tensorrt.api import TARGET_MODULES
-from perceiver_runtime.tensorrt.bundle import EngineOptions, build_engines
-from perceiver_runtime.tensorrt.device_build import module_for
-from perceiver_runtime.tuning import Measured, write_tuning
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
+from perceiver_runtime.tensorrt.builder.device_build import module_for
 
 Install = Callable[[SimulatedJetson], None]
 
@@ -90,11 +91,11 @@ def test_engines_that_do_not_fit_are_named_and_passed_over(
 ) -> None:
     if other is not None:
         install(other)
-    with caplog.at_level(logging.INFO, "perceiver_runtime.choice"), open_session(built) as session:
+    with caplog.at_level(logging.INFO, "perceiver_runtime.execution.choice"), open_session(built) as session:
         assert session.backend == "onnxruntime"
         assert session.reason.startswith("engines not used: ")
         assert reason in session.reason
-    (record,) = [r for r in caplog.records if r.name == "perceiver_runtime.choice"]
+    (record,) = [r for r in caplog.records if r.name == "perceiver_runtime.execution.choice"]
     assert record.levelno == logging.WARNING
     assert session.reason in record.getMessage()
     with pytest.raises(UnavailableError):
@@ -137,7 +138,7 @@ def test_tensorrt_is_not_looked_for_without_engines(path: Path, monkeypatch: pyt
     monkeypatch.setattr(tensorrt_backend, "load_cudart", lambda: looked_for.append("cuda"))
     code = f"import sys, perceiver_runtime as p; p.open_session({str(path)!r}); print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "'perceiver_runtime.choice'" in modules
+    assert "'perceiver_runtime.execution.choice'" in modules
     for name in ("tensorrt", "tensorrt_lean", "cuda", "perceiver_runtime.tensorrt.backend"):
         assert f"'{name}'" not in modules
     open_session(path).close()

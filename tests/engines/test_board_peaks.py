@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.targets.target import TARGETS
 
 SIZES = {
     "Orin Nano 8GB Super": (8, 1.020e9, "ampere-jetson"),

@@ -19,8 +19,8 @@ from perceiver_exporters.engines import build
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, CheckError, UnavailableError, UsageError
 from perceiver_runtime.tensorrt import api, cuda
-from perceiver_runtime.tensorrt.device_build import build_here
-from perceiver_runtime.tensorrt.kit import read_kit
+from perceiver_runtime.tensorrt.builder.device_build import build_here
+from perceiver_runtime.tensorrt.builder.kit import read_kit
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
 
 DEVICE = 16 << 30
@@ -149,7 +149,7 @@ def test_build_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_device_command(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from perceiver_runtime.cli import main as device_main
+    from perceiver_runtime.cli.main import main as device_main
 
     jetson = simulated_jetson(capacity=DEVICE)
     monkeypatch.setattr(api, "load_tensorrt", lambda name: jetson.trt)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from perceiver_deploy import exporting
+from perceiver_deploy.api import export as exporting
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.source import Model, blueprint
+from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_exporters.engines import build
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.tensorrt.sidecar import read_sidecar, sidecar_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy.cli.main import group, main
-from perceiver_runtime.cli import _parser as device_parser
+from perceiver_runtime.cli.main import _parser as device_parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)

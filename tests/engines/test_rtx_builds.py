@@ -15,11 +15,11 @@ from small_models import SMALL
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
-from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.build import BuiltEngine
-from perceiver_runtime.tensorrt.progress import BuildProgress
+from perceiver_runtime.tensorrt.builder.build import BuiltEngine
+from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 
 RTX = TARGETS["rtx"].engines
 RECURRENT = ("LSTM", "GRU", "RNN")

@@ -9,7 +9,7 @@ import pytest
 from engines.rtx import Subject, components, expected_products
 from foreign import FOREIGN
 
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_runtime.tensorrt.api import load_tensorrt
 
 

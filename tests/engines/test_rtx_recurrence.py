@@ -11,10 +11,10 @@ from hybrid_models import PERCEIVER, build
 from perceiver_deploy.families.hybrid import cut
 from perceiver_deploy.models.hybrid import ClassifierConfig, HybridConfig, TextConfig
 from perceiver_deploy.models.hybrid.config import Cell
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Request
-from perceiver_exporters.trace import trace
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.build import BuildRequest, build_engine
+from perceiver_runtime.tensorrt.builder.build import BuildRequest, build_engine
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])

@@ -12,10 +12,10 @@ from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
-from perceiver_runtime.latency import measure
-from perceiver_runtime.session import open_session
+from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.measure.latency import measure
+from perceiver_runtime.measure.verify import verify
 from perceiver_runtime.tensorrt import engine as engine_module
-from perceiver_runtime.verify import verify
 
 
 @pytest.mark.parametrize(("batch", "keys", "queries"), [(1, 7, 10), (1, 1, 1), (3, 9, 8), (2, 32, 13)])

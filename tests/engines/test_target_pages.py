@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perceiver_exporters.preflight.table import RULES
-from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.targets.target import TARGETS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tensorrt.md").read_text(encoding="utf-8")
 WITH_ENGINES = [target for target in TARGETS.values() if target.engines is not None]

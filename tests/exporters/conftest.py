@@ -18,7 +18,7 @@ from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_exporters import export
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.trace import trace
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime.manifest import Manifest, Source
 

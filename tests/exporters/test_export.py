@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from perceiver_deploy.api.verify import verify_bundle
 from perceiver_deploy.models.image_classifier import ImageClassifier
-from perceiver_deploy.verification import verify_bundle
-from perceiver_exporters import storage
+from perceiver_exporters.bundle import storage
+from perceiver_exporters.bundle.sealing import seal
+from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer, export_bundle
-from perceiver_exporters.sealing import seal
-from perceiver_exporters.storage import save_graphs
-from perceiver_exporters.targets import TARGETS, require
+from perceiver_exporters.targets.target import TARGETS, require
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import bundle as loading
 from perceiver_runtime import open_session

@@ -9,19 +9,19 @@ import onnx_ir as ir
 import pytest
 from foreign import FOREIGN
 
-from perceiver_deploy.verification import verify_bundle
+from perceiver_deploy.api.verify import verify_bundle
+from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.graph import constant_of
-from perceiver_exporters.kernels import kernel_shares
+from perceiver_exporters.ir.graph import constant_of
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import quantize
-from perceiver_exporters.precision.layers import layer_of, weighted
-from perceiver_exporters.precision.plan import ComponentPlan
+from perceiver_exporters.precision.integers.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
+from perceiver_exporters.precision.integers.smooth import divisors
+from perceiver_exporters.precision.kernels import kernel_shares
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.precision.scheme import SCHEMES
-from perceiver_exporters.precision.smooth import divisors
-from perceiver_exporters.storage import save_graphs
-from perceiver_exporters.trace import SharedTraces
 
 import onnxruntime as ort
 

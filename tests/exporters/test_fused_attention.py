@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from perceiver_exporters.fused_attention import DOMAIN, OPERATOR, VERSION
+from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR, VERSION
 
 Shape = Sequence[int | str | None] | None
 QUERY, KEY, VALUE = ["batch", 7, 8], ["batch", 9, 8], ["batch", 9, 12]

@@ -22,7 +22,8 @@ from .conftest import Bundle
 EMULATOR = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
 EMULATED = """
 import json, sys
-from perceiver_runtime import open_session, verify
+from perceiver_runtime import open_session
+from perceiver_runtime import verify
 from perceiver_runtime.backends.integer_products import products_saturate
 with open_session(sys.argv[1], "onnxruntime", 1) as session:
     report = verify(session)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver_exporters.arena import FIRST_REGION, Arena
 from perceiver_exporters.component import Component
-from perceiver_exporters.liveness import Operation, held, peak
+from perceiver_exporters.memory.arena import FIRST_REGION, Arena
+from perceiver_exporters.memory.liveness import Operation, held, peak
 from perceiver_runtime.tensors import TensorSpec
 
 MB = FIRST_REGION

@@ -9,10 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.ir.graph import has_constant_weight, products
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.calibration.observe import observe
-from perceiver_exporters.precision.plan import ComponentPlan
+from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import CheckError
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from perceiver_exporters import export
 from perceiver_exporters.component import Blueprint, Component, Cut
-from perceiver_exporters.fused_attention import DOMAIN, OPERATOR
-from perceiver_exporters.precision.activations import audit_activations
-from perceiver_exporters.precision.finding import Finding
+from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR
+from perceiver_exporters.precision.audit.activations import audit_activations
+from perceiver_exporters.precision.audit.finding import Finding
 from perceiver_exporters.precision.formats import BF16, FP16, Format
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_runtime import verify

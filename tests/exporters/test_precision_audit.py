@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from perceiver_deploy.cli import inspect
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.precision import PRECISIONS, Request
-from perceiver_exporters.precision.audit import RULES, audit
+from perceiver_exporters.precision.audit.constants import RULES, audit
 from perceiver_exporters.precision.formats import BF16, FP16, Format
+from perceiver_exporters.precision.proof import prove
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.proof import prove
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 

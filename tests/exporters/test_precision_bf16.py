@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from perceiver_deploy.verification import verify_bundle, write_failures
-from perceiver_exporters.bisection.replay import read_replay, run_replay
+from perceiver_deploy.api.verify import verify_bundle, write_failures
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.bisection.replay import read_replay, run_replay
 from perceiver_exporters.precision.widen import widen
 
 from .conftest import Bundle

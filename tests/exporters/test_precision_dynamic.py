@@ -13,23 +13,23 @@ import pytest
 import torch
 from torch import nn
 
-from perceiver_deploy.verification import verify_bundle
-from perceiver_exporters.bisection import bisect
+from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.component import Blueprint, Component, Cut
+from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import Tracer, export_bundle
-from perceiver_exporters.kernels import kernel_shares
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.dynamic import make_plan
+from perceiver_exporters.precision.kernels import kernel_shares
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
+from perceiver_exporters.precision.proof import prove
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.preflight import check
-from perceiver_exporters.proof import prove
 from perceiver_exporters.samples import make_samples
 from perceiver_runtime import open_session, verify
 from perceiver_runtime.backends.integer_products import avoid_saturation
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 from perceiver_runtime.manifest import Source
+from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 

@@ -8,7 +8,7 @@ import pytest
 
 from perceiver_exporters.engines import _prove
 from perceiver_runtime.errors import CheckError
-from perceiver_runtime.tensorrt.bundle import EngineReport
+from perceiver_runtime.tensorrt.builder.bundle import EngineReport
 
 from .conftest import Bundle
 

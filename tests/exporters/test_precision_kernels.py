@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.kernels import kernel_shares, prove_kernels
+from perceiver_exporters.precision.kernels import kernel_shares, prove_kernels
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import CheckError
 
 from .conftest import Bundle

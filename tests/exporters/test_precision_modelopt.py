@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from perceiver_deploy.verification import verify_bundle
+from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.engines import build
 from perceiver_exporters.precision.modelopt import PYTHON, _save
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.targets import TARGETS, require
+from perceiver_exporters.targets.target import TARGETS, require
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 
 from .conftest import Bundle

@@ -11,14 +11,14 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.ir.graph import has_constant_weight, products
 from perceiver_exporters.precision import pareto
 from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.emulation import quantized
+from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.pareto import CHART, TABLE
 from perceiver_exporters.precision.placement import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
-from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.samples import make_samples
 from perceiver_runtime import verify

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import nn
 
-from perceiver_deploy.verification import verify_bundle
-from perceiver_exporters.bisection import bisect
+from perceiver_deploy.api.verify import verify_bundle
+from perceiver_exporters.bundle.sealing import seal
 from perceiver_exporters.component import Blueprint, Component, Cut
+from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import Tracer, export_bundle
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.precision.rounding import round_weight
-from perceiver_exporters.precision.scheme import SCHEMES
-from perceiver_exporters.sealing import seal
 from perceiver_runtime import load_bundle, verify
 from perceiver_runtime.backends.integer_products import avoid_saturation, products_saturate
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import MANIFEST_NAME, Source
+from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 

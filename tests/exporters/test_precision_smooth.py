@@ -11,14 +11,14 @@ import pytest
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.int8 import quantize
+from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
+from perceiver_exporters.precision.integers.smooth import divisors, smooth
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.plan import ComponentPlan
 from perceiver_exporters.precision.planning import make_plan
-from perceiver_exporters.precision.scheme import SCHEMES
-from perceiver_exporters.precision.smooth import divisors, smooth
 from perceiver_exporters.samples import make_samples
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application
+from perceiver_runtime.measure.compare import relative_l2
 
 from .conftest import CONFIG, FAMILY, build_blueprint, build_model
 
@@ -42,7 +42,7 @@ def loud() -> Blueprint:
 
 @pytest.fixture(scope="module")
 def loud_graphs(loud: Blueprint) -> dict[str, ir.Model]:
-    from perceiver_exporters.trace import trace
+    from perceiver_exporters.ir.trace import trace
 
     return {c.name: trace(c, loud.cut.profile) for c in loud.cut.components}
 

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from perceiver_exporters.quiet import quiet
+from perceiver_exporters.ir.quiet import quiet
 
 
 def test_only_the_libraries_are_silent(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -12,9 +12,9 @@ from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.reference import Reference, complete
 from perceiver_runtime import open_session, verify
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import FeedError
 from perceiver_runtime.manifest import Source
+from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.pipeline import Chunk, Pipeline, Step
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 

@@ -10,11 +10,11 @@ import pytest
 
 from perceiver_exporters import export
 from perceiver_exporters.component import Blueprint
-from perceiver_runtime import staging
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, UsageError
+from perceiver_runtime.format import staging
+from perceiver_runtime.format.staging import staged
 from perceiver_runtime.manifest import MANIFEST_NAME
-from perceiver_runtime.staging import staged
 
 from .conftest import Bundle
 

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from perceiver_exporters.storage import LEAST_COMPONENT, save_graphs
+from perceiver_exporters.bundle.storage import LEAST_COMPONENT, save_graphs
 
 
 def test_zeros_of_two_types_lie_apart_and_equal_tensors_together(tmp_path: Path) -> None:

@@ -16,15 +16,16 @@ from perceiver_deploy.models.attention import SelfAttentionLayer
 from perceiver_deploy.models.config import ProcessorConfig
 from perceiver_exporters import export
 from perceiver_exporters.component import Blueprint, Component, Cut
+from perceiver_exporters.ir.trace import SharedTraces, trace
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples
-from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_exporters.tolerance import derive, measure
-from perceiver_exporters.trace import SharedTraces, trace
 from perceiver_exporters.weights import samples_sha256
-from perceiver_runtime import load_bundle, schema, verify
+from perceiver_runtime import load_bundle, verify
 from perceiver_runtime.errors import CheckError
+from perceiver_runtime.format import schema
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import Manifest, Source
 from perceiver_runtime.pipeline import Pipeline, Step

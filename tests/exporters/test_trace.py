@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_deploy.models.image_classifier import ImageClassifier
-from perceiver_exporters import count
 from perceiver_exporters.component import Blueprint, Component
-from perceiver_exporters.graph import has_constant_weight, products
+from perceiver_exporters.ir import count
+from perceiver_exporters.ir.graph import has_constant_weight, products
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Request
-from perceiver_exporters.precision.audit import audit
+from perceiver_exporters.precision.audit.constants import audit
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.trace import trace
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import CheckError
+from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
 from .conftest import CONFIG, FAMILY, randomise

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.trace import trace
-from perceiver_exporters.value_ranges import index_ranges
+from perceiver_exporters.ir.trace import trace
+from perceiver_exporters.ir.value_ranges import index_ranges
 from perceiver_runtime import FeedError, open_session
+from perceiver_runtime.cli.report import describe
 from perceiver_runtime.manifest import Manifest, Source
 from perceiver_runtime.pipeline import Pipeline, Step
-from perceiver_runtime.report import describe
 from perceiver_runtime.tensors import Profile, Range, TensorSpec, ValueRange
 
 ROWS, COLUMNS = 10, 3

@@ -17,7 +17,7 @@ from torch_threads import deterministic as deterministic
 
 import perceiver_deploy
 from perceiver_deploy.families import flow, multimodal
-from perceiver_runtime.session import Session
+from perceiver_runtime.execution.session import Session
 
 SMALL_CASES = {
     "masked-language-model": CASES[0],

@@ -10,11 +10,11 @@ import torch
 from small_models import SMALL, small_model
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.source import Model, blueprint
+from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import open_session, verify
-from perceiver_runtime.compare import relative_l2
+from perceiver_runtime.measure.compare import relative_l2
 
 pytestmark = pytest.mark.xdist_group("families")
 

@@ -13,12 +13,12 @@ import torch
 from small_models import SMALL
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.source import Model, blueprint
+from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_runtime.backends import onnxruntime as backend
 from perceiver_runtime.backends.resident import Resident, ResidentMemory
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.session import Session, open_session
+from perceiver_runtime.execution.session import Session, open_session
 
 
 class Counted(ResidentMemory):

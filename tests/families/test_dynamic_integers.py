@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_models import SMALL, small_model
 
-from perceiver_deploy.verification import verify_bundle
+from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.precision.options import QuantizationOptions

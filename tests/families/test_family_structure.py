@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_models import SMALL
 
+from perceiver_deploy.api.models import summarise
 from perceiver_deploy.checkpoints import huggingface, lucidrains
 from perceiver_deploy.checkpoints.fields import read
 from perceiver_deploy.families import FAMILIES
@@ -17,14 +18,13 @@ from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig
 from perceiver_deploy.models.flow import FlowConfig
 from perceiver_deploy.models.pixels import FourierClassifierConfig
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.source import Model, blueprint
-from perceiver_deploy.summary import summarise
+from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_deploy.zoo import zoo
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.memory import fit, forecast, with_chunks
+from perceiver_exporters.memory.estimate import fit, forecast, with_chunks
 from perceiver_exporters.reference import Reference
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.measure.compare import relative_l2
 
 CROSS = CrossAttentionConfig(heads=1, qk_dim=16, v_dim=16)
 FLOW = FlowConfig(

@@ -14,12 +14,12 @@ import torch
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.source import Model, blueprint
+from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.export import component_graphs
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.rules import RULES
-from perceiver_exporters.storage import save_graphs
-from perceiver_exporters.targets import TARGETS
+from perceiver_exporters.targets.target import TARGETS
 
 VISION = {
     "vision-perceiver-learned": "image-classifier-learned",

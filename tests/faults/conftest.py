@@ -8,8 +8,8 @@ from torch_threads import one_thread as one_thread
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.trace import SharedTraces
 
 from . import subjects
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.sealing import seal
+from perceiver_exporters.bundle.sealing import seal
 from perceiver_runtime import load_bundle
 from perceiver_runtime.manifest import MANIFEST_NAME, Manifest
 

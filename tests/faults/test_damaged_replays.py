@@ -10,9 +10,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from perceiver_exporters.bisection.replay import EXPECTED, INPUTS, MODEL, RECORD, Replay, run_replay, write_replay
-from perceiver_runtime.compare import Bound
+from perceiver_exporters.diagnose.bisection.replay import (
+    EXPECTED,
+    INPUTS,
+    MODEL,
+    RECORD,
+    Replay,
+    run_replay,
+    write_replay,
+)
 from perceiver_runtime.errors import BundleError, PerceiverError
+from perceiver_runtime.measure.compare import Bound
 
 
 @pytest.fixture

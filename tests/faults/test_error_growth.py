@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceiver_deploy.growth import GrowthReport, write_growth
+from perceiver_deploy.api.growth import GrowthReport, write_growth
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.growth import ErrorGrowth, measure_growth
+from perceiver_exporters.diagnose.layer_growth import measure_layers
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.growth import ErrorGrowth, measure_growth
-from perceiver_exporters.layer_growth import measure_layers
 from perceiver_runtime import UsageError, open_session
 
 from .conftest import Healthy

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from perceiver_deploy import bisection
+from perceiver_deploy.api import bisect as bisection
 from perceiver_deploy.cli.main import group
 from perceiver_exporters.component import Blueprint
 from perceiver_runtime.errors import BundleError

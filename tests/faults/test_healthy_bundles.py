@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.verification import verify_bundle
-from perceiver_exporters.bisection import bisect
+from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.trace import SharedTraces
+from perceiver_exporters.ir.trace import SharedTraces
 
 from . import subjects
 from .reweighted import reweighted

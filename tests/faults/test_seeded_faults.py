@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.verification import verify_bundle
-from perceiver_exporters.bisection import bisect
-from perceiver_exporters.bisection.replay import run_replay
+from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.bisection import bisect
+from perceiver_exporters.diagnose.bisection.replay import run_replay
 from perceiver_exporters.export import export_bundle
+from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.trace import SharedTraces
 from perceiver_runtime import load_bundle
 
 from .conftest import Healthy

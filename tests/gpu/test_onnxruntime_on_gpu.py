@@ -10,8 +10,8 @@ import tiny_bundles
 
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.errors import UnavailableError
-from perceiver_runtime.session import open_session
-from perceiver_runtime.verify import verify
+from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.measure.verify import verify
 
 pytestmark = pytest.mark.gpu
 BACKEND = "onnxruntime-cuda"

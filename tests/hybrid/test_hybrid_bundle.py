@@ -12,20 +12,20 @@ import pytest
 import torch
 from hybrid_models import BOTH, PERCEIVER, TEXT, build, ids, pixels
 
+from perceiver_deploy.api.evaluate import compare, reference_outputs
 from perceiver_deploy.datasets import Dataset, Scored
-from perceiver_deploy.evaluation import compare, reference_outputs
 from perceiver_deploy.families.hybrid import cut
 from perceiver_deploy.models.hybrid import ClassifierConfig, Hybrid, HybridConfig, TextConfig
 from perceiver_deploy.models.hybrid.config import Cell
 from perceiver_deploy.models.hybrid.decoder import greedy
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.trace import trace
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import Sampling, Session, open_session, verify
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.format.schema import encode
 from perceiver_runtime.manifest import Source
-from perceiver_runtime.schema import encode
 from perceiver_runtime.tensors import Array
 
 Feeds = dict[str, Array]

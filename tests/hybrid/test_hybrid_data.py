@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from perceiver_deploy.api.evaluate import evaluate_bundle
+from perceiver_deploy.api.export import export
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.datasets import emoji as emoji_data
 from perceiver_deploy.datasets import languages as language_data
@@ -16,10 +18,8 @@ from perceiver_deploy.datasets.emoji.sample import read_sample as read_emoji_sam
 from perceiver_deploy.datasets.emoji.source import Sources, concept, read_emoji
 from perceiver_deploy.datasets.languages.sample import read_sample as read_text_sample
 from perceiver_deploy.datasets.languages.source import LabelledText, clean, group_messages, read_texts, split
-from perceiver_deploy.evaluation import evaluate_bundle
-from perceiver_deploy.exporting import export
-from perceiver_deploy.metrics import evaluate_classification
-from perceiver_deploy.source import resolve
+from perceiver_deploy.datasets.metrics import evaluate_classification
+from perceiver_deploy.sources.source import resolve
 from perceiver_deploy.train.edit_distance import similarity
 from perceiver_deploy.train.emoji_score import score
 from perceiver_deploy.train.languages import FEWEST, crop

@@ -26,7 +26,7 @@ from perceiver_deploy.models.hybrid.decoder import greedy
 from perceiver_deploy.models.hybrid.encoders import MISSING_PIXEL
 from perceiver_deploy.train.loop import TrainingConfig, fit
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.schema import decode, encode
+from perceiver_runtime.format.schema import decode, encode
 
 WIDER = HybridConfig(
     interaction_dim=12,

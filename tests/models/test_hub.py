@@ -14,8 +14,8 @@ from models.test_huggingface_parity import CASES
 import perceiver_deploy
 from perceiver_deploy.checkpoints import LoadOptions, load
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.reference import reference_of
-from perceiver_deploy.source_record import record_path
+from perceiver_deploy.sources.reference import reference_of
+from perceiver_deploy.sources.source_record import record_path
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import CheckpointError, UnavailableError, UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.timing import interleave, ratio
+from perceiver_deploy.api.timing import interleave, ratio
 from perceiver_runtime import UsageError
 
 

@@ -10,16 +10,16 @@ from click.testing import CliRunner
 
 from perceiver_deploy.cli.export import command
 from perceiver_runtime import load_bundle, open_session
+from perceiver_runtime.format.tuning import read_tuning
 from perceiver_runtime.manifest import Manifest
-from perceiver_runtime.tuning import read_tuning
 
 
 def test_export_and_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(_source: str, out: Path, **_options: object) -> Manifest:
         return load_bundle(tiny_bundles.write(out, tiny_bundles.full_model(), tiny_bundles.feeds())).manifest
 
-    monkeypatch.setattr("perceiver_deploy.exporting.export", export)
-    monkeypatch.setattr("perceiver_deploy.tuning.ROUNDS", 3)
+    monkeypatch.setattr("perceiver_deploy.api.export.export", export)
+    monkeypatch.setattr("perceiver_deploy.api.tune.ROUNDS", 3)
     done = CliRunner().invoke(
         command, ["fashion-perceiver", "-o", str(tmp_path / "b"), "--tune", "--no-verify", "-q"], standalone_mode=False
     )

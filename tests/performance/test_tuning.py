@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import tiny_bundles
 
-from perceiver_deploy import tuning as tuner
-from perceiver_deploy.tuning import rank, thread_counts, tune
+from perceiver_deploy.api import tune as tuner
+from perceiver_deploy.api.tune import rank, thread_counts, tune
 from perceiver_runtime import BundleError, UnavailableError, open_session
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.tuning import Measured, read_tuning, tuning_path, write_tuning
+from perceiver_runtime.format.tuning import Measured, read_tuning, tuning_path, write_tuning
 
 
 @pytest.fixture

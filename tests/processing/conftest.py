@@ -13,8 +13,8 @@ import tiny_bundles
 from onnx import helper
 from tiny_bundles import Model, Part
 
+from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.pipeline import Pipeline, Step
-from perceiver_runtime.session import Session, open_session
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
 FRAMES, SIDE, SAMPLES, PATCH, CLASSES = 3, 8, 64, 16, 5

@@ -15,7 +15,7 @@ import torch
 from models.oracle import REDUCED, Case, saved
 from PIL import Image
 
-from perceiver_runtime.session import Session
+from perceiver_runtime.execution.session import Session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing import flow as flow_module
 from perceiver_runtime.processing.colour_wheel import flow_picture, wheel
 from perceiver_runtime.processing.flow import FlowOptions, predict_flow, stream_flow
 from perceiver_runtime.processing.flow_error import end_point_error
 from perceiver_runtime.processing.patches import patches
 from perceiver_runtime.processing.tiling import Blend, Tiling
-from perceiver_runtime.session import Session
 
 SMALL = FlowOptions(overlap=5)
 

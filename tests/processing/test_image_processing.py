@@ -10,9 +10,9 @@ from PIL import Image
 from transformers.models.perceiver.image_processing_pil_perceiver import PerceiverImageProcessorPil
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.image import ImageConfig, classify, preprocess
 from perceiver_runtime.processing.resample import resize, taps
-from perceiver_runtime.session import Session
 
 SIZES = st.integers(1, 200)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.multimodal import (
     ClipShape,
     clip_shape,
@@ -18,7 +19,6 @@ from perceiver_runtime.processing.multimodal import (
     to_pcm,
     to_pixels,
 )
-from perceiver_runtime.session import Session
 
 SHAPE = ClipShape(frames=3, height=8, width=8, samples=64, audio_patch=16)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from transformers import PerceiverTokenizer
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.fill_mask import fill_mask, hide
 from perceiver_runtime.processing.text import SPECIAL_TOKENS, VOCABULARY, ByteTokenizer
-from perceiver_runtime.session import Session
 
 ORACLE = PerceiverTokenizer()
 OURS = ByteTokenizer()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from perceiver_runtime.errors import FeedError, PerceiverError, UsageError
-from perceiver_runtime.generate import Sampling
+from perceiver_runtime.execution.generate import Sampling
 from perceiver_runtime.processing.colour_wheel import flow_picture
 from perceiver_runtime.processing.fill_mask import hide
 from perceiver_runtime.processing.flow_error import end_point_error

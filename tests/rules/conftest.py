@@ -18,10 +18,10 @@ from perceiver_deploy.models.flow import FlowConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig
 from perceiver_deploy.models.text import MaskedLanguageModelConfig, SequenceClassifierConfig
 from perceiver_exporters.component import Cut
+from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, Outcome, Rule, rewrite
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import trace
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

@@ -10,10 +10,11 @@ from faults.seeded import seed
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
-from perceiver_exporters.bisection import bisect
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.fused_attention import is_fused
+from perceiver_exporters.ir.fused_attention import is_fused
+from perceiver_exporters.ir.trace import SharedTraces, trace
 from perceiver_exporters.preflight import check
 from perceiver_exporters.rules import Context, rewrite, stored_outcomes
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
@@ -22,8 +23,7 @@ from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
 from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
 from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
-from perceiver_exporters.targets import TARGETS
-from perceiver_exporters.trace import SharedTraces, trace
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import verify
 from perceiver_runtime.bundle import load_bundle

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.graph import products
+from perceiver_exporters.ir.graph import products
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 
 from .conftest import EXACT

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from perceiver_exporters.graph import products
+from perceiver_exporters.ir.graph import products
 from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
 
 from .conftest import EXACT

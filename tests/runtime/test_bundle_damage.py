@@ -16,8 +16,8 @@ from tiny_bundles import change, rehash
 
 from perceiver_runtime import BundleError, load_bundle, open_session, verify
 from perceiver_runtime.bundle import file_entry
-from perceiver_runtime.cli import main
-from perceiver_runtime.schema import encode
+from perceiver_runtime.cli.main import main
+from perceiver_runtime.format.schema import encode
 
 ENCODER = "onnx/encoder.onnx"
 SAMPLE = "golden/sample-0.safetensors"

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import tiny_bundles
 
-from perceiver_runtime import arrays, schema, strict_json
 from perceiver_runtime.errors import BundleError, FeedError, PerceiverError
+from perceiver_runtime.format import arrays, schema, strict_json
+from perceiver_runtime.format.safetensors import load_file
 from perceiver_runtime.manifest import Manifest
-from perceiver_runtime.safetensors import load_file
 from perceiver_runtime.telemetry.tegrastats import parse_line
 from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensors import Profile, Range, TensorSpec

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_bundles
 
-from perceiver_runtime.cli import main
+from perceiver_runtime.cli.main import main
 
 
 def test_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_module_runs_without_heavy_imports(bundle: Path) -> None:
     """A whole verification, in an environment that has them all, imports none of them."""
     heavy = "{'torch', 'onnx', 'safetensors', 'onnxscript', 'transformers', 'click', 'rich'}"
     code = (
-        "import sys; from perceiver_runtime.cli import main; "
+        "import sys; from perceiver_runtime.cli.main import main; "
         f"code = main(['verify', {str(bundle)!r}]); print({heavy} & set(sys.modules)); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

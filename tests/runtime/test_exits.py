@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_runtime.cli import main
+from perceiver_runtime.cli.exits import run_program
+from perceiver_runtime.cli.main import main
 from perceiver_runtime.errors import BundleError, CheckError, UnavailableError, typed
 from perceiver_runtime.escapes import printable
-from perceiver_runtime.exits import run_program
 
 ENDS: dict[str, tuple[BaseException, int]] = {
     "parity": (CheckError("worse"), 1),

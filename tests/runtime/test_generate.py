@@ -9,7 +9,7 @@ import pytest
 
 from perceiver_runtime.backends.host import HostMemory
 from perceiver_runtime.errors import CheckError, UsageError
-from perceiver_runtime.generate import GREEDY, Generated, Loop, Sampling, chooser, generate
+from perceiver_runtime.execution.generate import GREEDY, Generated, Loop, Sampling, chooser, generate
 from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Array, TensorSpec
 

@@ -15,12 +15,13 @@ import pytest
 import tiny_bundles
 from tiny_bundles import Arrays, Model, rehash
 
-from perceiver_runtime import BundleError, Session, UsageError, external_data, load_bundle, open_session, verify
+from perceiver_runtime import BundleError, Session, UsageError, load_bundle, open_session, verify
 from perceiver_runtime.backends import onnxruntime as onnxruntime_backend
-from perceiver_runtime.cli import main
-from perceiver_runtime.external_data import External, inlined, linked, relocate
+from perceiver_runtime.cli.main import main
+from perceiver_runtime.format import external_data
+from perceiver_runtime.format.external_data import External, inlined, linked, relocate
+from perceiver_runtime.format.staging import staged
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.staging import staged
 
 BACKENDS = ("onnxruntime", "onnxruntime-quick", "openvino")
 WEIGHTS = "onnx/shared.weights"

@@ -22,7 +22,7 @@ PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 TIME_IMPORT = """
 import time, numpy, onnxruntime
 start = time.process_time()
-import perceiver_runtime.cli
+import perceiver_runtime.cli.main
 print(time.process_time() - start)
 """
 
@@ -90,7 +90,7 @@ def test_import_is_fast(binaries: Path) -> None:
 def test_imports_nothing_but_numpy_and_a_backend(binaries: Path) -> None:
     """Third-party modules loaded by a command that needs no backend."""
     code = (
-        "import sys; before = set(sys.modules); import perceiver_runtime.cli; "
+        "import sys; before = set(sys.modules); import perceiver_runtime.cli.main; "
         "loaded = {m.split('.')[0] for m in set(sys.modules) - before if sys.modules[m] is not None}; "
         "print(sorted(loaded - set(sys.stdlib_module_names)))"
     )

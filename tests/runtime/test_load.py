@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_runtime import CheckError, cli, load
-from perceiver_runtime.load import LoadMeter, OtherLoad, require_idle
+from perceiver_runtime import CheckError
+from perceiver_runtime.cli import main as cli
+from perceiver_runtime.measure import load
+from perceiver_runtime.measure.load import LoadMeter, OtherLoad, require_idle
 
 TICK = os.sysconf("SC_CLK_TCK")
 

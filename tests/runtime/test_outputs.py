@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tiny_bundles
 
-from perceiver_runtime import arrays
-from perceiver_runtime.cli import main
+from perceiver_runtime.cli.main import main
 from perceiver_runtime.errors import PerceiverError, UnavailableError, UsageError
-from perceiver_runtime.outputs import check_directory, check_file, replacing
-from perceiver_runtime.staging import check_destination
+from perceiver_runtime.format import arrays
+from perceiver_runtime.format.outputs import check_directory, check_file, replacing
+from perceiver_runtime.format.staging import check_destination
 
 USERS = {
     "below a file": lambda place: place / "file" / "x",
@@ -133,7 +133,7 @@ def test_a_full_disk_leaves_what_was_there(bundle: Path, tmp_path: Path) -> None
     np.savez(tmp_path / "feeds.npz", **tiny_bundles.feeds())
     (tmp_path / "o.npz").write_text("old")
     code = (
-        "import resource, sys; from perceiver_runtime.cli import main; "
+        "import resource, sys; from perceiver_runtime.cli.main import main; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", str(tmp_path / "o.npz")]

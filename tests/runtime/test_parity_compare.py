@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_runtime import compare as compare_module
-from perceiver_runtime.compare import Bound, ParityReport, compare, relative_l2
 from perceiver_runtime.errors import FeedError
-from perceiver_runtime.spread import Spread, spread_of
+from perceiver_runtime.measure import compare as compare_module
+from perceiver_runtime.measure.compare import Bound, ParityReport, compare, relative_l2
+from perceiver_runtime.measure.spread import Spread, spread_of
 
 
 def _compare(

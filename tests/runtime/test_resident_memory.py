@@ -11,8 +11,8 @@ import tiny_bundles
 from perceiver_runtime.backends import onnxruntime as backend
 from perceiver_runtime.backends.resident import ResidentMemory
 from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.session import Session, open_session
-from perceiver_runtime.verify import verify
+from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.measure.verify import verify
 
 
 @pytest.fixture

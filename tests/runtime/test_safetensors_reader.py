@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from perceiver_runtime.errors import BundleError
-from perceiver_runtime.safetensors import DTYPES, load_tensors
+from perceiver_runtime.format.safetensors import DTYPES, load_tensors
 
 
 def _write(path: Path, header: Any, data: bytes) -> Path:

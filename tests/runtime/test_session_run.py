@@ -15,8 +15,8 @@ from tiny_bundles import Arrays, Model
 
 from perceiver_runtime import BundleError, FeedError, Session, UsageError, load_bundle, open_session, verify
 from perceiver_runtime.backends import open_backend
+from perceiver_runtime.execution.session import PLANS_KEPT
 from perceiver_runtime.pipeline import Chunk
-from perceiver_runtime.session import PLANS_KEPT
 
 
 def _check(got: Arrays, expected: Arrays) -> None:

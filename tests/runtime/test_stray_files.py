@@ -13,10 +13,10 @@ import pytest
 from tiny_bundles import change
 
 from perceiver_runtime import BundleError, UsageError, load_bundle
-from perceiver_runtime.cli import main
-from perceiver_runtime.names import MAX_LENGTH, check_name
-from perceiver_runtime.outputs import replacing
-from perceiver_runtime.staging import staged
+from perceiver_runtime.cli.main import main
+from perceiver_runtime.format.names import MAX_LENGTH, check_name
+from perceiver_runtime.format.outputs import replacing
+from perceiver_runtime.format.staging import staged
 
 STRAY = "from pathlib import Path\nPath(__file__).with_name('executed').touch()\nraise SystemExit(99)\n"
 PLACES = ("numpy.py", "golden/notes.txt", "onnx/extra.data", "engines/x/y.plan", "numpy/__init__.py", "kit.json")

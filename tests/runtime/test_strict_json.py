@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import tiny_bundles
 
-from perceiver_runtime import BundleError, load_bundle, strict_json
-from perceiver_runtime.report import to_json
-from perceiver_runtime.tensorrt.kit import KIT_NAME, read_kit
+from perceiver_runtime import BundleError, load_bundle
+from perceiver_runtime.cli.report import to_json
+from perceiver_runtime.format import strict_json
+from perceiver_runtime.format.tuning import read_tuning, tuning_path
+from perceiver_runtime.tensorrt.builder.kit import KIT_NAME, read_kit
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
-from perceiver_runtime.tuning import read_tuning, tuning_path
 
 BROKEN = {
     "nan": b'{"a": NaN}',

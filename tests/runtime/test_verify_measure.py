@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from perceiver_runtime import BundleError, Session, UsageError, measure, verify
 from perceiver_runtime.golden import load_golden, sample_path
-from perceiver_runtime.verify import VerifyReport
+from perceiver_runtime.measure.verify import VerifyReport
 
 SAMPLE = "golden/sample-0.safetensors"
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from perceiver_deploy import evaluation
+from perceiver_deploy.api import evaluate as evaluation
+from perceiver_deploy.api.evaluate import evaluate, evaluate_bundle, evaluate_bundles
+from perceiver_deploy.api.export import export
 from perceiver_deploy.checkpoints.native import load_checkpoint, read_config, save_checkpoint
 from perceiver_deploy.cli import evaluate as evaluate_command
 from perceiver_deploy.datasets import DATASETS
-from perceiver_deploy.evaluation import evaluate, evaluate_bundle, evaluate_bundles
-from perceiver_deploy.exporting import export
 from perceiver_deploy.families.image_classifier import cut
-from perceiver_deploy.source import resolve
+from perceiver_deploy.sources.source import resolve
 from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime import load_bundle, open_session
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.schema import encode
+from perceiver_runtime.format.schema import encode
 from perceiver_runtime.tensors import Range
 
 NAME = "fashion-perceiver"

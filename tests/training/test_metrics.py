@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.metrics import evaluate_classification, evaluate_regression
+from perceiver_deploy.datasets.metrics import evaluate_classification, evaluate_regression
 from perceiver_runtime.errors import CheckError, DatasetError
 
 LABELS = ("cat", "dog", "owl")

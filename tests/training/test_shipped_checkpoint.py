@@ -10,12 +10,12 @@ import torch
 
 from perceiver_deploy.checkpoints.native import load_checkpoint, read_config
 from perceiver_deploy.datasets import DATASETS
+from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.metrics import evaluate_classification
 from perceiver_deploy.train.loop import predict
 from perceiver_deploy.train.recipe import DATASET, FAMILY, MODEL, TRAINING
 from perceiver_deploy.zoo import ZOO_DIRECTORY
-from perceiver_runtime.schema import encode
+from perceiver_runtime.format.schema import encode
 
 DIRECTORY = ZOO_DIRECTORY / "fashion-perceiver"
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from perceiver_exporters.precision.calibration.statistics import Statistics
-from perceiver_exporters.precision.layers import kept_nodes, layer_of, weighted
-from perceiver_exporters.precision.plan import ComponentPlan
+from perceiver_exporters.precision.integers.layers import kept_nodes, layer_of, weighted
+from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.qdq import Writer, fold_factors, weight_of
+from perceiver_exporters.precision.integers.scheme import SCHEMES, Scheme
 from perceiver_exporters.precision.precision import Request
-from perceiver_exporters.precision.qdq import Writer, fold_factors, weight_of
-from perceiver_exporters.precision.scheme import SCHEMES, Scheme
 from perceiver_runtime.errors import CheckError
 
 

@@ -21,10 +21,10 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 from perceiver_exporters.precision.formats import BF16, FP16, Format
-from perceiver_exporters.precision.plan import ComponentPlan, Modules, Plan
+from perceiver_exporters.precision.integers.plan import ComponentPlan, Modules, Plan
+from perceiver_exporters.precision.integers.scheme import SCHEMES, Scheme
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.precision.rounding import range_of, round_activation, round_eight, round_four, round_weight
-from perceiver_exporters.precision.scheme import SCHEMES, Scheme
 from perceiver_exporters.reference import Reference, Scope
 
 _Mode: Any = _python_dispatch.TorchDispatchMode

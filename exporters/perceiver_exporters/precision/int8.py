@@ -12,14 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.graph import constant_of, move_name
+from perceiver_exporters.ir.graph import constant_of, move_name
 from perceiver_exporters.precision.calibration.methods import Bounds
-from perceiver_exporters.precision.layers import layer_of, weighted
-from perceiver_exporters.precision.plan import ComponentPlan
+from perceiver_exporters.precision.integers.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.qdq import Floats, Writer, fold_factors, output_axis, weight_of
+from perceiver_exporters.precision.integers.scheme import SCHEMES, Scheme
+from perceiver_exporters.precision.integers.smooth import smooth
 from perceiver_exporters.precision.precision import Request
-from perceiver_exporters.precision.qdq import Floats, Writer, fold_factors, output_axis, weight_of
-from perceiver_exporters.precision.scheme import SCHEMES, Scheme
-from perceiver_exporters.precision.smooth import smooth
 from perceiver_runtime.errors import CheckError
 
 MAX_BIAS = 2**30

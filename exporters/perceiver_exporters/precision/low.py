@@ -23,8 +23,8 @@ from collections.abc import Set
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.fused_attention import is_fused
-from perceiver_exporters.graph import constant_of, drop_unread, move_name
+from perceiver_exporters.ir.fused_attention import is_fused
+from perceiver_exporters.ir.graph import constant_of, drop_unread, move_name
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.precision import Request
 from perceiver_runtime.errors import CheckError

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.precision.layers import weighted
+from perceiver_exporters.precision.integers.layers import weighted
 from perceiver_exporters.precision.precision import Feeds, Request
 from perceiver_runtime.errors import CheckError, UnavailableError
 from perceiver_runtime.tensors import Array

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perceiver_exporters.precision.calibration import METHODS
 from perceiver_exporters.precision.precision import Feeds, Precision
-from perceiver_exporters.targets import Target
+from perceiver_exporters.targets.target import Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Array
 

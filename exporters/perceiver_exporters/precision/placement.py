@@ -22,16 +22,16 @@ from pathlib import Path
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
-from perceiver_exporters.precision.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.plan import Plan
 from perceiver_exporters.precision.options import Budget
-from perceiver_exporters.precision.plan import Plan
 from perceiver_exporters.precision.precision import Emulation
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.errors import CheckError
+from perceiver_runtime.format.ranges import batch_within
 from perceiver_runtime.golden import GoldenSample
-from perceiver_runtime.ranges import batch_within
+from perceiver_runtime.measure.compare import relative_l2
 
 Layer = tuple[str, str]
 """Component, layer."""

@@ -11,14 +11,14 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.precision import dynamic
 from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.emulation import quantized
-from perceiver_exporters.precision.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.integers.smooth import divisors
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.precision import Feeds, Precision
-from perceiver_exporters.precision.smooth import divisors
 from perceiver_exporters.reference import Reference, in_double
-from perceiver_runtime.compare import relative_l2
 from perceiver_runtime.golden import Application, GoldenSample
+from perceiver_runtime.measure.compare import relative_l2
 
 Progress = Callable[[str], None]
 MIN_GAIN = 0.01

@@ -9,12 +9,12 @@ from typing import Protocol
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
-from perceiver_exporters.precision.finding import Finding
+from perceiver_exporters.precision.audit.finding import Finding
 from perceiver_exporters.precision.formats import Format
-from perceiver_exporters.precision.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
 from perceiver_exporters.reference import Scope
+from perceiver_runtime.measure.tolerances import Margins
 from perceiver_runtime.tensors import Array
-from perceiver_runtime.tolerances import Margins
 
 Feeds = Mapping[str, Array]
 

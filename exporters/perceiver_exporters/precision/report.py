@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_exporters.precision.finding import Finding
-from perceiver_runtime import schema, strict_json
+from perceiver_exporters.precision.audit.finding import Finding
 from perceiver_runtime.errors import BundleError
+from perceiver_runtime.format import schema, strict_json
 
 PATH = "precision/report.json"
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from perceiver_exporters.precision.calibration.methods import Bounds
+from perceiver_exporters.precision.integers.scheme import Scheme
 from perceiver_exporters.precision.modelopt import BLOCK
-from perceiver_exporters.precision.scheme import Scheme
 
 
 def round_eight(values: Tensor, peak: Tensor) -> Tensor:

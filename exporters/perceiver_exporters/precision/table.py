@@ -12,7 +12,7 @@ from perceiver_exporters.precision.int8 import rewrite as to_int8
 from perceiver_exporters.precision.low import rewrite as to_low
 from perceiver_exporters.precision.modelopt import rewrite as by_modelopt
 from perceiver_exporters.precision.precision import Precision
-from perceiver_runtime.tolerances import MARGINS
+from perceiver_runtime.measure.tolerances import MARGINS
 
 _ALL = (
     Precision(

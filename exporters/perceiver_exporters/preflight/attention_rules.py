@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from perceiver_exporters.graph import has_constant_weight
+from perceiver_exporters.ir.graph import has_constant_weight
 from perceiver_exporters.preflight.rule import Problem
 from perceiver_exporters.preflight.subject import Subject
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.preflight.memory import forecast
 from perceiver_exporters.preflight.report import PreflightReport
 from perceiver_exporters.preflight.subject import Subject, read_subject
 from perceiver_exporters.preflight.table import RULES
-from perceiver_exporters.quiet import quiet
-from perceiver_exporters.targets import TARGETS, EngineTarget, Target
+from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
 from perceiver_runtime.errors import UsageError
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from perceiver_exporters.preflight.report import Forecast
 from perceiver_exporters.preflight.rule import Problem
 from perceiver_exporters.preflight.subject import Subject
-from perceiver_runtime.tensorrt.build import DEFAULT_WORKSPACE
+from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE
 
 RUN_OVERHEAD = 700 << 20
 """CUDA context, TensorRT's libraries, Python and NumPy: an estimate, to be corrected by measurements on boards."""

@@ -9,14 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.count import at_opt
-from perceiver_exporters.stored import stored_graph
-from perceiver_exporters.targets import EngineTarget, Target
+from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.ir.count import at_opt
+from perceiver_exporters.targets.target import EngineTarget, Target
 from perceiver_runtime.bundle import Bundle, read_bundle
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.tensorrt.builder.profiles import component_profiles
 from perceiver_runtime.tensorrt.dialect import Dialect, dialect_of
-from perceiver_runtime.tensorrt.profiles import component_profiles
 from perceiver_runtime.tensorrt.sidecar import Sidecar, parse_sidecar, sidecar_path
 from perceiver_runtime.tensors import Profile, Range
 

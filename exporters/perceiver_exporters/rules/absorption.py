@@ -14,8 +14,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.count import at_opt
-from perceiver_exporters.graph import EXEMPT
+from perceiver_exporters.ir.count import at_opt
+from perceiver_exporters.ir.graph import EXEMPT
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints
 from perceiver_exporters.rules.rule import Context
 from perceiver_exporters.rules.sites import Site, array_of

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.fused_attention import DOMAIN, OPERATOR, VERSION
+from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR, VERSION
 from perceiver_exporters.rules.absorption import Sizes, sizes
 from perceiver_exporters.rules.draft import Draft, ints, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict

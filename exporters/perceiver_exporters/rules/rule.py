@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from perceiver_exporters.count import Cost
-from perceiver_exporters.targets import Target
+from perceiver_exporters.ir.count import Cost
+from perceiver_exporters.targets.target import Target
 from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Profile, TensorSpec
 

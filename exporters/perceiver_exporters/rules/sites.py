@@ -1,6 +1,6 @@
 """Finding attention in a traced graph: projections of one normalised input to keys and to values, and who reads them.
 
-The form is the one that `perceiver_exporters.attention` and `models.chunked` give:
+The form is the one that `perceiver_exporters.ir.attention` and `models.chunked` give:
 
     scores   = MatMul(query, Transpose(Reshape(x Wk + bk)))        (B, heads, N, M)
     weighted = MatMul(weights, Transpose(Reshape(x Wv + bv)))      (B, heads, N, v_dim / heads)
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.graph import constant_of
+from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.rules.draft import Exact
 from perceiver_runtime.tensors import Array
 

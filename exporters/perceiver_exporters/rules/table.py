@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.count import Cost, cost
-from perceiver_exporters.quiet import quiet
+from perceiver_exporters.ir.count import Cost, cost
+from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM
 from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION

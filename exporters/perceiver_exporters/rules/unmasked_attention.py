@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.attention import HIGHEST_SCORE
+from perceiver_exporters.ir.attention import HIGHEST_SCORE
 from perceiver_exporters.rules.draft import replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of, operand, producer, sites

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.checkpoints.files.contents import check_readable, identify
-from perceiver_runtime import strict_json
 from perceiver_runtime.errors import CheckpointError
+from perceiver_runtime.format import strict_json
 
 MAX_BYTES = 1 << 26
 """Of a config or a shard index: an index of a million tensors is smaller."""

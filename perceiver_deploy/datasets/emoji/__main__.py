@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.emoji.sample import SAMPLE, read_splits, shipped, write_sample
 from perceiver_deploy.datasets.emoji.source import Sources
+from perceiver_deploy.refusal import RefusingCommand
 
 
 @click.command(cls=RefusingCommand)

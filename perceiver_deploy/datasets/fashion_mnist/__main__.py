@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.fashion_mnist.sample import SAMPLE, draw_sample, write_sample
 from perceiver_deploy.datasets.fashion_mnist.source import DEBIAN_DIRECTORY
+from perceiver_deploy.refusal import RefusingCommand
 
 
 @click.command(cls=RefusingCommand)

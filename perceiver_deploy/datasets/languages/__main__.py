@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.refusal import RefusingCommand
 from perceiver_deploy.datasets.languages.sample import SAMPLE, read_splits, write_sample
+from perceiver_deploy.refusal import RefusingCommand
 
 
 @click.command(cls=RefusingCommand)

@@ -1,6 +1,6 @@
 """What a backend supplies: device memory, and graphs that can be bound to it.
 
-Everything else (order of steps, repetition, chunks, carried states) is `perceiver_runtime.plan`, once for all.
+Order of steps, repetition, chunks and carried states are `perceiver_runtime.execution.plan`'s, the same for all.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping
 from perceiver_runtime.backends.versions import refusal
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
-from perceiver_runtime.external_data import external_files, inlined, linked
+from perceiver_runtime.format.external_data import external_files, inlined, linked
 from perceiver_runtime.manifest import ComponentEntry
 
 try:

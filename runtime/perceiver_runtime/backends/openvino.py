@@ -10,7 +10,7 @@ from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
-from perceiver_runtime.external_data import addressed, inlined
+from perceiver_runtime.format.external_data import addressed, inlined
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensors import Array

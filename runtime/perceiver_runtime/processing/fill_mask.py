@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.labels import Floats, softmax
 from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenizer, Ids, Padding, utf8
-from perceiver_runtime.session import Session
 
 
 @dataclass(frozen=True)

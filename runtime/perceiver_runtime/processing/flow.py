@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.labels import Floats
 from perceiver_runtime.processing.patches import PATCH_CHANNELS, gather_patches, normalise
 from perceiver_runtime.processing.tiling import Blend, Tiling
-from perceiver_runtime.session import Session
 
 Frame = npt.NDArray[np.uint8]
 KEPT_TILES = 9

@@ -13,10 +13,10 @@ from numbers import Real
 import numpy as np
 
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.expect import expect
 from perceiver_runtime.processing.labels import Floats, Prediction, top_k
 from perceiver_runtime.processing.resample import Pixels, resize
-from perceiver_runtime.session import Session
 from perceiver_runtime.tensors import TensorSpec, is_whole
 
 IMAGE = TensorSpec("image", "uint8", ("height", "width", 3))

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.execution.session import Feeds, Session
 from perceiver_runtime.processing.expect import expect, expect_numbers
 from perceiver_runtime.processing.image import center_crop
 from perceiver_runtime.processing.labels import Floats, softmax
 from perceiver_runtime.processing.resample import resize
-from perceiver_runtime.session import Feeds, Session
 from perceiver_runtime.tensors import Dimension, TensorSpec, is_whole
 
 Video = npt.NDArray[np.uint8]

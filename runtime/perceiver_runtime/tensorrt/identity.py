@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from perceiver_runtime.tensorrt.api import module_kind
-from perceiver_runtime.tensorrt.build import current_platform
+from perceiver_runtime.tensorrt.builder.build import current_platform
 from perceiver_runtime.tensorrt.sidecar import DeviceIdentity
 
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")

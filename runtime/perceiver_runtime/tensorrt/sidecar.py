@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from perceiver_runtime import schema, strict_json
 from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensors import Profile

@@ -16,7 +16,7 @@ from perceiver_exporters.precision.calibration.observe import ObservedGraph
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.calibration.store import Store
 from perceiver_exporters.precision.emulation import observing
-from perceiver_exporters.precision.layers import weighted
+from perceiver_exporters.precision.integers.layers import weighted
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.weights import samples_sha256, weights_sha256

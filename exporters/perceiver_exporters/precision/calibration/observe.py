@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from perceiver_exporters.precision.calibration.statistics import Statistics
-from perceiver_exporters.precision.layers import weighted
+from perceiver_exporters.precision.integers.layers import weighted
 from perceiver_exporters.precision.precision import Feeds
 from perceiver_runtime.errors import UnavailableError
 

@@ -20,8 +20,8 @@ from safetensors.numpy import save
 from perceiver_exporters.precision.calibration.histogram import Histogram
 from perceiver_exporters.precision.calibration.statistics import Observed, Statistics
 from perceiver_exporters.weights import samples_sha256
-from perceiver_runtime import strict_json
-from perceiver_runtime.outputs import replacing
+from perceiver_runtime.format import strict_json
+from perceiver_runtime.format.outputs import replacing
 from perceiver_runtime.tensors import Array
 
 log = logging.getLogger(__name__)

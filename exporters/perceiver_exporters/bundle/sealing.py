@@ -1,0 +1,35 @@
+"""The last step of writing a bundle: the card, every file's hash, and the manifest that makes it a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata
+from pathlib import Path
+
+from perceiver_exporters.bundle.card import write_card
+from perceiver_runtime.bundle import file_entry, write_manifest
+from perceiver_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+
+TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+
+
+def seal(manifest: Manifest, directory: Path) -> Manifest:
+    """Write the card and then, last of all, the manifest with every file's hash."""
+    write_card(manifest, directory)
+    complete = dataclasses.replace(manifest, files=files_of(directory))
+    write_manifest(directory, complete)
+    return complete
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the installed packages that shape a bundle."""
+    installed = {
+        name.lower(): distribution.version for distribution in metadata.distributions() if (name := distribution.name)
+    }
+    return {name: installed[name] for name in TOOLS if name in installed}
+
+
+def files_of(directory: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file below the directory but its manifest, by its path in it."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME)
+    return {path.relative_to(directory).as_posix(): file_entry(path) for path in paths}

@@ -1,0 +1,29 @@
+"""Graphs of a bundle, parsed from the bytes that its hashes cover."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.format.external_data import checked, inlined
+
+
+def stored_proto(bundle: Bundle, path: str) -> onnx.ModelProto:
+    """The graph at a path in the bundle, its weights in memory. Raises BundleError."""
+    return _parsed(bundle, path, inlined(bundle, path, bundle.read(path)))
+
+
+def stored_graph(bundle: Bundle, path: str) -> ir.Model:
+    """The graph at a path in the bundle; external weights are mapped when they are asked for. Raises BundleError."""
+    model = ir.from_proto(_parsed(bundle, path, checked(bundle, path, bundle.read(path))))
+    ir.external_data.set_base_dir(model.graph, bundle.file(path).parent)
+    return model
+
+
+def _parsed(bundle: Bundle, path: str, content: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # of protobuf, which has no public name in onnx
+        raise BundleError(f"{bundle.file(path)}: can't load it: no ONNX graph: {error}; export again") from error

@@ -1,0 +1,1 @@
+"""Where, and why, a bundle differs from its reference."""

@@ -1,0 +1,25 @@
+"""What a bundle recorded of its own precision: calibration, layers and nodes that were left in FP32 on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from perceiver_exporters.precision.integers.layers import kept_nodes
+from perceiver_exporters.precision.report import PATH, ComponentPrecision, parse_report
+from perceiver_runtime.bundle import Bundle
+
+
+def precision_record(bundle: Bundle) -> Mapping[str, ComponentPrecision]:
+    """The record by component; empty for a bundle that has none."""
+    if PATH not in bundle.manifest.files:
+        return {}
+    return {entry.component: entry for entry in parse_report(bundle.read(PATH), bundle.file(PATH))}
+
+
+def kept_in_fp32(graph: ir.Graph, record: ComponentPrecision | None) -> frozenset[str]:
+    """Names of the nodes that were left in FP32 on purpose."""
+    if record is None:
+        return frozenset()
+    return kept_nodes(graph, frozenset(record.kept)) | {finding.node for finding in record.findings}

@@ -1,0 +1,115 @@
+"""`bisect`: a bundle against its source, from the golden samples down to the node."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.diagnose.bisection.blame import Bisection, Blame
+from perceiver_exporters.diagnose.bisection.claims import Breach, check_claims
+from perceiver_exporters.diagnose.bisection.fresh import as_bundled, can_export_again, export_again, step_differences
+from perceiver_exporters.diagnose.bisection.node import ComponentGraphs
+from perceiver_exporters.export import Tracer
+from perceiver_exporters.ir.trace import trace
+from perceiver_exporters.precision.widen import runnable_bundle
+from perceiver_exporters.reference import Reference
+from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.measure.compare import ParityReport
+from perceiver_runtime.measure.verify import PIPELINE, verify
+
+
+def bisect(
+    path: Path,
+    blueprint: Blueprint | None,
+    *,
+    backend: str = "auto",
+    replays: Path | None = None,
+    tracer: Tracer = trace,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bisection:
+    """Find where a bundle departs from its source: the component by its golden samples, the node by fresh exports.
+
+    `blueprint` is the source's; without it (None), or without the calibration data that the bundle's ranges came from,
+    the search ends at the component. Of each component that departs, the first departing node is blamed, and a replay
+    of it is written under `replays`, if that is given. A bundle that
+    passes verification is searched too: graphs may differ by less than their tolerances. Raises BundleError for a
+    damaged bundle, UnavailableError if the graphs can't be run here, CheckError if the source can't be traced.
+    """
+    bundle = load_bundle(path)
+    progress("verify against the golden samples")
+    with runnable_bundle(bundle, backend) as runnable:
+        failed = [report for report in verify(runnable, backend).reports if not report.passed]
+    breaches = check_claims(bundle)
+    accused = (*(r.component for r in failed), *(b.component for b in breaches))
+    blamed = tuple(name for name in dict.fromkeys(accused) if name != PIPELINE)
+    if blueprint is None or not can_export_again(blueprint, bundle.manifest):
+        names = blamed or tuple(dict.fromkeys(accused))
+        return Bisection(tuple(_component(name, failed, breaches) for name in names), 0)
+    given = dataclasses.replace(blueprint, cut=as_bundled(blueprint.cut, bundle.manifest))
+    names = blamed or tuple(component.name for component in given.cut.components)
+    progress(f"export {', '.join(names)} again")
+    fresh = export_again(given, bundle, names, tracer)
+    graphs = {name: ComponentGraphs(bundle, name, exported) for name, exported in fresh.items()}
+    progress(f"compare {_compared(graphs)} values")
+    found = (
+        *_on_golden_inputs(bundle, graphs, replays),
+        *(Blame(c, "step", why) for c, why in step_differences(given.cut.pipeline, bundle.manifest.pipeline)),
+    )
+    if failed and not found:
+        progress("compare every repetition and piece")
+        found = tuple(_on_later_inputs(given, bundle, graphs, replays)) or tuple(_unexplained(failed, backend))
+    return Bisection(found or tuple(_component(b.component, (), (b,)) for b in breaches), _compared(graphs))
+
+
+def _on_golden_inputs(bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None) -> Iterator[Blame]:
+    """Each component on the inputs of its golden samples, until one of them departs."""
+    samples = load_golden(bundle)
+    for name, graph in graphs.items():
+        departures = (graph.departed(sample.components[name].inputs, 0, replays) for sample in samples)
+        if blame := next(filter(None, departures), None) or graph.unlike():
+            yield blame
+
+
+def _on_later_inputs(
+    blueprint: Blueprint, bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None
+) -> Iterator[Blame]:
+    """The first application of the reference whose inputs make a component depart: a repetition, or a later piece."""
+    reference = Reference(blueprint.cut, torch.float64)
+    for sample in load_golden(bundle):
+        runs: Counter[str] = Counter()
+        for application in reference.applications(sample.feeds):
+            name = application.component
+            specs = blueprint.cut.component(name).inputs
+            inputs = {spec.name: application.inputs[spec.name].astype(spec.dtype) for spec in specs}
+            if name in graphs and (blame := graphs[name].departed(inputs, runs[name], replays)):
+                yield blame
+                return
+            runs[name] += 1
+
+
+def _unexplained(failed: Sequence[ParityReport], backend: str) -> Iterator[Blame]:
+    """Verification failed, and yet every graph is right as its nodes define it."""
+    names = tuple(dict.fromkeys(r.component for r in failed if r.component != PIPELINE)) or (PIPELINE,)
+    for name in names:
+        yield Blame(name, "backend", f"every node is right without optimisations; backend {backend} departs with them")
+
+
+def _component(name: str, failed: Sequence[ParityReport], breaches: Sequence[Breach]) -> Blame:
+    """What is known without the source: the component, and how far it is off."""
+    worst = max((r for r in failed if r.component == name), key=lambda r: r.excess, default=None)
+    whys = [str(breach) for breach in breaches if breach.component == name]
+    if worst is None:
+        return Blame(name, "component", "; ".join(whys), next((b.node for b in breaches if b.component == name), ""))
+    whys.append(f"{worst.tensor} fails on reference inputs" if name != PIPELINE else f"{worst.tensor} fails, chained")
+    error, bound = worst.decisive
+    return Blame(name, "component", "; ".join(whys), tensor=worst.tensor, error=error, bound=bound)
+
+
+def _compared(graphs: Mapping[str, ComponentGraphs]) -> int:
+    return sum(graph.compared for graph in graphs.values())

@@ -1,0 +1,1 @@
+"""Tracing to ONNX, and what is common to all work on graphs."""

@@ -1,0 +1,150 @@
+"""PyTorch to ONNX: one component at a time, with the names and symbolic dimensions that its specs promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+from torch import Tensor
+
+from perceiver_exporters.component import Component
+from perceiver_exporters.ir.graph import clean, name_by_module
+from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.translations import TRANSLATIONS
+from perceiver_exporters.ir.value_ranges import store as store_ranges
+from perceiver_runtime.errors import CheckError
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+PARAMETERS = "perceiver.parameters"
+"""Metadata key of a traced graph: how many trained parameters the component reads."""
+
+
+def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
+    """The component's ONNX graph, checked, with inputs and outputs as its specs name them.
+
+    Raises CheckError if PyTorch can't trace the module over the profile's ranges, or if the graph's own inputs
+    or outputs differ from the specs.
+    """
+    inputs = tuple(torch.from_numpy(example) for example in examples(component.inputs, profile))
+    with quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                component.module.eval(),
+                inputs,
+                input_names=[spec.name for spec in component.inputs],
+                dynamic_shapes=_dynamic_shapes(component, profile),
+                custom_translation_table=dict(TRANSLATIONS),
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            raise CheckError(f"component {component.name} can't be traced: {_cause(error)}") from error
+        assert program is not None  # for mypy: only the legacy exporter returns None
+        model = clean(_name_outputs(name_by_module(program.model), component.outputs))
+        common.CheckerPass(full_check=False)(model)
+    model.graph.name = component.name
+    model.metadata_props[PARAMETERS] = str(_parameters(program.exported_program))
+    check_specs(model, component, profile)
+    for value, spec in zip(
+        (*model.graph.inputs, *model.graph.outputs), (*component.inputs, *component.outputs), strict=True
+    ):
+        value.shape = ir.Shape(spec.shape)  # a symbol whose range is one size was traced as that size
+    store_ranges(model, profile)
+    return model
+
+
+def _cause(error: BaseException) -> str:
+    """What PyTorch met first: its own message begins with advice to those who develop the exporter."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+def examples(specs: Sequence[TensorSpec], profile: Profile) -> list[np.ndarray]:
+    """Zeros of distinct sizes, near the profile's `opt`, for every symbol: tracing must not mistake one for another.
+
+    Sizes 0 and 1 are avoided where the range allows, because PyTorch would compile them in.
+    """
+    sizes: dict[str, int] = {}
+    for symbol in dict.fromkeys(s for spec in specs for s in spec.symbols):
+        bounds = profile.dimensions[symbol]
+        nearby = range(min(max(bounds.opt, 2), bounds.max), bounds.max + 1)
+        sizes[symbol] = next((size for size in nearby if size not in sizes.values()), nearby[0])
+    return [np.zeros(spec.resolve(sizes), spec.dtype) for spec in specs]
+
+
+def check_specs(model: ir.Model, component: Component, profile: Profile) -> None:
+    """Hold the graph's own inputs and outputs against the component's specs. Raises CheckError."""
+    for kind, values, specs in (
+        ("input", model.graph.inputs, component.inputs),
+        ("output", model.graph.outputs, component.outputs),
+    ):
+        got = [_describe(value) for value in values]
+        expected = [str(_fixed(spec, profile)) for spec in specs]
+        if got != expected:
+            raise CheckError(
+                f"component {component.name}: the graph's {kind}s are {got}, its specs say {expected}; "
+                "correct the specs of the cut, or the module's forward"
+            )
+
+
+class SharedTraces:
+    """A tracer that traces each component of one blueprint once per opset, and hands out copies to be rewritten."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, int], ir.Model] = {}
+
+    def __call__(self, component: Component, profile: Profile, opset: int) -> ir.Model:
+        """What `trace` returns."""
+        key = component.name, opset
+        if key not in self._models:
+            self._models[key] = trace(component, profile, opset)
+        return self._models[key].clone()
+
+
+def _name_outputs(model: ir.Model, specs: Sequence[TensorSpec]) -> ir.Model:
+    """Name the outputs by their specs; a parameter that bears one of these names makes way.
+
+    The exporter, given the names, would have two values of one name. Outputs without a spec are left to `check_specs`.
+    """
+    initializers = model.graph.initializers
+    for value, spec in zip(model.graph.outputs, specs, strict=False):
+        if (parameter := initializers.get(spec.name)) is not None and parameter is not value:
+            parameter.name = f"{spec.name}.parameter"
+        value.name = spec.name
+    return model
+
+
+def _dynamic_shapes(component: Component, profile: Profile) -> tuple[dict[int, torch.export.Dim], ...]:
+    dims = {
+        symbol: torch.export.Dim(symbol, min=bounds.min, max=bounds.max)
+        for symbol, bounds in profile.dimensions.items()
+        if bounds.min < bounds.max
+    }
+    return tuple({i: dims[d] for i, d in enumerate(spec.shape) if d in dims} for spec in component.inputs)
+
+
+def _fixed(spec: TensorSpec, profile: Profile) -> TensorSpec:
+    """The spec with the symbols whose range is a single size replaced by it."""
+    fixed = {s: r.min for s in spec.symbols if (r := profile.dimensions[s]).min == r.max}
+    return TensorSpec(spec.name, spec.dtype, tuple(fixed.get(str(d), d) for d in spec.shape))
+
+
+def _describe(value: ir.Value) -> str:
+    assert value.type is not None
+    assert value.shape is not None
+    shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
+    return str(TensorSpec(str(value.name), value.type.dtype.numpy().name, shape))
+
+
+def _parameters(program: torch.export.ExportedProgram | None) -> int:
+    assert program is not None
+    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.arg.name in used}
+    parameters = set(program.graph_signature.parameters)
+    tensors: list[Tensor] = [program.state_dict[n] for n in dict.fromkeys(names.values()) if n in parameters]
+    return sum(t.numel() for t in {t.data_ptr(): t for t in tensors}.values())

@@ -1,0 +1,31 @@
+"""PyTorch operators that are written in ONNX in a form of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnxscript
+import torch
+from onnxscript.onnx_types import TensorType
+
+from perceiver_exporters.ir.attention import scaled_dot_product_attention
+
+op: Any = onnxscript.opset20
+
+
+def one_hot(ids: TensorType, num_classes: int = -1) -> TensorType:
+    """Ids (...) to ones among zeros (..., num_classes).
+
+    The stock translation compares with all classes: what an id must be could not be told from the graph.
+    """
+    if num_classes < 0:
+        raise NotImplementedError("one_hot needs num_classes: a graph can't take it from the largest id")
+    encoded: TensorType = op.OneHot(ids, op.Constant(value_ints=[num_classes]), op.Constant(value_ints=[0, 1]), axis=-1)
+    return encoded
+
+
+TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
+    torch.ops.aten.one_hot.default: one_hot,
+}

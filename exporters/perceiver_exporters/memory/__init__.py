@@ -1,0 +1,1 @@
+"""Memory estimates, and chunk sizes that fit a limit."""

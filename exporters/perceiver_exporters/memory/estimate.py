@@ -1,0 +1,127 @@
+"""How much memory a run will need, before anything is traced, and the chunks that keep it within a limit.
+
+Each component is run on shapes alone (the meta device), and its values are laid into ONNX Runtime's arena in the order
+in which they come and go (see `perceiver_exporters.memory.liveness`). A session holds the weights, the values between
+the steps, and for every component what a run of it once needed: the arena gives none of that back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perceiver_exporters.component import Component, Cut
+from perceiver_exporters.memory.liveness import peak
+from perceiver_exporters.shapes import Shape, step_shapes, value_bytes
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.pipeline import Step
+from perceiver_runtime.tensors import Range
+
+PROCESS = 95_000_000
+"""Bytes of the interpreter, NumPy and ONNX Runtime, 74 MB with small models; sessions of large ones hold more."""
+
+Peaks = dict[tuple[str, tuple[Shape, ...]], int]
+"""What a component needs, by its name and the shapes of its inputs."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of a session that runs at the profile's `opt` sizes: `weights` as packed, `values` between the steps.
+
+    `components` holds what each needs for itself; `chunks` the sizes that this is for.
+    """
+
+    weights: int
+    values: int
+    components: Mapping[str, int]
+    chunks: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Expected peak of the process."""
+        return PROCESS + self.weights + self.values + sum(self.components.values())
+
+    def __str__(self) -> str:
+        largest = max(self.components, key=lambda name: self.components[name])
+        chunks = ", ".join(f"{size} {dimension}" for dimension, size in self.chunks.items())
+        parts = (
+            f"weights {self.weights / 1e6:,.0f}",
+            f"values {self.values / 1e6:,.0f}",
+            f"largest component {largest} {self.components[largest] / 1e6:,.0f}",
+        )
+        pieces = f", in chunks of {chunks}" if chunks else ""
+        return f"{self.total / 1e6:,.0f} MB expected for a run in fp32 ({', '.join(parts)}){pieces}"
+
+
+def forecast(cut: Cut) -> Forecast:
+    """Peak memory of one run, by its parts."""
+    return _forecast(cut, {})
+
+
+def fit(cut: Cut, limit: int) -> Cut:
+    """The cut with chunks so large that its forecast is just within `limit` bytes.
+
+    Chunks start whole; as long as the forecast is too high, those of the component that needs most are halved. Raises
+    UsageError if even chunks of one need more.
+    """
+    sizes = {dimension: cut.profile.dimensions[dimension].max for dimension in _chunks(cut)}
+    known: Peaks = {}
+    while True:
+        chunked = with_chunks(cut, sizes)
+        expected = _forecast(chunked, known)
+        if expected.total <= limit:
+            return chunked
+        steps = [step for step in cut.pipeline.steps if step.chunk and sizes[step.chunk.dimension] > 1]
+        if not steps:
+            raise UsageError(f"max-memory {limit / 1e6:,.0f} MB: the least possible is {expected}; allow more")
+        largest = max(steps, key=lambda step: expected.components[step.component]).chunk
+        assert largest is not None  # for mypy: `steps` are chunked
+        sizes[largest.dimension] //= 2
+
+
+def with_chunks(cut: Cut, sizes: Mapping[str, int]) -> Cut:
+    """The cut with other chunk sizes, by dimension: the same graphs, run in other pieces."""
+    steps = tuple(
+        dataclasses.replace(step, chunk=dataclasses.replace(step.chunk, size=sizes[step.chunk.dimension]))
+        if step.chunk
+        else step
+        for step in cut.pipeline.steps
+    )
+    ranges = {
+        name: Range(span.min, sizes[name], span.max) if name in sizes else span
+        for name, span in cut.profile.dimensions.items()
+    }
+    profile = dataclasses.replace(cut.profile, dimensions=ranges)
+    return dataclasses.replace(cut, pipeline=dataclasses.replace(cut.pipeline, steps=steps), profile=profile)
+
+
+def _forecast(cut: Cut, known: Peaks) -> Forecast:
+    components: dict[str, int] = {}
+    for step, inputs in zip(cut.pipeline.steps, step_shapes(cut), strict=True):
+        component = cut.component(step.component)
+        piece = _piece(step, component, inputs)
+        key = component.name, tuple(piece.values())
+        if key not in known:
+            known[key] = peak(component, piece, split=step.chunk is not None)
+        components[component.name] = max(components.get(component.name, 0), known[key])
+    weights = {id(t): t.nbytes for c in cut.components for t in (*c.module.parameters(), *c.module.buffers())}
+    return Forecast(sum(weights.values()), sum(value_bytes(cut).values()), components, _chunks(cut))
+
+
+def _chunks(cut: Cut) -> dict[str, int]:
+    return {step.chunk.dimension: step.chunk.size for step in cut.pipeline.steps if step.chunk}
+
+
+def _piece(step: Step, component: Component, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes of one piece of a chunked step."""
+    if step.chunk is None:
+        return dict(inputs)
+    dimension, size = step.chunk.dimension, step.chunk.size
+    return {
+        spec.name: tuple(
+            min(size, given) if own == dimension else given
+            for own, given in zip(spec.shape, inputs[spec.name], strict=True)
+        )
+        for spec in component.inputs
+    }

@@ -1,0 +1,138 @@
+"""What a component needs when ONNX Runtime runs its graph: a model of it, from shapes alone.
+
+The module runs on the meta device, and every operation is recorded with the storages that it reads and makes. A value
+lives from the operation that makes it to the last one that reads it, and a result has memory of its own: with open
+dimensions ONNX Runtime can't tell that a result would fit where an operand lies. What the exporter and its rules make
+of attention is taken into account:
+
+- a softmax reads all scores and makes as many weights, unless the processor attends in blocks (`attention_form`);
+- scores of what is read or asked in chunks are a sum of two parts: of contents, and of positions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from perceiver_exporters.component import Component
+from perceiver_exporters.memory.arena import Arena, Chunk
+from perceiver_exporters.rules.attention_form import on_processors
+from perceiver_exporters.shapes import Shape
+
+TRANSPOSITIONS = (Tensor.transpose, Tensor.permute)
+PRODUCTS = (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Storages by identity."""
+
+    reads: frozenset[int]
+    makes: Mapping[int, int]
+    """With the bytes of each."""
+
+
+def peak(component: Component, shapes: Mapping[str, Shape], *, split: bool = False) -> int:
+    """Bytes that one application needs beside its inputs; `split`: scores are a sum of two parts."""
+    inputs = [
+        torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
+    ]
+    module = on_meta(component.module)
+    with torch.no_grad(), Recorder(split=split) as recorder, AsExported(inputs, recorder):
+        made = module(*inputs)
+    kept = frozenset(_identity(tensor) for tensor in tree_leaves(made))
+    return held(recorder.operations, kept)
+
+
+def held(operations: list[Operation], kept: frozenset[int]) -> int:
+    """Bytes that the arena takes for two runs of these operations in order; `kept` live to the end of each.
+
+    The second finds the chunks that the first has left, which are not all where it needs them.
+    """
+    last = {key: index for index, each in enumerate(operations) for key in (*each.makes, *each.reads)}
+    last |= {key: len(operations) - 1 for key in kept}
+    arena = Arena()
+    for _ in range(2):
+        chunks: dict[int, Chunk] = {}
+        for index, each in enumerate(operations):
+            chunks |= {key: arena.allocate(size) for key, size in each.makes.items()}
+            for key in [key for key in chunks if last[key] == index]:
+                arena.release(chunks.pop(key))
+    return arena.touched
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of the module whose tensors have no data; those that it shares are shared in the copy."""
+    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
+    buffers = {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
+    return copy.deepcopy(module, parameters | buffers)
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records operations in order; holds their storages, so that no identity comes back as another's."""
+
+    def __init__(self, *, split: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+        self._split = split
+        self._known: dict[int, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Record what `func` reads and makes; a view makes nothing."""
+        given = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+        made = func(*args, **(kwargs or {}))
+        reads = {_identity(tensor) for tensor in given}
+        fresh = {}
+        for tensor in tree_leaves(made):
+            key = _identity(tensor)
+            if key not in reads and key not in self._known:
+                self._known[key] = tensor
+                fresh[key] = tensor.untyped_storage().nbytes()
+        if self._split and func in PRODUCTS and made.nbytes > max(tensor.nbytes for tensor in given):
+            fresh = {key: 2 * size for key, size in fresh.items()}  # beside scores of the positions
+        self.operations.append(Operation(frozenset(reads), fresh))
+        return made
+
+    def scratch(self, operands: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Record copies of all operands that one operator makes for itself; answer the first operand."""
+        key = -len(self.operations) - 1
+        size = sum(tensor.nbytes for tensor in operands)
+        self.operations.append(Operation(frozenset(map(_identity, operands)), {key: 2 * size}))
+        return operands[0]
+
+
+class AsExported(TorchFunctionMode):
+    """Attention as the exported graph has it: products and a softmax, or on processors one operator in blocks."""
+
+    def __init__(self, inputs: list[Tensor], recorder: Recorder) -> None:
+        super().__init__()
+        self._inputs = {_identity(tensor) for tensor in inputs}
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Replace attention; a transposition is a copy."""
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **(kwargs or {}))
+        made = func(*args, **(kwargs or {}))
+        return made.contiguous() if func in TRANSPOSITIONS else made
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        sizes = (query.shape[2], key.shape[2], query.shape[3], value.shape[3])
+        if attn_mask is None and _identity(key) not in self._inputs and on_processors(sizes, "fp32"):
+            return self._recorder.scratch((query, key, value)).new_empty(*query.shape[:3], value.shape[3])
+        scores = (query * 1.0) @ key.transpose(-1, -2)
+        weights = torch.softmax(scores if attn_mask is None else scores + attn_mask, -1)
+        return weights @ value
+
+
+def _identity(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,1 @@
+"""Range audits: nodes that would leave the range of a narrower type."""

@@ -1,0 +1,1 @@
+"""Quantization to integers: schemes, layers, plans and Q/DQ nodes."""

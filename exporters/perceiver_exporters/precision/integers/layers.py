@@ -1,0 +1,29 @@
+"""Layers: the products with a trained weight, named alike in a graph and in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+import onnx_ir as ir
+
+from perceiver_exporters.ir.graph import has_constant_weight, products
+
+
+def weighted(graph: ir.Graph) -> list[ir.Node]:
+    """The products whose second operand is a trained weight: what INT8 quantises."""
+    return [node for node in products(graph) if has_constant_weight(node)]
+
+
+def layer_of(node: ir.Node) -> str:
+    """Path of the PyTorch module whose weight a product reads, as far as the graph still tells.
+
+    Convolutions keep their parameter's name; of other products the weight was transposed into a constant without one,
+    and the node is named by its module.
+    """
+    weight = str(node.inputs[1].name) if node.inputs[1] is not None else ""
+    return weight.removesuffix(".weight") if weight.endswith(".weight") else str(node.name).rpartition("/")[0]
+
+
+def kept_nodes(graph: ir.Graph, layers: Set[str]) -> frozenset[str]:
+    """Names of the weighted products of these layers."""
+    return frozenset(str(node.name) for node in weighted(graph) if layer_of(node) in layers)

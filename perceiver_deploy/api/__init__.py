@@ -1,0 +1,1 @@
+"""One module for each command: the functions behind the command line."""

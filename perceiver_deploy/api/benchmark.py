@@ -1,0 +1,108 @@
+"""Latency of a bundle beside its PyTorch reference, in one interleaved run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from perceiver_deploy.api.timing import Call, interleave, ratio
+from perceiver_deploy.sources.reference import reference_of
+from perceiver_deploy.sources.source import Model
+from perceiver_runtime import Session, open_session
+from perceiver_runtime.backends import check_threads
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.measure.latency import Distribution, sized_feeds
+from perceiver_runtime.measure.load import LoadMeter, OtherLoad
+from perceiver_runtime.tensors import Array
+
+MODALITIES = {"pixel_values": "pixels", "input_ids": "ids"}
+"""Inputs, and what a module of several modalities, any of which may be absent, calls them."""
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """Milliseconds per call of the bundle and of torch eager on the same inputs, and their ratio.
+
+    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` bound its 95% interval. `others`
+    is the load that other programs put on the machine meanwhile (None: not known); `reason` says why this backend ran.
+    """
+
+    bundle: str
+    backend: str
+    precision: str
+    batch: int
+    threads: int
+    session: Distribution
+    eager: Distribution
+    speedup: float
+    low: float
+    high: float
+    others: OtherLoad | None
+    reason: str = ""
+
+
+def benchmark(
+    bundle: str | Path,
+    *,
+    reference: str | None = None,
+    batch: int = 1,
+    rounds: int = 50,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> BenchmarkReport:
+    """Time a bundle against torch eager, whose weights come from `reference` (default: the bundle's own source).
+
+    Both use `threads` threads (default: what the session takes; torch's own choice beside a GPU) and `batch` rows of
+    the golden sample, repeated if it has fewer. Raises UsageError if the reference has other weights than the bundle,
+    or for a batch or a number of threads out of range.
+    """
+    check_threads(threads)
+    with open_session(bundle, backend, threads, check_finite=False) as session:
+        threads = threads or session.threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
+        feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
+        model = reference_of(session.bundle, reference)
+        return compare(session, model, feeds, rounds, threads)
+
+
+def compare(
+    session: Session, model: Model, feeds: Mapping[str, Array], rounds: int, threads: int, warmup: int = 5
+) -> BenchmarkReport:
+    """Time an open session and a module in turn on the same feeds."""
+    names = [spec.name for spec in session.inputs]
+    eager = eager_call(model, {name: feeds[name] for name in names})
+    meter = LoadMeter()
+    times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, rounds, warmup)
+    speedup = ratio(times["eager"], times["session"])
+    return BenchmarkReport(
+        bundle=str(session.bundle.path),
+        backend=session.backend,
+        precision=session.manifest.precision,
+        batch=len(feeds[names[0]]),
+        threads=threads,
+        session=Distribution.of(times["session"]),
+        eager=Distribution.of(times["eager"]),
+        speedup=speedup.median,
+        low=speedup.low,
+        high=speedup.high,
+        others=meter.read(),
+        reason=session.reason,
+    )
+
+
+def eager_call(model: Model, feeds: Mapping[str, Array]) -> Call:
+    """The reference module on feeds in the order of the session's inputs, in inference mode."""
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
+    parameters = inspect.signature(model.module.forward).parameters
+    named = {MODALITIES[name]: tensor for name, tensor in tensors.items() if MODALITIES.get(name) in parameters}
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model.module(**named) if named else model.module(*tensors.values())
+
+    return call

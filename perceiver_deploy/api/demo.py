@@ -1,0 +1,137 @@
+"""The demo: the shipped image classifier at three precisions, each verified, evaluated and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from perceiver_deploy.api.benchmark import BenchmarkReport, benchmark
+from perceiver_deploy.api.evaluate import EvaluationReport, evaluate_bundle
+from perceiver_deploy.datasets.metrics import ClassificationMetrics
+from perceiver_deploy.sources.source import blueprint, resolve
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.ir.trace import SharedTraces
+from perceiver_runtime import open_session, verify
+from perceiver_runtime.format.outputs import check_directory
+from perceiver_runtime.format.staging import check_destination
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.measure.compare import ParityReport
+from perceiver_runtime.measure.latency import Distribution, LatencyReport, measure
+from perceiver_runtime.measure.verify import PIPELINE
+
+SOURCE = "fashion-perceiver"
+PRECISIONS = ("fp32", "fp16", "int8")
+MAX_DROP_POINTS = {"fp32": 0.0, "fp16": 0.1, "int8": 1.0}
+THREADS = 1  # small models run fastest on one thread; both sides get the same
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """One component, or the whole pipeline, at one precision. Accuracy and speed-up belong to the pipeline alone."""
+
+    precision: str
+    component: str
+    max_abs: float
+    rel_l2: float
+    cosine: float
+    tolerance: float
+    passed: bool
+    p50_ms: float
+    p95_ms: float
+    megabytes: float
+    speedup: float | None = None
+    accuracy: float | None = None
+    accuracy_difference: float | None = None
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """All rows, and whether every parity check and accuracy budget held."""
+
+    rows: tuple[DemoRow, ...]
+    parameters: int
+    samples: int
+    reference_accuracy: float
+    eager_p50_ms: float
+    machine: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class _Measured:
+    manifest: Manifest
+    parity: tuple[ParityReport, ...]
+    parity_held: bool
+    evaluation: EvaluationReport[ClassificationMetrics]
+    latency: LatencyReport
+    speed: BenchmarkReport
+
+    @property
+    def points_lost(self) -> float:
+        """Accuracy lost against the reference, in points."""
+        return 100 * (self.evaluation.reference.accuracy - self.evaluation.deployed.accuracy)
+
+
+def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
+    """Write one bundle per precision under `out` and measure each."""
+    check_directory(out)
+    for precision in PRECISIONS:
+        check_destination(out / f"{SOURCE}-{precision}", overwrite=True)
+    made, traces = blueprint(resolve(SOURCE)), SharedTraces()
+    measured = {precision: _measure(out, precision, made, traces, progress) for precision in PRECISIONS}
+    first = measured[PRECISIONS[0]]
+    return DemoReport(
+        rows=tuple(row for m in measured.values() for row in _rows(m)),
+        parameters=sum(c.parameters for c in first.manifest.components),
+        samples=first.evaluation.samples,
+        reference_accuracy=first.evaluation.reference.accuracy,
+        eager_p50_ms=first.speed.eager.p50,
+        machine=first.latency.machine,
+        passed=all(m.parity_held and m.points_lost <= MAX_DROP_POINTS[p] + 1e-9 for p, m in measured.items()),
+    )
+
+
+def _measure(
+    out: Path, precision: str, made: Blueprint, traces: SharedTraces, progress: Callable[[str], None]
+) -> _Measured:
+    bundle = out / f"{SOURCE}-{precision}"
+    progress(f"[{precision}] export")
+    manifest = export_bundle(made, bundle, precision, overwrite=True, tracer=traces)
+    progress(f"[{precision}] verify, evaluate, time")
+    parity = verify(bundle)
+    with open_session(bundle, threads=THREADS) as session:
+        latency = measure(session, batch=1)
+    return _Measured(
+        manifest, parity.reports, parity.passed, evaluate_bundle(bundle), latency, benchmark(bundle, threads=THREADS)
+    )
+
+
+def _rows(m: _Measured) -> list[DemoRow]:
+    """One row per component, from its worst teacher-forced output, and one for the pipeline fed by itself."""
+    sizes = {c.name: m.manifest.files[c.onnx].size / 1e6 for c in m.manifest.components}
+    parts = [_row(m, name, m.latency.components[name], size) for name, size in sizes.items()]
+    whole = replace(
+        _row(m, PIPELINE, m.latency.total, sum(sizes.values())),
+        speedup=m.speed.speedup,
+        accuracy=m.evaluation.deployed.accuracy,
+        accuracy_difference=0.0 - m.points_lost,
+    )
+    return [*parts, whole]
+
+
+def _row(m: _Measured, component: str, latency: Distribution, megabytes: float) -> DemoRow:
+    worst = max((r for r in m.parity if r.component == component), key=lambda r: r.excess)
+    return DemoRow(
+        precision=m.manifest.precision,
+        component=component,
+        max_abs=worst.max_abs,
+        rel_l2=worst.rel_l2,
+        cosine=worst.cosine,
+        tolerance=worst.tolerance,
+        passed=worst.passed,
+        p50_ms=latency.p50,
+        p95_ms=latency.p95,
+        megabytes=megabytes,
+    )

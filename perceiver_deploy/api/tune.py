@@ -1,0 +1,77 @@
+"""`tune`: measure what runs a bundle fastest on this machine, and record it beside the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_deploy.api.timing import interleave, ratio
+from perceiver_runtime import Session, UnavailableError, open_session
+from perceiver_runtime.format.ranges import BATCH, batch_within
+from perceiver_runtime.format.tuning import Measured, Tuning, write_tuning
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.machine import usable_cores
+from perceiver_runtime.tensors import Array
+
+BACKENDS = ("onnxruntime", "openvino")
+ROUNDS = 15
+Setting = tuple[str, int]
+
+
+def tune(bundle: str | Path, *, rounds: int | None = None, progress: Callable[[str], None] = lambda _: None) -> Tuning:
+    """Time batch 1 of the golden sample on every installed CPU backend with 1, 2, 4, ... threads, all in turn.
+
+    The tuning is written beside the bundle, where `open_session(backend="auto")` heeds it on machines of this kind.
+    Every setting computes in the bundle's own precision. Raises BundleError.
+    """
+    path, rounds = Path(bundle), rounds or ROUNDS
+    with ExitStack() as stack:
+        sessions = {
+            (name, threads): stack.enter_context(session)
+            for threads in thread_counts(usable_cores())
+            for name in BACKENDS
+            if (session := _open(path, name, threads, progress)) is not None
+        }
+        feeds = _first_row(next(iter(sessions.values())))
+        progress(f"time {', '.join(f'{name} x{threads}' for name, threads in sessions)}: {rounds} rounds in turn")
+        times = interleave({setting: partial(s.run, feeds) for setting, s in sessions.items()}, rounds)
+        versions = {setting: session.versions for setting, session in sessions.items()}
+    return write_tuning(path, rank(times, versions))
+
+
+def thread_counts(cores: int) -> tuple[int, ...]:
+    """Powers of two up to the cores, and the cores."""
+    powers = [1 << n for n in range(cores.bit_length()) if 1 << n < cores]
+    return (*powers, cores)
+
+
+def rank(
+    times: Mapping[Setting, tuple[float, ...]], versions: Mapping[Setting, Mapping[str, str]]
+) -> tuple[Measured, ...]:
+    """Settings by their median, fastest first, each with its ratio to the fastest."""
+    order = sorted(times, key=lambda setting: float(np.median(times[setting])))
+    best = times[order[0]]
+    ratios = {setting: ratio(times[setting], best) for setting in order}
+    return tuple(
+        Measured(*setting, versions[setting], float(np.median(times[setting])), r.median, r.low, r.high)
+        for setting, r in ratios.items()
+    )
+
+
+def _open(path: Path, name: str, threads: int, progress: Callable[[str], None]) -> Session | None:
+    try:
+        return open_session(path, name, threads, check_finite=False)
+    except UnavailableError as error:
+        progress(f"not measured: {error}")
+        return None
+
+
+def _first_row(session: Session) -> dict[str, Array]:
+    feeds = load_golden(session.bundle)[0].feeds
+    specs = {spec.name: spec for spec in session.inputs}
+    rows = batch_within(session.manifest.profiles, 1)
+    return {n: a[:rows] if specs[n].shape[:1] == (BATCH,) else a for n, a in feeds.items()}

@@ -1,0 +1,97 @@
+"""`verify` on the workstation: golden samples and the graphs' claims; what failed is written out, to be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_exporters.diagnose.bisection import Breach, check_claims
+from perceiver_exporters.diagnose.bisection.replay import Replay, write_replay
+from perceiver_exporters.precision.kernels import HERE
+from perceiver_exporters.precision.widen import runnable_bundle
+from perceiver_exporters.targets.target import TARGETS
+from perceiver_runtime import load_bundle, open_session, verify
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.golden import GoldenSample, load_golden
+from perceiver_runtime.measure.compare import Bound, ParityReport
+from perceiver_runtime.measure.verify import PIPELINE, Key, VerifyReport, golden_bounds, verify_sample
+from perceiver_runtime.tensors import Array
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What numbers say (`parity`), and what the graphs say of themselves (`breaches`)."""
+
+    parity: VerifyReport
+    breaches: tuple[Breach, ...]
+    backend: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every tensor is within its tolerance, and every graph is what its label says."""
+        return self.parity.passed and not self.breaches
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A component, or the pipeline, that failed; `directory` is for `perceiver-export replay`."""
+
+    component: str
+    directory: str
+    command: str
+
+
+def backend_for(target: str) -> str:
+    """What is meant for a GPU is verified as a GPU computes it, not as this processor's kernels would."""
+    return "auto" if target in HERE or target not in TARGETS else "onnxruntime-exact"
+
+
+def verify_bundle(path: str | Path, backend: str | None = None) -> Verification:
+    """Hold a bundle against its golden samples and its claims. Raises what `perceiver_runtime.measure.verify` raises.
+
+    `backend` None: the one that computes as the bundle's target does.
+    """
+    bundle = load_bundle(path)
+    chosen = backend or backend_for(bundle.manifest.target)
+    with runnable_bundle(bundle, chosen) as runnable:
+        return Verification(verify(runnable, chosen), check_claims(bundle), chosen)
+
+
+def write_failures(path: str | Path, verification: Verification, directory: Path) -> tuple[Failure, ...]:
+    """For each component that failed, write the inputs of its first failing golden sample under `directory`."""
+    failed = dict.fromkeys(report.component for report in verification.parity.reports if not report.passed)
+    bundle = load_bundle(path)
+    with (
+        runnable_bundle(bundle, verification.backend) as runnable,
+        open_session(runnable, verification.backend, check_finite=False) as session,
+    ):
+        samples = load_golden(bundle)
+        bounds = golden_bounds(bundle.manifest, samples)
+        reports = [tuple(verify_sample(session, sample, bounds)) for sample in samples]
+        failing = {name: next(i for i, each in enumerate(reports) if _fails(each, name)) for name in failed}
+        return tuple(
+            _write(bundle, samples[i], bounds, name, verification.backend, directory / name)
+            for name, i in failing.items()
+        )
+
+
+def _write(
+    bundle: Bundle, sample: GoldenSample, bounds: Mapping[Key, Bound], component: str, backend: str, directory: Path
+) -> Failure:
+    """The session may run a copy that is gone when it is closed: a replay is of the bundle itself."""
+    inputs, expected = _arrays(sample, component)
+    own = {tensor: bound for (name, tensor), bound in bounds.items() if name == component}
+    replay = Replay(str(bundle.path.resolve()), component, backend, own)
+    return Failure(component, str(directory), write_replay(directory, replay, inputs, expected))
+
+
+def _fails(reports: Iterable[ParityReport], component: str) -> bool:
+    return any(report.component == component and not report.passed for report in reports)
+
+
+def _arrays(sample: GoldenSample, component: str) -> tuple[dict[str, Array], dict[str, Array]]:
+    if component == PIPELINE:
+        return dict(sample.feeds), dict(sample.values)
+    application = sample.components[component]
+    return dict(application.inputs), dict(application.outputs)

@@ -1,0 +1,85 @@
+"""The model that a bundle was made from, found again on this machine and told by the hash of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.checkpoints.native import check_numbers
+from perceiver_deploy.sources.origin import Origin, find
+from perceiver_deploy.sources.source import Model, load
+from perceiver_deploy.sources.source_record import read_record
+from perceiver_deploy.zoo import zoo
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import PerceiverError, UsageError
+from perceiver_runtime.format.schema import decode, encode
+from perceiver_runtime.manifest import Source
+
+
+def reference_of(bundle: Bundle, name: str | None = None) -> Model:
+    """The model that a bundle was made from: that of `name`, or else where the export found it, or else by its name.
+
+    A hub id is looked for in the local cache alone. Raises UsageError if nothing there has the bundle's weights, and
+    for a given `name` what `resolve` raises.
+    """
+    source = bundle.manifest.source
+    tried: list[str] = []
+    for origin, options in _candidates(bundle, name, tried):
+        try:
+            model = load(origin, replace(options, local_files_only=origin.on_hub))
+        except PerceiverError as error:
+            if name is not None:
+                raise
+            tried.append(str(error))
+            continue
+        got = weights_sha256(model.module)
+        if got == source.weights_sha256:
+            return _as_exported(model, source)
+        tried.append(f"{origin.directory or origin.name} has {got[:12]}")
+    raise UsageError(
+        f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), got none: "
+        f"{'; '.join(dict.fromkeys(tried))}; name the right checkpoint with --reference"
+    )
+
+
+def _candidates(bundle: Bundle, name: str | None, tried: list[str]) -> Iterator[tuple[Origin, LoadOptions]]:
+    """Where the model may be, the likeliest first; places that are none are added to `tried`."""
+    if name is not None:
+        yield find(name), LoadOptions()
+        return
+    source = bundle.manifest.source
+    try:
+        record = read_record(bundle.path)
+    except PerceiverError as error:
+        record = None
+        tried.append(str(error))
+    if record is not None and record.weights_sha256 == source.weights_sha256:
+        cache = None if record.cache_dir is None else Path(record.cache_dir)
+        yield from _found(record.source, LoadOptions(revision=record.revision, cache_dir=cache), tried)
+    if (entry := zoo().get(source.name)) is not None:
+        yield Origin(entry.name, entry=entry), LoadOptions()
+    yield from _found(source.name, LoadOptions(), tried)
+
+
+def _found(name: str, options: LoadOptions, tried: list[str]) -> Iterator[tuple[Origin, LoadOptions]]:
+    try:
+        origin = find(name)
+    except PerceiverError as error:
+        tried.append(str(error))
+        return
+    if origin.entry is None:
+        yield origin, options
+
+
+def _as_exported(model: Model, source: Source) -> Model:
+    """The same weights in the sizes that the bundle was exported with: an image size is no part of them."""
+    if encode(model.config) == source.config:
+        return model
+    config = decode(model.family.config, source.config, "manifest.source.config")
+    check_numbers(config, "manifest.source.config")
+    module = model.family.build(config)
+    module.load_state_dict(model.module.state_dict())
+    return replace(model, config=config, module=module.eval())

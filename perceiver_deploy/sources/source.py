@@ -1,0 +1,143 @@
+"""From what the user names (a zoo model, a checkpoint or a hub id) to a module with weights and inputs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from perceiver_deploy import checkpoints
+from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS
+from perceiver_deploy.datasets import DATASETS, Dataset
+from perceiver_deploy.families import FAMILIES, Family
+from perceiver_deploy.sources.origin import Origin, find
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.weights import weights_sha256
+from perceiver_runtime.errors import CheckpointError
+from perceiver_runtime.format.schema import encode
+from perceiver_runtime.manifest import Source
+from perceiver_runtime.pipeline import Pipeline
+from perceiver_runtime.tensors import Array, TensorSpec
+
+GOLDEN_BATCH = 8
+GOLDEN_SEED = 0
+LARGE_ROW = 1 << 20
+"""Bytes of one row's inputs from which golden rows are few, each a sample of its own: its values are larger still."""
+LARGE_GOLDEN_ROWS = 3
+CALIBRATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Model:
+    """A reference model in evaluation mode.
+
+    `dataset` is its real data, if the project ships any; `labels` are its class names, if the checkpoint gives them.
+    `notes` are assumptions that a user has to know, `origin` is where it was found.
+    """
+
+    name: str
+    family: Family
+    config: Any
+    module: nn.Module
+    pretrained: bool
+    dataset: Dataset | None = None
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    origin: Origin | None = None
+
+
+def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+    """Read a checkpoint directory, find a zoo model by name, or fetch a hub id such as deepmind/language-perceiver.
+
+    A zoo entry without weights gets random ones from `seed`; `pretrained` then is false and every output says
+    so. Raises UsageError for what is no source and for options that the source has no use for, CheckpointError for a
+    checkpoint that does not fit, UnavailableError for a hub id that can't be fetched.
+    """
+    return load(find(source), options, seed)
+
+
+def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+    """The model of an origin. Raises as `resolve` does."""
+    if (entry := origin.entry) is None:
+        return _read(origin, origin.directory or origin.name, options)
+    options.refuse(HUB_OPTIONS, f"goes with a hub id, got {entry.name}, a model of the zoo")
+    if entry.checkpoint is not None:
+        return _read(origin, entry.checkpoint, options)
+    options.refuse(("image_size",), f"goes with a checkpoint, got {entry.name}, a model of the zoo, which has its size")
+    torch.manual_seed(seed)
+    module = entry.family.build(entry.config).eval()
+    note = (
+        f"{entry.name}: RANDOM weights, the zoo has none for it; real ones come with a checkpoint directory or a hub id"
+    )
+    return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note), origin=origin)
+
+
+def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
+    loaded = checkpoints.load(place, options)
+    data = DATASETS[loaded.dataset]() if loaded.dataset else None
+    family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes)
+    if data is not None:
+        _refuse_foreign(data, family.cut(loaded.module).pipeline, str(place))
+    return Model(origin.name, family, loaded.config, loaded.module, True, data, loaded.labels, notes, origin)
+
+
+def _refuse_foreign(data: Dataset, pipeline: Pipeline, place: str) -> None:
+    """Data that are another model's. Raises CheckpointError."""
+    specs = {spec.name: spec for spec in pipeline.inputs}
+    outputs = {spec.name for spec in pipeline.outputs}
+    for scored in data.scored:
+        fits = [name in specs and _fits(array, specs[name]) for name, array in scored.held_out.items()]
+        absent = set(specs) - set(scored.held_out) - set(pipeline.defaults)
+        if scored.output not in outputs or absent or not all(fits):
+            raise CheckpointError(
+                f"{place}: dataset: expected data for {', '.join(map(str, specs.values()))} and the outputs "
+                f"{', '.join(sorted(outputs))}; {data.name} has {', '.join(scored.held_out)} and {scored.output}"
+            )
+
+
+def _fits(array: Array, spec: TensorSpec) -> bool:
+    sizes = zip(array.shape, spec.shape, strict=False)
+    return array.ndim == len(spec.shape) and all(isinstance(n, str) or size == n for size, n in sizes)
+
+
+def blueprint(model: Model) -> Blueprint:
+    """Cut a model and give it inputs: real ones from its dataset, or random ones of the right shapes."""
+    family, data = model.family, model.dataset
+    if data is None:
+        golden = random_golden(family, model.config)
+        calibration: tuple[Mapping[str, Array], ...] = ()
+        origin = f"random values (seed {GOLDEN_SEED})"
+    else:
+        golden = ({name: array[:GOLDEN_BATCH] for name, array in data.held_out.items()},)
+        calibration = tuple(batches(data.calibration, CALIBRATION_BATCH))
+        origin = f"{data.name} (held-out split, first {GOLDEN_BATCH} samples)"
+    source = Source(
+        name=model.name,
+        family=family.name,
+        weights_sha256=weights_sha256(model.module),
+        config=encode(model.config),
+        pretrained=model.pretrained,
+    )
+    labels = data.labels if data else model.labels
+    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin)
+
+
+def random_golden(family: Family, config: Any) -> tuple[Mapping[str, Array], ...]:
+    """Golden inputs of a model without data: a batch of rows, or fewer rows one by one where a row is large."""
+    row = family.sample(config, 1, np.random.default_rng(GOLDEN_SEED))
+    large = sum(array.nbytes for array in row.values()) > LARGE_ROW
+    batches = [1] * LARGE_GOLDEN_ROWS if large else [GOLDEN_BATCH]
+    random = np.random.default_rng(GOLDEN_SEED)
+    return tuple(family.sample(config, batch, random) for batch in batches)
+
+
+def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:
+    """Split arrays that share their first axis into feeds of at most `size` rows."""
+    rows = len(next(iter(feeds.values())))
+    return [{name: array[i : i + size] for name, array in feeds.items()} for i in range(0, rows, size)]

@@ -1,0 +1,57 @@
+"""Where the source of a bundle was found on this machine: for `bisect`, `evaluate` and `bench`, which need it again.
+
+It is stored beside the bundle, which holds no paths, and is never packed into it. Whether what is found there is the
+source is decided by the hash of its weights.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.sources.origin import Origin
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.format import schema, strict_json
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """An absolute path, or a hub id with its revision and cache, and the hash of the weights found there."""
+
+    weights_sha256: str
+    source: str
+    revision: str | None = None
+    cache_dir: str | None = None
+
+
+def record_path(bundle: Path) -> Path:
+    """Where the record of the bundle in a directory lies."""
+    return bundle.resolve().with_name(f"{bundle.resolve().name}.source.json")
+
+
+def write_record(bundle: Path, weights_sha256: str, origin: Origin, options: LoadOptions) -> None:
+    """Record where a bundle's source was found; a model of the zoo is found by its name. Raises OSError."""
+    path = record_path(bundle)
+    if origin.entry is not None:
+        path.unlink(missing_ok=True)
+        return
+    cache = None if options.cache_dir is None else str(Path(options.cache_dir).absolute())
+    source = origin.name if origin.directory is None else str(origin.directory.absolute())
+    record = SourceRecord(weights_sha256, source, options.revision, cache)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(strict_json.dumps(schema.encode(record)) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_record(bundle: Path) -> SourceRecord | None:
+    """The record of a bundle, if there is one. Raises BundleError if it can't be read."""
+    path = record_path(bundle)
+    if not path.is_file():
+        return None
+    try:
+        content = strict_json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: no valid JSON ({error}); remove it, or name the source with --reference") from error
+    return schema.decode(SourceRecord, content, str(path))

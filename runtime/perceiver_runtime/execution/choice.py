@@ -1,0 +1,166 @@
+"""What runs a bundle: the backend that `auto` takes, why, and how many threads a processor gets.
+
+`auto` takes the first of these that is possible here:
+
+1. the bundle's TensorRT engines, where they were built for this machine's TensorRT and GPU;
+2. the setting that `export --tune` measured as fastest, for this bundle, this kind of machine and these versions;
+3. ONNX Runtime on the processor.
+
+It is a choice, so engines that do not fit are no error; but they are never passed over in silence: `Session.reason`
+says why, and so does a warning of this module's logger. TensorRT is not looked for if there are no engines. A backend
+that is asked for by name is taken or refused, never replaced.
+
+Threads, where `threads` and a tuning name none: one for bundles whose largest component takes less than
+`ONE_THREAD_FLOPS`, all physical cores for others. What a second thread saves of so little work is less than waking it
+costs, and runs of several callers can overlap instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from perceiver_runtime.backends import AUTO, PROCESSOR_BACKENDS, open_backend
+from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import BundleError, UnavailableError, UsageError
+from perceiver_runtime.format.tuning import read_tuning, tuning_path
+from perceiver_runtime.machine import physical_cores
+from perceiver_runtime.manifest import Manifest
+
+LOGGER = logging.getLogger(__name__)
+ONE_THREAD_FLOPS = 8_000_000
+"""FLOPs of the largest component at the profile's OPT; measured by `benchmarks/threads.py --limit`."""
+RUNTIMES = {"tensorrt": ("tensorrt", "tensorrt-lean", "tensorrt-dispatch"), "tensorrt_rtx": ("tensorrt-rtx",)}
+"""Backends that run the engines of a TensorRT module, the first for all engines, the others for compatible ones."""
+WITHOUT_ENGINES = ("cpu", "cuda")
+"""Targets that run ONNX as it is."""
+
+
+@dataclass(frozen=True)
+class RunsOn:
+    """What a session runs on (`threads` None: no threads of its own), and why."""
+
+    backend: str
+    threads: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.backend}{threads}{f' ({self.reason})' if self.reason else ''}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An open backend, the threads that it was given (None: not a processor's), and why it was taken."""
+
+    backend: Backend
+    threads: int | None
+    reason: str
+
+
+def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Choice:
+    """Open the backend of that name, or the one that `auto` takes; `threads` always wins.
+
+    Raises UsageError for an unknown name, UnavailableError if the backend asked for is not on this machine, BundleError
+    for damaged engines. A damaged tuning is warned of, and not used.
+    """
+    if name != "auto":
+        given = _threads(bundle.manifest, name, threads)
+        return Choice(open_backend(name, given), given, "asked for by name")
+    engines = _engines(bundle, threads)
+    if isinstance(engines, Choice):
+        LOGGER.info("auto: %s: %s", engines.backend.name, engines.reason)
+        return engines
+    tuned = _tuned(bundle, threads)
+    if isinstance(tuned, Choice):
+        chosen = Choice(tuned.backend, tuned.threads, f"{tuned.reason}; {engines}")
+    else:
+        given = _threads(bundle.manifest, AUTO, threads)
+        chosen = Choice(open_backend(AUTO, given), given, f"{engines}; {tuned}")
+    expected = _has_engines(bundle) or bundle.manifest.target not in WITHOUT_ENGINES
+    LOGGER.log(logging.WARNING if expected else logging.INFO, "auto: %s: %s", chosen.backend.name, chosen.reason)
+    return chosen
+
+
+def expected(bundle: Bundle) -> RunsOn:
+    """What `auto` takes here, without loading a graph; backend `none` where nothing on this machine runs the bundle."""
+    try:
+        chosen = choose(bundle)
+    except UnavailableError as error:
+        return RunsOn("none", None, str(error))
+    return RunsOn(chosen.backend.name, chosen.threads, chosen.reason)
+
+
+def default_threads(manifest: Manifest) -> int:
+    """Threads of a processor for one run of a bundle, where nobody names them."""
+    largest = max((component.flops for component in manifest.components), default=0)
+    return 1 if largest < ONE_THREAD_FLOPS else physical_cores()
+
+
+def _threads(manifest: Manifest, backend: str, threads: int | None) -> int | None:
+    return default_threads(manifest) if threads is None and backend in PROCESSOR_BACKENDS else threads
+
+
+def _has_engines(bundle: Bundle) -> bool:
+    return any(path.startswith("engines/") for path in bundle.manifest.files)
+
+
+def _engines(bundle: Bundle, threads: int | None) -> Choice | str:
+    """The backend that runs the bundle's engines here, or why none does."""
+    if not _has_engines(bundle):
+        target = bundle.manifest.target
+        built = f" (build those for {target}: perceiver-run build)" if target not in WITHOUT_ENGINES else ""
+        return f"no engines in the bundle{built}"
+    opened = [_open_engines(bundle, name, threads) for name in _runtimes(bundle)]
+    for found in opened:
+        if isinstance(found, Choice):
+            return found
+    return f"engines not used: {'; '.join(map(str, dict.fromkeys(opened))) or 'their sidecars are missing'}"
+
+
+def _open_engines(bundle: Bundle, name: str, threads: int | None) -> Choice | str:
+    from perceiver_runtime.tensorrt.backend import TensorRT  # the package alone: TensorRT is imported by `open_backend`
+
+    try:
+        backend = open_backend(name, threads)
+        assert isinstance(backend, TensorRT)  # for mypy
+        return Choice(backend, None, f"engines for {', '.join(backend.check(bundle))} fit {backend.machine}")
+    except UnavailableError as error:
+        return str(error)
+
+
+def _runtimes(bundle: Bundle) -> Iterator[str]:
+    """Backends that may run the bundle's engines, by what their sidecars say."""
+    from perceiver_runtime.tensorrt.backend import sidecars
+
+    found = sidecars(bundle)
+    for module, backends in RUNTIMES.items():
+        own = [sidecar for sidecar in found if sidecar.module == module]
+        if own:
+            yield from backends if all(sidecar.version_compatible for sidecar in own) else backends[:1]
+
+
+def _tuned(bundle: Bundle, threads: int | None) -> Choice | str:
+    """What a tuning names, where it holds: as it was measured, and for as many threads."""
+    path = bundle.path
+    if not path.is_dir() or not tuning_path(path).is_file():
+        return "no tuning"
+    try:
+        tuning = read_tuning(path)
+    except BundleError as error:
+        LOGGER.warning("auto: tuning not used: %s", error)
+        return f"tuning not used: {error}"
+    if tuning is None:
+        return "tuning not used: it is of another bundle or another kind of machine"
+    winner = tuning.winner
+    if threads not in (None, winner.threads):
+        return f"tuning not used: it is for {winner.threads} threads, {threads} were asked for"
+    try:
+        opened = open_backend(winner.backend, winner.threads)
+    except (UnavailableError, UsageError) as error:  # measured where there were more cores, or by a newer version
+        return f"tuning not used: {error}"
+    if opened.versions != winner.versions:
+        return f"tuning not used: measured with {dict(winner.versions)}, here {dict(opened.versions)}"
+    return Choice(opened, winner.threads, f"fastest of {len(tuning.measured)} settings measured on this machine")

@@ -1,0 +1,206 @@
+"""Lay a program out as operations on buffers: order of steps, repetition, chunks, carried states.
+
+Chunked steps read views of a value where these are contiguous, else a staging buffer of one chunk's size. A session
+input that is only read in chunks never exists whole on the device, nor does an output that is only written in
+chunks: their pieces go straight from and to the caller's arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perceiver_runtime.backends.backend import Buffer, Device, Executable
+from perceiver_runtime.execution.loop import Index, Loop, Piece, unroll
+from perceiver_runtime.execution.program import Program
+from perceiver_runtime.pipeline import Step
+from perceiver_runtime.tensors import Array, TensorSpec
+
+Arrays = Mapping[str, Array]
+Call = Callable[[Arrays, Arrays], None]
+WHOLE: Index = (slice(None),)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call with the session's feeds and results. `component` is None for a copy."""
+
+    component: str | None
+    call: Call
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor between steps. Without a buffer it lives in the caller's array: a feed, or a result."""
+
+    shape: tuple[int, ...]
+    buffer: Buffer | None
+
+
+class Planner:
+    """After `lay_out`: `operations` in order, the final `values`, and `constants` in place of inputs not given."""
+
+    def __init__(self, device: Device, program: Program, executables: Mapping[str, Executable]) -> None:
+        self.operations: list[Operation] = []
+        self.values: dict[str, Value] = {}
+        self.constants: dict[str, Array] = {}
+        self._device = device
+        self._program = program
+        self._executables = executables
+        self._read_whole = _read_whole(program, executables)
+        self._read_at_all = frozenset(value for step in program.steps for value in step.inputs.values())
+        self._kept = self._read_at_all | {spec.name for spec in program.outputs.values()}
+
+    def lay_out(self, sizes: Mapping[str, int], filled: frozenset[str]) -> None:
+        """Allocate, bind and order everything for these sizes; inputs in `filled` hold their default."""
+        for spec in self._program.inputs:
+            self._add_input(spec, spec.resolve(sizes), spec.name in filled)
+        for step in self._program.steps:
+            self._add_step(step, self._executables[step.component])
+        for spec in self._program.outputs.values():
+            if (buffer := self.values[spec.name].buffer) is not None:
+                self._emit(None, _download(self._device, buffer, spec.name, (...,)))
+
+    def _emit(self, component: str | None, call: Call) -> None:
+        self.operations.append(Operation(component, call))
+
+    def _add_input(self, spec: TensorSpec, shape: tuple[int, ...], filled: bool) -> None:
+        resident = spec.name in self._read_whole
+        buffer = self._device.allocate(shape, spec.dtype) if resident else None
+        self.values[spec.name] = Value(shape, buffer)
+        if filled:
+            default = np.array(self._program.defaults[spec.name], spec.dtype)
+            self.constants[spec.name] = np.broadcast_to(default, shape)
+        if filled and resident:
+            self._device.upload(self.constants[spec.name], buffer)
+        elif resident:
+            self._emit(None, _upload(self._device, spec.name, (...,), buffer))
+
+    def _add_step(self, step: Step, executable: Executable) -> None:
+        sources = {graph: self.values[value] for graph, value in step.inputs.items()}
+        loop = unroll(step, executable, {graph: value.shape for graph, value in sources.items()}, self._kept)
+        targets = {spec.name: self._allocate(loop, spec) for spec in loop.outputs}
+        staging = _Staging(self._device, loop)
+        bound = _Bound(executable)
+        for index, piece in enumerate(loop.pieces):
+            inputs = {s.name: self._read(staging, s, sources[s.name], piece) for s in executable.inputs}
+            outputs = {s.name: self._write(staging, s, targets[s.name][index % 2], piece) for s in loop.outputs}
+            self._emit(step.component, bound.call(inputs, outputs))
+            for spec in loop.outputs:
+                self._store(loop, spec, targets[spec.name][index % 2], piece, outputs[spec.name])
+            for output, graph in step.carry.items():
+                sources[graph] = Value(sources[graph].shape, outputs[output])
+        last = (len(loop.pieces) - 1) % 2
+        for spec in loop.outputs:
+            if spec.name in step.outputs:
+                self.values[step.outputs[spec.name]] = Value(spec.resolve(loop.sizes), targets[spec.name][last])
+
+    def _allocate(self, loop: Loop, spec: TensorSpec) -> tuple[Buffer | None, Buffer | None]:
+        """Buffers that even and odd applications write: two if one is read while the other is written."""
+        value = loop.step.outputs.get(spec.name)
+        if loop.axis(spec) is not None and value not in self._read_at_all:
+            return None, None
+        shape = spec.resolve(loop.sizes)
+        first = self._device.allocate(shape, spec.dtype)
+        if spec.name in loop.step.carry and len(loop.pieces) > 1:
+            return first, self._device.allocate(shape, spec.dtype)
+        return first, first
+
+    def _read(self, staging: _Staging, spec: TensorSpec, value: Value, piece: Piece) -> Buffer:
+        """What an application reads: the value, a view of it, or a staging buffer filled just before."""
+        axis = staging.loop.axis(spec)
+        if axis is None or piece is None:
+            return value.buffer
+        if value.buffer is None:
+            staged = staging.buffer(spec, piece)
+            name = staging.loop.step.inputs[spec.name]
+            self._emit(None, _upload(self._device, name, (*WHOLE * axis, piece), staged))
+            return staged
+        view = self._device.view(value.buffer, axis, piece.start, piece.stop)
+        if self._device.is_contiguous(view):
+            return view
+        staged = staging.buffer(spec, piece)
+        self._emit(None, _copy(self._device, view, staged))
+        return staged
+
+    def _write(self, staging: _Staging, spec: TensorSpec, target: Buffer | None, piece: Piece) -> Buffer:
+        """What an application writes: the value, a view of it, or a staging buffer emptied just after."""
+        axis = staging.loop.axis(spec)
+        if axis is None or piece is None:
+            return target
+        if target is not None:
+            view = self._device.view(target, axis, piece.start, piece.stop)
+            if self._device.is_contiguous(view):
+                return view
+        return staging.buffer(spec, piece)
+
+    def _store(self, loop: Loop, spec: TensorSpec, target: Buffer | None, piece: Piece, written: Buffer) -> None:
+        axis = loop.axis(spec)
+        if axis is None or piece is None:
+            return
+        if target is None:
+            name = loop.step.outputs[spec.name]
+            self._emit(None, _download(self._device, written, name, (*WHOLE * axis, piece)))
+            return
+        view = self._device.view(target, axis, piece.start, piece.stop)
+        if not self._device.is_contiguous(view):
+            self._emit(None, _copy(self._device, written, view))
+
+
+class _Staging:
+    """Buffers of one piece's size, one for each graph input or output and shape."""
+
+    def __init__(self, device: Device, loop: Loop) -> None:
+        self.loop = loop
+        self._device = device
+        self._buffers: dict[tuple[str, tuple[int, ...]], Buffer] = {}
+
+    def buffer(self, spec: TensorSpec, piece: Piece) -> Buffer:
+        key = spec.name, self.loop.shape(spec, piece)
+        if key not in self._buffers:
+            self._buffers[key] = self._device.allocate(key[1], spec.dtype)
+        return self._buffers[key]
+
+
+class _Bound:
+    """Bound graphs of one step; applications on the same buffers share one.
+
+    Holds the buffers: the id of one that was dropped could come back as another's.
+    """
+
+    def __init__(self, executable: Executable) -> None:
+        self._executable = executable
+        self._calls: dict[tuple[int, ...], tuple[Call, list[Buffer]]] = {}
+
+    def call(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Call:
+        buffers = [*inputs.values(), *outputs.values()]
+        key = tuple(map(id, buffers))
+        if key not in self._calls:
+            run = self._executable.bind(inputs, outputs)
+            self._calls[key] = (lambda _feeds, _results: run()), buffers
+        return self._calls[key][0]
+
+
+def _read_whole(program: Program, executables: Mapping[str, Executable]) -> frozenset[str]:
+    """Values that some step reads other than in chunks."""
+    read: set[str] = set()
+    for step in program.steps:
+        specs = {spec.name: spec for spec in executables[step.component].inputs}
+        chunk = step.chunk.dimension if step.chunk else None
+        read |= {value for graph, value in step.inputs.items() if chunk not in specs[graph].shape}
+    return frozenset(read)
+
+
+def _upload(device: Device, name: str, index: Any, target: Buffer) -> Call:
+    return lambda feeds, _results: device.upload(feeds[name][index], target)
+
+
+def _download(device: Device, source: Buffer, name: str, index: Any) -> Call:
+    return lambda _feeds, results: device.download(source, results[name][index])
+
+
+def _copy(device: Device, source: Buffer, target: Buffer) -> Call:
+    return lambda _feeds, _results: device.copy(source, target)

@@ -1,0 +1,137 @@
+"""A program: the steps behind one verb of a session, with the inputs it takes and the outputs it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.format.wiring import value_specs
+from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.pipeline import Generation, Step
+from perceiver_runtime.tensors import Profile, TensorSpec, ValueRange
+
+LARGEST_FLOAT = 1 << 64
+"""Its square is the first that FP32 can't hold: a normalisation makes NaN of larger numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """`inputs` are those that `steps` read; `accepted` may also be given, are checked, and not used.
+
+    `outputs` describe values, by the names that they are shown under. `defaults` fill inputs that are not given. Sizes
+    must lie in one of `profiles` (none: any size).
+    """
+
+    title: str
+    steps: tuple[Step, ...]
+    inputs: tuple[TensorSpec, ...]
+    accepted: tuple[TensorSpec, ...]
+    outputs: Mapping[str, TensorSpec]
+    defaults: Mapping[str, float]
+    profiles: tuple[Profile, ...]
+
+    @cached_property
+    def specs(self) -> Mapping[str, tuple[TensorSpec, np.dtype[np.generic]]]:
+        """What may be given, by name, with its type."""
+        return {spec.name: (spec, np.dtype(spec.dtype)) for spec in (*self.accepted, *self.inputs)}
+
+    @cached_property
+    def ranges(self) -> Mapping[str, ValueRange]:
+        """What given integers must lie in, by name."""
+        return {n: spec.range for n, (spec, dtype) in self.specs.items() if spec.range and dtype.kind in "iu"}
+
+    @cached_property
+    def finite_ranges(self) -> Mapping[str, ValueRange]:
+        """What given floating-point numbers must lie in where a session checks them, by name."""
+        return {n: spec.range or _finite(dtype) for n, (spec, dtype) in self.specs.items() if dtype.kind == "f"}
+
+
+def _finite(dtype: np.dtype[np.generic]) -> ValueRange:
+    largest = min(LARGEST_FLOAT, int(np.finfo(dtype).max))  # type: ignore[type-var]
+    return ValueRange(-largest, largest)
+
+
+def run_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
+    """From session inputs to the named outputs (None: all)."""
+    pipeline = manifest.pipeline
+    values = value_specs(manifest)
+    wanted = _choose({spec.name: values[pipeline.shown[spec.name]] for spec in pipeline.outputs}, outputs)
+    return _program("run", manifest, pipeline.needed(_names(wanted)), wanted, values)
+
+
+def encode_program(manifest: Manifest) -> Program:
+    """From session inputs to the encoded values."""
+    pipeline, values = manifest.pipeline, value_specs(manifest)
+    wanted = {name: values[name] for name in pipeline.encoded}
+    steps = tuple(s for s in pipeline.needed(frozenset(pipeline.encoded)) if s.stage == "encode")
+    return _program("encode", manifest, steps, wanted, values)
+
+
+def decode_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
+    """From encoded values, and session inputs of the decode stage, to the named outputs (None: all it makes)."""
+    pipeline = manifest.pipeline
+    values = value_specs(manifest)
+    decoded = {value for step in pipeline.steps if step.stage == "decode" for value in step.outputs.values()}
+    made = {spec.name: values[value] for spec in pipeline.outputs if (value := pipeline.shown[spec.name]) in decoded}
+    wanted = _choose(made, outputs)
+    steps = tuple(s for s in pipeline.needed(_names(wanted)) if s.stage == "decode")
+    return _program("decode", manifest, steps, wanted, values)
+
+
+def begin_program(manifest: Manifest, generation: Generation) -> Program:
+    """From session inputs to what a generation's step reads besides the token: its state before the first id."""
+    values = value_specs(manifest)
+    read = [v for v in manifest.pipeline.step(generation.component).inputs.values() if v != generation.token]
+    steps = manifest.pipeline.needed(frozenset(read))
+    return _program("generate", manifest, steps, {name: values[name] for name in read}, values)
+
+
+def component_program(component: ComponentEntry) -> Program:
+    """One application of one component on its own graph inputs, at any size."""
+    inputs = {spec.name: spec.name for spec in component.inputs}
+    outputs = {spec.name: spec.name for spec in component.outputs}
+    step = Step(component.name, inputs, outputs, "encode")
+    return Program(component.name, (step,), component.inputs, (), {s.name: s for s in component.outputs}, {}, ())
+
+
+def _program(
+    title: str,
+    manifest: Manifest,
+    steps: tuple[Step, ...],
+    outputs: Mapping[str, TensorSpec],
+    values: Mapping[str, TensorSpec],
+) -> Program:
+    pipeline = manifest.pipeline
+    read = _read_first(steps)
+    accepted = list(pipeline.inputs)
+    if title == "decode":
+        accepted += [values[name] for name in pipeline.encoded]
+    inputs = tuple(values[name] for name in read)
+    return Program(title, steps, inputs, tuple(accepted), outputs, pipeline.defaults, manifest.profiles)
+
+
+def _read_first(steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """Values that the steps read before any of them writes it: what must be given."""
+    made: set[str] = set()
+    read: dict[str, None] = {}
+    for step in steps:
+        read |= dict.fromkeys(value for value in step.inputs.values() if value not in made)
+        made |= set(step.outputs.values())
+    return tuple(read)
+
+
+def _names(outputs: Mapping[str, TensorSpec]) -> frozenset[str]:
+    return frozenset(spec.name for spec in outputs.values())
+
+
+def _choose(known: Mapping[str, TensorSpec], names: Iterable[str] | None) -> Mapping[str, TensorSpec]:
+    if names is None:
+        return known
+    chosen = list(names)
+    if unknown := [name for name in chosen if name not in known]:
+        raise UsageError(f"output {', '.join(unknown)}; expected some of {', '.join(known)}")
+    return {name: known[name] for name in chosen}

@@ -1,0 +1,218 @@
+"""A session: a bundle that runs. The same verbs on every backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+from perceiver_runtime.backends import check_precision
+from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.choice import RunsOn, choose
+from perceiver_runtime.execution.feeds import check_feeds, check_mapping, check_sizes, check_values
+from perceiver_runtime.execution.generate import GREEDY, Generated, Loop, Sampling, generate
+from perceiver_runtime.execution.plan import Plan, Record
+from perceiver_runtime.execution.program import (
+    Program,
+    begin_program,
+    component_program,
+    decode_program,
+    encode_program,
+    run_program,
+)
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.tensors import Array, TensorSpec, is_whole
+
+PLANS_KEPT = 8
+
+Feeds = Mapping[str, Array]
+PlanKey = tuple[Program, tuple[tuple[str, int], ...], tuple[str, ...]]
+
+
+def open_session(
+    bundle: str | Path | Bundle,
+    backend: str = "auto",
+    threads: int | None = None,
+    *,
+    copy_weights: bool = False,
+    check_finite: bool = True,
+) -> Session:
+    """Load the bundle in a directory, or take a loaded one, and make it ready to run.
+
+    `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None: by
+    the bundle's size). `perceiver_runtime.execution.choice` has both defaults; the session says what was taken, in
+    `backend`, `threads` and `reason`. Large weights are mapped, and a file that is changed in place makes the session
+    refuse to go on; with `copy_weights` they are read into memory, where no file matters any more.
+
+    `check_finite`: refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without it they
+    are run, and a quantiser or a backend may make confident numbers of them.
+
+    Raises BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
+    """
+    owner = not isinstance(bundle, Bundle)
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if copy_weights:
+        loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
+    chosen = choose(loaded, backend, threads)
+    return Session(loaded, chosen.backend, chosen.threads, reason=chosen.reason, owner=owner, check_finite=check_finite)
+
+
+class Session:
+    """A loaded bundle; a context manager. May be used from several threads.
+
+    Arrays given are checked, never cast; arrays returned belong to the caller.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        threads: int | None = None,
+        *,
+        reason: str = "",
+        owner: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        self.bundle = bundle
+        self.check_finite = check_finite
+        self._owner = owner
+        self.backend = backend.name
+        self.versions = backend.versions
+        self.threads = threads
+        self.reason = reason
+        self._device = backend.device
+        for entry in bundle.manifest.components:
+            check_precision(backend.name, entry.precision)
+        self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
+        bundle.check_unchanged()
+        self._plans: OrderedDict[PlanKey, list[Plan]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(backend.concurrency)
+        self._closed = False
+        self._run_program = lru_cache(16)(lambda names: run_program(bundle.manifest, names))
+        self._decode_program = lru_cache(16)(lambda names: decode_program(bundle.manifest, names))
+        self._begin_program = lru_cache(16)(lambda generation: begin_program(bundle.manifest, generation))
+        self._encode_program = encode_program(bundle.manifest)
+        self._component_programs = {c.name: component_program(c) for c in bundle.manifest.components}
+
+    @property
+    def runs_on(self) -> RunsOn:
+        """Backend, threads, and why these were taken."""
+        return RunsOn(self.backend, self.threads, self.reason)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` takes."""
+        return self.manifest.pipeline.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` gives."""
+        return self.manifest.pipeline.outputs
+
+    def run(
+        self, feeds: Feeds, outputs: Iterable[str] | None = None, *, record: Record | None = None
+    ) -> dict[str, Array]:
+        """Inputs by name to outputs by name; of the steps, only those that `outputs` depend on run (None: all).
+
+        Inputs with a default may be left out. `record(component, seconds)` is called for each application. Raises
+        FeedError for wrong names, types, ranks, sizes or values, UsageError for an unknown output.
+        """
+        return self._execute(self._run_program(None if outputs is None else tuple(outputs)), feeds, record)
+
+    def encode(self, feeds: Feeds) -> dict[str, Array]:
+        """Inputs to the encoded values (latents, or keys and values of them): once for any number of `decode` calls."""
+        return self._execute(self._encode_program, feeds, None)
+
+    def decode(
+        self, encoded: Feeds, feeds: Feeds | None = None, outputs: Iterable[str] | None = None
+    ) -> dict[str, Array]:
+        """Encoded values, and inputs that decoding reads (queries, say), to outputs.
+
+        An input with a default that is left out is filled here too, whatever `encode` was given.
+        """
+        feeds = {} if feeds is None else feeds
+        for given in (encoded, feeds):
+            check_mapping("decode", given)
+        if both := sorted(set(encoded) & set(feeds)):
+            raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
+        program = self._decode_program(None if outputs is None else tuple(outputs))
+        return self._execute(program, {**encoded, **feeds}, None)
+
+    def generate(
+        self, feeds: Feeds, name: str | None = None, *, sampling: Sampling = GREEDY, length: int | None = None
+    ) -> Generated:
+        """Inputs to sequences of ids, until each has ended or has `length` ids (None: as many as the bundle allows).
+
+        `name` is one of the pipeline's generations (None: the only one). Raises what `run` raises, and UsageError
+        for an unknown name or a length out of range.
+        """
+        generation = self.manifest.pipeline.generation(name)
+        step = self.manifest.pipeline.step(generation.component)
+        allowed = generation.length if length is None else length
+        if not is_whole(allowed) or not 1 <= allowed <= generation.length:
+            raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
+        values = self._execute(self._begin_program(generation), feeds, None)
+        loop = Loop(self._device, self._executables[step.component], step, generation.token, values)
+        output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
+        return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
+
+    def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
+        """One application of one component on its own graph inputs, to all its graph outputs."""
+        if name not in self._component_programs:
+            raise UsageError(f"component {name!r}; this bundle holds {', '.join(self._component_programs)}")
+        return self._execute(self._component_programs[name], feeds, None)
+
+    def close(self) -> None:
+        """Give the graphs and buffers back, and the files of a bundle that it opened; it can't run any more."""
+        self._closed = True
+        self._plans.clear()
+        self._executables.clear()
+        if self._owner:
+            self.bundle.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _execute(self, program: Program, feeds: Feeds, record: Record | None) -> dict[str, Array]:
+        if self._closed:
+            raise UsageError("the session is closed; open it again")
+        self.bundle.check_unchanged()
+        sizes = check_feeds(program, feeds)
+        check_values(program, feeds, self.check_finite)
+        key = program, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(program.specs) else ()
+        with self._turns:
+            idle = self._idle_plans(key)
+            try:
+                plan = idle.pop()
+            except IndexError:
+                filled = check_sizes(program, feeds, sizes)
+                plan = Plan(program, self._executables, self._device, sizes, filled)
+            results = plan.run(feeds, record)
+            idle.append(plan)  # not after an error, which may have come from its state
+        return results
+
+    def _idle_plans(self, key: PlanKey) -> list[Plan]:
+        """Plans for these sizes that no run uses: at most one for each turn. The last few sizes are kept."""
+        with self._lock:
+            idle = self._plans.setdefault(key, [])
+            self._plans.move_to_end(key)
+            if len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        return idle

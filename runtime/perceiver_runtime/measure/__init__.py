@@ -1,0 +1,1 @@
+"""Measured numbers with a verdict: parity with golden samples, and latency."""

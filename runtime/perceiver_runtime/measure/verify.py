@@ -1,0 +1,138 @@
+"""Prove on the device that a bundle still computes the reference's function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.execution.choice import RunsOn
+from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.golden import GoldenSample, load_golden
+from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.measure.compare import Bound, Mode, ParityReport, compare
+from perceiver_runtime.measure.spread import spread_of
+from perceiver_runtime.measure.tolerances import check_spread, check_tolerance
+from perceiver_runtime.tensors import Array
+
+PIPELINE = "pipeline"
+Key = tuple[str, str]
+"""A component and one of its outputs, or PIPELINE and an output or encoded value of the session."""
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """One report for each tensor and mode: the worst over all golden samples, which came from `origin`."""
+
+    reports: tuple[ParityReport, ...]
+    samples: int
+    origin: str
+    runs_on: RunsOn | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared, and every tensor is within its tolerance."""
+        return bool(self.reports) and all(report.passed for report in self.reports)
+
+
+def verify(session: Session | Bundle | str | Path, backend: str = "auto", threads: int | None = None) -> VerifyReport:
+    """Run the golden samples, each component alone on the reference's inputs and the pipeline end to end.
+
+    A bundle or path is opened with `backend` and `threads` first. Raises BundleError if the bundle has no golden
+    samples, and what `golden_bounds` raises.
+    """
+    with ExitStack() as stack:
+        opened = (
+            session
+            if isinstance(session, Session)
+            else stack.enter_context(open_session(session, backend, threads, check_finite=False))
+        )
+        samples = load_golden(opened.bundle)
+        bounds = golden_bounds(opened.manifest, samples)
+        reports = _worst(r for sample in samples for r in verify_sample(opened, sample, bounds))
+        return VerifyReport(reports, len(samples), golden_origin(opened.manifest), opened.runs_on)
+
+
+def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:
+    """What holds each tensor that the samples compare, with its spread over their rows.
+
+    Raises BundleError if an output of a component or a value of the session is in no sample or has no tolerance, and
+    for a tolerance that does not follow from its derivation.
+    """
+    given = {(t.component, t.tensor): t for t in manifest.tolerances}
+    if len(given) != len(manifest.tolerances):
+        raise BundleError("manifest: more than one tolerance for a tensor; export again")
+    bounds = {}
+    for component, tensor in _required(manifest):
+        arrays = golden_arrays(samples, component, tensor)
+        if not any(array.size for array in arrays):
+            raise BundleError(f"golden samples: nothing to compare {tensor} of {component} with; export again")
+        if (tolerance := given.get((component, tensor))) is None:
+            raise BundleError(f"manifest: no tolerance for {tensor} of {component}; export again")
+        check_tolerance(tolerance, manifest)
+        spread = spread_of(arrays)
+        check_spread(tolerance, manifest, spread)
+        bounds[component, tensor] = Bound(tolerance.rel_l2, spread.rms, tolerance.centred)
+    return bounds
+
+
+def golden_origin(manifest: Manifest) -> str:
+    """Where the golden inputs came from, in words."""
+    return manifest.golden_origin or "of an origin that was not recorded"
+
+
+def golden_arrays(samples: Sequence[GoldenSample], component: str, tensor: str) -> list[Array]:
+    """One tensor in all samples that hold it."""
+    sides = (s.values if component == PIPELINE else _outputs(s, component) for s in samples)
+    return [side[tensor] for side in sides if tensor in side]
+
+
+def verify_sample(session: Session, sample: GoldenSample, bounds: Mapping[Key, Bound]) -> Iterator[ParityReport]:
+    """The reports of one golden sample, component by component, then those of the pipeline."""
+    for name, application in sample.components.items():
+        got = session.run_component(name, application.inputs)
+        yield from _compare(bounds, name, "teacher-forced", application.outputs, got)
+    yield from _compare(bounds, PIPELINE, "chained", sample.values, _chained(session, sample))
+
+
+def _required(manifest: Manifest) -> list[Key]:
+    """Everything that a bundle computes."""
+    outputs = [(component.name, spec.name) for component in manifest.components for spec in component.outputs]
+    return [*outputs, *((PIPELINE, name) for name in manifest.pipeline.shown)]
+
+
+def _outputs(sample: GoldenSample, component: str) -> Mapping[str, Array]:
+    application = sample.components.get(component)
+    return application.outputs if application is not None else {}
+
+
+def _chained(session: Session, sample: GoldenSample) -> dict[str, Array]:
+    """All values that a session gives out: outputs, and what encoding hands to decoding."""
+    encoded = session.encode(sample.feeds)
+    return {**encoded, **session.run(sample.feeds)}
+
+
+def _compare(
+    bounds: Mapping[Key, Bound], component: str, mode: Mode, reference: Mapping[str, Array], got: Mapping[str, Array]
+) -> Iterator[ParityReport]:
+    for tensor, array in reference.items():
+        if tensor not in got or (component, tensor) not in bounds:
+            raise BundleError(f"golden sample: {component} gives no {tensor}, only {', '.join(got)}; export again")
+        bound = bounds[component, tensor]
+        yield compare(array, got[tensor], component=component, tensor=tensor, mode=mode, bound=bound)
+
+
+def _worst(reports: Iterable[ParityReport]) -> tuple[ParityReport, ...]:
+    worst: dict[tuple[str, str, Mode], ParityReport] = {}
+    for report in reports:
+        key = report.component, report.tensor, report.mode
+        if key not in worst or _badness(report) > _badness(worst[key]):
+            worst[key] = report
+    return tuple(worst.values())
+
+
+def _badness(report: ParityReport) -> tuple[bool, float]:
+    return not report.passed, report.excess

@@ -1,0 +1,1 @@
+"""Building TensorRT engines, on the workstation or on the device."""

@@ -1,0 +1,253 @@
+"""ONNX to engine: always strongly typed, so that the types in the graph are the types that run.
+
+Nothing here asks TensorRT to choose a precision: the flags for that are gone in TensorRT 11, and where they exist a
+build that ignored them still exits with success. Only TensorRT's own parser reads the graph, so an engine can be
+built on a device with the lean wheel alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.format.outputs import replacing
+from perceiver_runtime.tensorrt.api import (
+    Builder,
+    IAttention,
+    IAttentionOutputLayer,
+    IBuilderConfig,
+    ILayer,
+    INetworkDefinition,
+    IOptimizationProfile,
+    OnnxParser,
+    ParserError,
+    module_kind,
+)
+from perceiver_runtime.tensorrt.builder.products import matrix_products
+from perceiver_runtime.tensorrt.builder.progress import Interruption, Report, progress_monitor, silent
+from perceiver_runtime.tensorrt.dialect import Dialect, dialect
+from perceiver_runtime.tensorrt.logger import build_logger
+from perceiver_runtime.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+MEBIBYTE = 1 << 20
+DEFAULT_WORKSPACE = 1 << 30
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One component to build.
+
+    `workspace` bounds TensorRT's scratch memory, in bytes. `compute_capabilities` (`8.6`) name GPUs that need not be in
+    this machine, which only TensorRT-RTX can build for; empty means the GPU here. `timing_cache` is a file
+    that is read if it exists and written after the build, where this TensorRT has timing caches. `graph` is the content
+    of `onnx`, its external weights located from `/`; empty, it is read from there.
+    """
+
+    component: str
+    onnx: Path
+    inputs: tuple[TensorSpec, ...]
+    profiles: tuple[Profile, ...]
+    graph_sha256: str
+    workspace: int = DEFAULT_WORKSPACE
+    compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    timing_cache: Path | None = None
+    graph: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A serialised engine, its identity, and what the build took. `log` holds TensorRT's warnings."""
+
+    plan: bytes = field(repr=False)
+    sidecar: Sidecar
+    seconds: float
+    layers: int
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuildDevice:
+    """The GPU that TensorRT tunes for, if one is in this machine."""
+
+    compute_capability: str
+    name: str
+    jetpack: str | None = None
+
+
+def build_engine(
+    trt: ModuleType, request: BuildRequest, device: BuildDevice | None = None, report: Report = silent
+) -> BuiltEngine:
+    """Build one component. `report` sees every step, and stops the build by raising.
+
+    Raises BuildError if TensorRT's parser or builder refuses the graph (its own messages are quoted), UsageError if
+    this TensorRT can't build for the requested GPUs.
+    """
+    rules, started = dialect(trt), time.perf_counter()
+    logger = build_logger(trt)
+    builder: Builder = trt.Builder(logger)
+    network: INetworkDefinition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    _parse(trt, network, logger, request)
+    if rules.attention:
+        _decompose_attention(trt, network)
+    config: IBuilderConfig = builder.create_builder_config()
+    _configure(trt, builder, network, config, request, rules)
+    plan = _serialize(trt, builder, network, config, request, logger, report)
+    if rules.timing_cache and request.timing_cache is not None:
+        with replacing(request.timing_cache) as partial:
+            partial.write_bytes(bytes(config.get_timing_cache().serialize()))
+    sidecar = Sidecar(
+        schema_version=SIDECAR_SCHEMA,
+        component=request.component,
+        module=module_kind(trt),
+        tensorrt=str(trt.__version__),
+        compute_capabilities=_capabilities(request, device),
+        platform=current_platform(),
+        graph_sha256=request.graph_sha256,
+        engine_sha256=hashlib.sha256(plan).hexdigest(),
+        engine_bytes=len(plan),
+        profiles=request.profiles,
+        flags=_flag_names(request),
+        workspace_bytes=request.workspace,
+        products=matrix_products(trt, network),
+        jetpack=device.jetpack if device else None,
+        device=device.name if device else None,
+    )
+    return BuiltEngine(plan, sidecar, time.perf_counter() - started, network.num_layers, tuple(logger.messages))
+
+
+def current_platform() -> str:
+    """Operating system and processor, such as `linux-aarch64`: engines do not cross it."""
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: BuildRequest) -> None:
+    parser: OnnxParser = trt.OnnxParser(network, logger)
+    graph, place = (request.graph, "/graph.onnx") if request.graph else (request.onnx.read_bytes(), str(request.onnx))
+    if parser.parse(graph, place):
+        return
+    errors = [_describe(parser.get_error(i)) for i in range(parser.num_errors)]
+    raise BuildError(
+        f"component {request.component}: TensorRT {trt.__version__} can't parse {request.onnx.name}: "
+        f"{'; '.join(errors) or 'no reason given'}; `perceiver-export check` names the rule and its remedy"
+    )
+
+
+def _describe(error: ParserError) -> str:
+    return f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip()
+
+
+def _decompose_attention(trt: ModuleType, network: INetworkDefinition) -> None:
+    """Let attention run unfused where no fused kernel takes its type or width; otherwise such a build fails."""
+    for index in range(network.num_layers):
+        layer: ILayer = network.get_layer(index)
+        if layer.type == trt.LayerType.ATTENTION_OUTPUT:
+            # Networks give layers as their base class; the bindings' own way to the derived one is to say so.
+            layer.__class__ = trt.IAttentionOutputLayer
+            output: IAttentionOutputLayer = layer
+            attention: IAttention = output.attention
+            attention.decomposable = True
+
+
+def _configure(
+    trt: ModuleType,
+    builder: Builder,
+    network: INetworkDefinition,
+    config: IBuilderConfig,
+    request: BuildRequest,
+    rules: Dialect,
+) -> None:
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # TF32 keeps 10 of FP32's 23 mantissa bits: an fp32 bundle must not lose the rest unasked.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if request.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        # The embedded lean runtime is host code in a data file, which sessions refuse to load.
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+    _set_capabilities(trt, config, request, rules)
+    _set_profiles(builder, network, config, request)
+    if rules.timing_cache and request.timing_cache is not None:
+        kept = request.timing_cache.read_bytes() if request.timing_cache.exists() else b""
+        cache = config.create_timing_cache(kept)
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise UsageError(f"{request.timing_cache}: no timings of this TensorRT on this GPU; give another file")
+
+
+def _set_capabilities(trt: ModuleType, config: IBuilderConfig, request: BuildRequest, rules: Dialect) -> None:
+    if not request.compute_capabilities:
+        return
+    if not rules.capability_targets:
+        raise UsageError(
+            f"compute capabilities {', '.join(request.compute_capabilities)}: {rules.name} builds only for the GPU of "
+            "the machine it runs on; make a build kit and run `perceiver-run build` on the device"
+        )
+    config.num_compute_capabilities = len(request.compute_capabilities)
+    for index, capability in enumerate(request.compute_capabilities):
+        name = f"SM{capability.replace('.', '')}"
+        members = trt.ComputeCapability.__members__
+        if name not in members:
+            known = ", ".join(member for member in members if member.startswith("SM"))
+            raise UsageError(f"compute capability {capability}: expected one of {known} for {rules.name}")
+        config.set_compute_capability(members[name], index)
+
+
+def _set_profiles(builder: Builder, network: INetworkDefinition, config: IBuilderConfig, request: BuildRequest) -> None:
+    """One optimisation profile per profile of the bundle. Raises BuildError if a dynamic input is left without one."""
+    inputs: list[Any] = [network.get_input(index) for index in range(network.num_inputs)]
+    dynamic = [tensor.name for tensor in inputs if -1 in tuple(tensor.shape)]
+    specs = {spec.name: spec for spec in request.inputs}
+    if dynamic and not request.profiles:
+        raise BuildError(f"component {request.component}: no profile for {', '.join(dynamic)}, whose shape is dynamic")
+    for ranges in request.profiles if dynamic else ():
+        profile: IOptimizationProfile = builder.create_optimization_profile()
+        for name in dynamic:
+            profile.set_shape(name, *_shapes(request, specs[name], ranges))
+        config.add_optimization_profile(profile)
+
+
+def _shapes(request: BuildRequest, spec: TensorSpec, ranges: Profile) -> Sequence[tuple[int, ...]]:
+    if missing := [symbol for symbol in spec.symbols if symbol not in ranges.dimensions]:
+        raise BuildError(
+            f"component {request.component}: profile {ranges.name} has no range for {', '.join(missing)} of {spec}; "
+            "export again with a profile that covers it"
+        )
+    return ranges.shapes(spec)
+
+
+def _serialize(
+    trt: ModuleType,
+    builder: Builder,
+    network: INetworkDefinition,
+    config: IBuilderConfig,
+    request: BuildRequest,
+    logger: Any,
+    report: Report,
+) -> bytes:
+    interruption = Interruption()
+    config.progress_monitor = progress_monitor(trt, report, interruption)
+    plan = builder.build_serialized_network(network, config)
+    interruption.reraise()
+    if plan is None:
+        raise BuildError(
+            f"component {request.component}: TensorRT {trt.__version__} could not build it: "
+            f"{'; '.join(logger.errors) or 'no reason given'}; where it ran out of memory, allow more than "
+            f"--workspace {-(-request.workspace // MEBIBYTE)} (MiB), or export again with a smaller --max-batch"
+        )
+    return bytes(plan)
+
+
+def _capabilities(request: BuildRequest, device: BuildDevice | None) -> tuple[str, ...]:
+    return request.compute_capabilities or ((device.compute_capability,) if device else ())
+
+
+def _flag_names(request: BuildRequest) -> tuple[str, ...]:
+    return ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME") if request.version_compatible else ()

@@ -1,0 +1,147 @@
+"""Add engines to a bundle, all of them or none: the bundle is exchanged whole when they are complete and on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from perceiver_runtime.bundle import Bundle, file_entry, load_bundle, write_manifest
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.format.external_data import linked
+from perceiver_runtime.format.names import check_name
+from perceiver_runtime.format.staging import staged
+from perceiver_runtime.manifest import MANIFEST_NAME, ComponentEntry
+from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, build_engine
+from perceiver_runtime.tensorrt.builder.profiles import component_profiles
+from perceiver_runtime.tensorrt.builder.progress import BuildProgress
+from perceiver_runtime.tensorrt.inspection import inspect_engine
+from perceiver_runtime.tensorrt.sidecar import engine_path, graph_sha256, layers_path, sidecar_path, write_sidecar
+from perceiver_runtime.tensorrt.summary import CARD, card_lines, describe_in_card, engines_in
+
+Report = Callable[[str, BuildProgress], None]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to build; see `BuildRequest`. `device` is the GPU in this machine, if there is one."""
+
+    workspace: int = DEFAULT_WORKSPACE
+    compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    timing_cache: Path | None = None
+    device: BuildDevice | None = None
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What one build took and gave. `products` counts matrix products by the type that they are computed in."""
+
+    component: str
+    target: str
+    seconds: float
+    engine_bytes: int
+    layers: int
+    products: Mapping[str, int]
+    sha256: str
+    warnings: tuple[str, ...]
+
+
+def build_engines(
+    path: Path | Bundle,
+    target: str,
+    trt: ModuleType,
+    options: EngineOptions,
+    report: Report = lambda _component, _step: None,
+) -> tuple[EngineReport, ...]:
+    """Build every component of the bundle (or of the one at `path`) for `target`, and put the engines into it.
+
+    Engines of the same target are replaced, those of others kept. An exception, a full disk or SIGKILL leaves the
+    bundle as it was. Raises BuildError (TensorRT refuses a graph), BundleError, UsageError (`target` is no name for a
+    folder; the bundle was changed by someone else meanwhile).
+    """
+    check_name(target, "target", UsageError)
+    bundle = path if isinstance(path, Bundle) else load_bundle(path)
+    place = bundle.path / MANIFEST_NAME
+    before = place.read_bytes()
+    with staged(bundle.path, overwrite=True) as directory:
+        _link(bundle, target, directory)
+        reports = tuple(
+            _build(bundle, component, target, trt, options, directory, report)
+            for component in (entry.name for entry in bundle.manifest.components)
+        )
+        _seal(bundle, directory)
+        if place.read_bytes() != before:
+            raise UsageError(f"{bundle.path}: changed by someone else while its engines were built; build again")
+    return reports
+
+
+def _build(
+    bundle: Bundle,
+    component: str,
+    target: str,
+    trt: ModuleType,
+    options: EngineOptions,
+    directory: Path,
+    report: Report,
+) -> EngineReport:
+    entry = bundle.manifest.component(component)
+    with linked(bundle, entry.onnx, bundle.read(entry.onnx)) as graph:
+        request = _request(bundle, entry, graph, options)
+        built = build_engine(trt, request, options.device, lambda step: report(component, step))
+    plan = directory / engine_path(target, component)
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    plan.write_bytes(built.plan)
+    sidecar = built.sidecar
+    if options.device is not None:  # only a machine with the GPU can open the engine again
+        inspection = inspect_engine(trt, built.plan, component)
+        (directory / layers_path(target, component)).write_text(inspection.layers, encoding="utf-8")
+        sidecar = dataclasses.replace(sidecar, device_bytes=inspection.device_bytes)
+    write_sidecar(directory / sidecar_path(target, component), sidecar)
+    return EngineReport(
+        component,
+        target,
+        built.seconds,
+        len(built.plan),
+        built.layers,
+        sidecar.products,
+        sidecar.engine_sha256,
+        built.log,
+    )
+
+
+def _request(bundle: Bundle, entry: ComponentEntry, graph: bytes, options: EngineOptions) -> BuildRequest:
+    return BuildRequest(
+        component=entry.name,
+        onnx=bundle.file(entry.onnx),
+        inputs=entry.inputs,
+        profiles=component_profiles(bundle.manifest, entry),
+        graph_sha256=graph_sha256(bundle.manifest, entry.name),
+        workspace=options.workspace,
+        compute_capabilities=options.compute_capabilities,
+        version_compatible=options.version_compatible,
+        timing_cache=options.timing_cache,
+        graph=graph,
+    )
+
+
+def _link(bundle: Bundle, target: str, directory: Path) -> None:
+    """All files of the bundle but this target's engines, without copying them where the file system has hard links."""
+    for relative in bundle.manifest.files:
+        if relative.startswith(f"engines/{target}/"):
+            continue
+        place = directory / relative
+        place.parent.mkdir(parents=True, exist_ok=True)
+        bundle.files[relative].place(place)
+
+
+def _seal(bundle: Bundle, directory: Path) -> None:
+    names = [component.name for component in bundle.manifest.components]
+    describe_in_card(directory, card_lines(engines_in(directory, names)))
+    kept = {n: entry for n, entry in bundle.manifest.files.items() if (directory / n).is_file()}
+    paths = sorted(path for path in (directory / "engines").rglob("*") if path.is_file())
+    paths += [directory / CARD] if CARD in kept else []
+    written = {path.relative_to(directory).as_posix(): file_entry(path) for path in paths}
+    write_manifest(directory, dataclasses.replace(bundle.manifest, files={**kept, **written}))
