@@ -1,0 +1,47 @@
+"""Progress of long work, as log records: the packages report it, a command line shows it.
+
+A program that wants to see it adds a handler to `LOGGER`; without one nothing is shown.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+LOGGER = logging.getLogger("perceiver.progress")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How many of `total` items of the work called `what` are done (`total` None: unknown)."""
+
+    what: str
+    done: int
+    total: int | None
+
+
+def report(message: str) -> None:
+    """Log one line of progress, at level INFO."""
+    LOGGER.info("%s", message)
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+    """Yield the items, and log how many of them are done.
+
+    Args:
+        items: What is worked on, one after the other.
+        what: Name of the work, as a bar shows it.
+        total: Number of items; None takes it from `items`, if that has a length.
+
+    Yields:
+        Each item. After it, a record at level DEBUG whose attribute `progress` is a `Done`.
+    """
+    count = total if total is not None or not hasattr(items, "__len__") else len(items)
+    for done, item in enumerate(items):
+        LOGGER.debug("%s", what, extra={"progress": Done(what, done, count)})
+        yield item
+    if count:
+        LOGGER.debug("%s", what, extra={"progress": Done(what, count, count)})
