@@ -6,7 +6,7 @@ A program that wants to see it adds a handler to `LOGGER`; without one nothing i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
     Yields:
         Each item. After it, a record at level DEBUG whose attribute `progress` is a `Done`.
     """
-    count = total if total is not None or not hasattr(items, "__len__") else len(items)
+    count = len(items) if total is None and isinstance(items, Sized) else total
     for done, item in enumerate(items):
         LOGGER.debug("%s", what, extra={"progress": Done(what, done, count)})
         yield item
