@@ -29,6 +29,7 @@ from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import quantize
@@ -100,12 +101,13 @@ def forms(name: str, precision: str) -> tuple[Graphs, dict[str, Array]]:
     component, cut, feeds = layer(name)
     with quiet():
         model = trace(component, cut.profile, CPU.opset)
-    context = Context(component.name, component.inputs, cut.profile, CPU, precision, cut.pipeline.step(component.name))
-    rewrite(model, context, [rule for rule in RULES if rule is not ATTENTION_FORM])
+    sized, context = SizedGraph(model, component.inputs, cut.profile), Context(CPU, precision)
+    rewrite(sized, context, [rule for rule in RULES if rule is not ATTENTION_FORM])
     if precision == "int8":
         model = quantize(model, ComponentPlan(observe(model, [feeds])), SCHEMES[CPU.quantization])
     fused = model.clone()
-    if not isinstance(verdict := fuse(fused, context, lambda sizes, _: on_cuda(sizes, "fp16")), Applied):
+    verdict = fuse(SizedGraph(fused, sized.inputs, sized.profile), context, lambda sizes, _: on_cuda(sizes, "fp16"))
+    if not isinstance(verdict, Applied):
         raise SystemExit(f"{name}, {precision}: expected attention that can be fused: {verdict.reason}")
     common.RemoveUnusedNodesPass()(fused)
     return {"products": model, "operator": fused}, feeds

@@ -28,6 +28,7 @@ from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Feeds, Request, dynamic
 from perceiver_exporters.precision.calibration.observe import observe
@@ -84,8 +85,7 @@ def graphs(component: Component, cut: Cut, feeds: Sequence[Feeds]) -> Graphs:
     """One component in FP32 and in every variant, as exported but for scale migration."""
     with quiet():
         model = trace(component, cut.profile, CPU.opset)
-    step = cut.pipeline.step(component.name)
-    rewrite(model, Context(component.name, component.inputs, cut.profile, CPU, "int8", step))
+    rewrite(SizedGraph(model, component.inputs, cut.profile), Context(CPU, "int8"))
     plans = {"int8": ComponentPlan(observe(model, feeds)), "int8-dynamic": dynamic.make_plan(model)}
     made = {FP32: ir.to_proto(model)}
     for name, (precision, scheme) in VARIANTS.items():

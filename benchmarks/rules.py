@@ -25,6 +25,7 @@ import torch
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.rules import RULES, Context, Outcome, Rule, rewrite
 from perceiver_exporters.targets.target import TARGETS
@@ -94,10 +95,8 @@ def variants(graph: ir.Model, component: Component, cut: Cut, threads: int) -> l
 def _variant(
     name: str, graph: ir.Model, component: Component, cut: Cut, rules: Sequence[Rule], threads: int
 ) -> Variant:
-    model, step = graph.clone(), cut.pipeline.step(component.name)
-    outcomes = rewrite(
-        model, Context(component.name, component.inputs, cut.profile, TARGETS["cpu"], "fp32", step), rules
-    )
+    model = graph.clone()
+    outcomes = rewrite(SizedGraph(model, component.inputs, cut.profile), Context(TARGETS["cpu"], "fp32"), rules)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])

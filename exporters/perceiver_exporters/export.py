@@ -13,7 +13,8 @@ from perceiver_exporters import tolerance
 from perceiver_exporters.bundle.sealing import files_of, seal, tool_versions
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint, Component, Cut
-from perceiver_exporters.ir import count
+from perceiver_exporters.ir.flops import flops, parameters
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.ir.value_ranges import with_float_ranges, with_index_ranges
 from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
@@ -23,7 +24,7 @@ from perceiver_exporters.precision.audit.finding import Finding, refuse
 from perceiver_exporters.precision.integers.layers import kept_nodes
 from perceiver_exporters.precision.integers.plan import Plan
 from perceiver_exporters.precision.kernels import prove_kernels
-from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions, require
 from perceiver_exporters.precision.pareto import save_pareto
 from perceiver_exporters.precision.placement import EXACT, Pareto, Trial, search
 from perceiver_exporters.precision.planning import plan_precision
@@ -32,7 +33,7 @@ from perceiver_exporters.precision.report import ComponentPrecision, save_report
 from perceiver_exporters.reference import Reference, in_double
 from perceiver_exporters.rules import RULES, Context, Rule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
-from perceiver_exporters.targets.target import TARGETS, Target, require
+from perceiver_exporters.targets.target import TARGETS, Target
 from perceiver_runtime.bundle import write_manifest
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.staging import check_destination, staged
@@ -44,6 +45,7 @@ from perceiver_runtime.tensors import Profile
 Progress = Callable[[str], None]
 Tracer = Callable[[Component, Profile, int], ir.Model]
 Graphs = dict[str, ir.Model]
+Traced = dict[str, SizedGraph]
 
 
 def export_bundle(
@@ -82,9 +84,10 @@ def export_bundle(
     samples = (*blueprint.golden, *blueprint.calibration)
     findings = _audit(blueprint.cut, traced, chosen, samples, progress)
     draft = _draft(blueprint, traced, chosen, place)
-    plan, pareto = _plan(measured, traced, findings, golden, draft, quantization, progress)
+    models = _models(traced)
+    plan, pareto = _plan(measured, models, findings, golden, draft, quantization, progress)
     scheme = quantization.scheme(place)
-    graphs = _rewrite(blueprint, traced, findings, plan, chosen, scheme, progress)
+    graphs = _rewrite(blueprint, models, findings, plan, chosen, scheme, progress)
     progress("reference: noise and tolerances")
     scope = chosen.emulate(measured.cut, blueprint.calibration, scheme, plan or None)
     tolerances = tolerance.derive(measured.cut, golden, chosen, scope)
@@ -129,8 +132,8 @@ def component_graphs(
     plan: Plan = {}
     if precision.planned:
         samples, scheme = blueprint.calibration, target.quantization
-        plan = plan_precision(precision, blueprint.cut, traced, samples, (), scheme, DEFAULTS, silent)
-    return _rewrite(blueprint, traced, findings, plan, precision, target.quantization, silent), plan
+        plan = plan_precision(precision, blueprint.cut, _models(traced), samples, (), scheme, DEFAULTS, silent)
+    return _rewrite(blueprint, _models(traced), findings, plan, precision, target.quantization, silent), plan
 
 
 def require_data(blueprint: Blueprint, precision: Precision, quantization: QuantizationOptions) -> None:
@@ -145,32 +148,33 @@ def require_data(blueprint: Blueprint, precision: Precision, quantization: Quant
 
 def _trace(
     cut: Cut, precision: Precision, target: Target, progress: Progress, tracer: Tracer, rules: Sequence[Rule]
-) -> Graphs:
+) -> Traced:
     """The FP32 graph of each component."""
-    graphs = {}
+    traced = {}
     for component in cut.components:
         progress(f"{component.name}: trace")
-        graphs[component.name] = tracer(component, cut.limits or cut.profile, target.opset)
-        rewrite(graphs[component.name], _context(cut, component, target, precision), rules)
-    return graphs
+        model = tracer(component, cut.limits or cut.profile, target.opset)
+        traced[component.name] = SizedGraph(model, component.inputs, cut.profile)
+        rewrite(traced[component.name], Context(target, precision.name), rules)
+    return traced
+
+
+def _models(traced: Traced) -> Graphs:
+    return {name: graph.model for name, graph in traced.items()}
 
 
 def _audit(
-    cut: Cut, graphs: Graphs, precision: Precision, samples: Sequence[Feeds], progress: Progress
+    cut: Cut, traced: Traced, precision: Precision, samples: Sequence[Feeds], progress: Progress
 ) -> dict[str, tuple[Finding, ...]]:
     """What in each graph leaves the precision's range, by its constants or by what the samples make of it.
 
     Raises CheckError if a finding refuses.
     """
     if precision.format is None:
-        return dict.fromkeys(graphs, ())
-    found = {
-        c.name: audit(graphs[c.name], c.inputs, cut.profile, precision.format)
-        for c in cut.components
-        if c.name in graphs
-    }
+        return dict.fromkeys(traced, ())
+    found = {name: audit(graph, precision.format) for name, graph in traced.items()}
     refuse(each for findings in found.values() for each in findings)
-    loud = audit_activations(cut, {name: graphs[name] for name in found}, found, precision.format, samples)
+    loud = audit_activations(cut, _models(traced), found, precision.format, samples)
     found = {name: (*findings, *loud[name]) for name, findings in found.items()}
     for finding in (each for findings in found.values() for each in findings):
         progress(str(finding))
@@ -236,8 +240,9 @@ def _prove(
         graph, planned = graphs[component.name], plan.get(component.name)
         protected = frozenset(finding.node for finding in findings[component.name])
         kept = protected | (kept_nodes(graph.graph, planned.kept) if planned is not None else frozenset())
-        proof = prove(graph, component.inputs, cut.profile, precision, kept)
-        kernels = prove_kernels(graph, component.inputs, cut.profile, precision.name, target, kept)
+        sized = SizedGraph(graph, component.inputs, cut.profile)
+        proof = prove(sized, precision, kept)
+        kernels = prove_kernels(sized, precision.name, target, kept)
         report.append(
             ComponentPrecision(
                 component.name,
@@ -254,7 +259,7 @@ def _prove(
     return tuple(report)
 
 
-def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: Target) -> Manifest:
+def _draft(blueprint: Blueprint, traced: Traced, precision: Precision, target: Target) -> Manifest:
     """All of the manifest that is known before anything is quantised."""
     cut = blueprint.cut
     manifest = Manifest(
@@ -263,7 +268,7 @@ def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: T
         precision=precision.name,
         target=target.name,
         opset=target.opset,
-        components=tuple(_entry(component, traced[component.name], cut, precision) for component in cut.components),
+        components=tuple(_entry(component, traced[component.name], precision) for component in cut.components),
         pipeline=cut.pipeline,
         profiles=(cut.profile,),
         tolerances=(),
@@ -273,23 +278,18 @@ def _draft(blueprint: Blueprint, traced: Graphs, precision: Precision, target: T
         labels=blueprint.labels,
         golden_origin=blueprint.golden_origin,
     )
-    return with_index_ranges(manifest, traced, blueprint.golden)
+    return with_index_ranges(manifest, _models(traced), blueprint.golden)
 
 
-def _context(cut: Cut, component: Component, target: Target, precision: Precision) -> Context:
-    step = cut.pipeline.step(component.name)
-    return Context(component.name, component.inputs, cut.profile, target, precision.name, step)
-
-
-def _entry(component: Component, model: ir.Model, cut: Cut, precision: Precision) -> ComponentEntry:
+def _entry(component: Component, traced: SizedGraph, precision: Precision) -> ComponentEntry:
     return ComponentEntry(
         name=component.name,
         onnx=f"onnx/{component.name}.onnx",
         inputs=component.inputs,
         outputs=component.outputs,
         precision=precision.name,
-        parameters=count.parameters(model),
-        flops=count.flops(model, component.inputs, cut.profile),
+        parameters=parameters(traced.model),
+        flops=flops(traced),
     )
 
 

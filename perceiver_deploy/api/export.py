@@ -17,9 +17,9 @@ from perceiver_deploy.sources.source_record import write_record
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle, require_data
 from perceiver_exporters.memory.estimate import fit, forecast
-from perceiver_exporters.precision.options import DEFAULTS, Budget, QuantizationOptions
+from perceiver_exporters.precision.options import DEFAULTS, Budget, QuantizationOptions, require
 from perceiver_exporters.sizes import with_ranges
-from perceiver_exporters.targets.target import TARGETS, Target, require
+from perceiver_exporters.targets.target import TARGETS, Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.ranges import BATCH, batch_within
 from perceiver_runtime.format.staging import check_destination

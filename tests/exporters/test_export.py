@@ -18,7 +18,8 @@ from perceiver_exporters.bundle.sealing import seal
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer, export_bundle
-from perceiver_exporters.targets.target import TARGETS, require
+from perceiver_exporters.precision.options import require
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import bundle as loading
 from perceiver_runtime import open_session

@@ -13,6 +13,7 @@ from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.graph import constant_of
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import quantize
@@ -80,8 +81,7 @@ def test_the_proof_counts_each_use_of_a_weight() -> None:
     """One of two products that share a weight is kept in FP32."""
     graph, component = traced("tied"), FOREIGN["tied"].blueprint().cut.components[0]
     made = quantize(graph, plan("tied", graph, frozenset({"head"})), SCHEMES["cpu"])
-    profile = FOREIGN["tied"].blueprint().cut.profile
-    shares = kernel_shares(made, component.inputs, profile)
+    shares = kernel_shares(SizedGraph(made, component.inputs, FOREIGN["tied"].blueprint().cut.profile))
     head, scores, mix = 40 * 32, 6 * 40 * 32, 6 * 32 * 32
     assert shares["fp32"] == pytest.approx(head / (head + scores + mix))
     assert shares["int8"] == pytest.approx(1 - shares["fp32"])

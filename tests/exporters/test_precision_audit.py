@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from perceiver_deploy.cli import inspect
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.audit.constants import RULES, audit
 from perceiver_exporters.precision.formats import BF16, FP16, Format
@@ -50,11 +51,11 @@ def graph(inputs: tuple[TensorSpec, ...], *nodes: tuple[str, str, str], **consta
 
 
 def found(model: ir.Model, inputs: tuple[TensorSpec, ...], form: Format = FP16) -> dict[str, tuple[str, str]]:
-    return {f.node: (f.rule, f.action) for f in audit(model, inputs, PROFILE, form)}
+    return {f.node: (f.rule, f.action) for f in audit(SizedGraph(model, inputs, PROFILE), form)}
 
 
 def rewritten(model: ir.Model, inputs: tuple[TensorSpec, ...], form: Format = FP16) -> ir.Model:
-    findings = audit(model, inputs, PROFILE, form)
+    findings = audit(SizedGraph(model, inputs, PROFILE), form)
     return PRECISIONS[form.name].rewrite(model, Request("seeded", "", lambda: iter(()), findings))
 
 
@@ -67,7 +68,7 @@ def weight(peak: float = 1.0) -> np.ndarray:
 def test_a_weight_beyond_the_range_is_refused() -> None:
     model = graph((X,), ("MatMul", "x w", "product"), w=weight(70_000))
     assert found(model, (X,)) == {"product": ("RA001", "refused")}
-    (finding,) = audit(model, (X,), PROFILE, FP16)
+    (finding,) = audit(SizedGraph(model, (X,), PROFILE), FP16)
     assert "constant w leaves FP16's range of 65,504 at 70,000" in str(finding)
     assert found(model, (X,), BF16) == {}
 
@@ -104,11 +105,11 @@ def test_a_mask_fill_beyond_the_range_is_protected_and_gives_no_nan(fill: float)
 def test_keys_are_counted_at_the_profiles_largest_sizes() -> None:
     model = graph((SCORES,), ("Softmax", "scores", "attention"))
     assert found(model, (SCORES,)) == {"attention": ("RA004", "protected")}
-    (finding,) = audit(model, (SCORES,), PROFILE, FP16)
+    (finding,) = audit(SizedGraph(model, (SCORES,), PROFILE), FP16)
     assert "Softmax over 70,000 addends; FP16 can count to 65,504" in finding.why
     fits = Profile("default", {"batch": Range(1, 1, 4), "keys": Range(8, 64, 65_504)})
-    assert audit(model, (SCORES,), fits, FP16) == ()
-    assert [f.rule for f in audit(model, (SCORES,), fits, BF16)] == ["RA004"]
+    assert audit(SizedGraph(model, (SCORES,), fits), FP16) == ()
+    assert [f.rule for f in audit(SizedGraph(model, (SCORES,), fits), BF16)] == ["RA004"]
 
 
 def test_the_argument_of_a_sine_is_protected_back_to_its_positions() -> None:
@@ -156,17 +157,17 @@ def test_every_rule_is_exercised_here() -> None:
 
 def test_a_healthy_model_has_no_findings(blueprint: Blueprint, traced: dict[str, ir.Model]) -> None:
     for component in blueprint.cut.components:
-        assert audit(traced[component.name], component.inputs, blueprint.cut.profile, FP16) == ()
+        assert audit(SizedGraph(traced[component.name], component.inputs, blueprint.cut.profile), FP16) == ()
 
 
 def test_protected_products_are_no_broken_promise() -> None:
     model = graph((INDEX,), ("Cast", "index", "number"), ("MatMul", "number w", "product"), w=np.ones((8, 4)))
-    findings = audit(model, (INDEX,), PROFILE, FP16)
+    findings = audit(SizedGraph(model, (INDEX,), PROFILE), FP16)
     half = rewritten(model, (INDEX,))
-    proof = prove(half, (INDEX,), PROFILE, PRECISIONS["fp16"], frozenset(f.node for f in findings))
+    proof = prove(SizedGraph(half, (INDEX,), PROFILE), PRECISIONS["fp16"], frozenset(f.node for f in findings))
     assert (proof.weighted, proof.promised) == (0.0, 1.0)
     with pytest.raises(CheckError, match=r"found 0\.0%"):
-        prove(half, (INDEX,), PROFILE, PRECISIONS["fp16"])
+        prove(SizedGraph(half, (INDEX,), PROFILE), PRECISIONS["fp16"])
 
 
 def mask_beyond_range(model: ir.Model) -> ir.Model:

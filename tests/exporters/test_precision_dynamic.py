@@ -17,6 +17,7 @@ from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import Tracer, export_bundle
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.dynamic import make_plan
 from perceiver_exporters.precision.kernels import kernel_shares
@@ -80,7 +81,7 @@ def test_convolutions_stay_in_fp32_and_are_declared(bundle: Bundle, graphs: dict
     model = PRECISIONS[DYNAMIC].rewrite(graphs["encoder"], Request("encoder", "cpu", lambda: iter(()), plan=undeclared))
     entry = manifest.component("encoder")
     with pytest.raises(CheckError, match="expected 99% of the weighted matrix FLOPs in int8-dynamic"):
-        prove(model, entry.inputs, manifest.profiles[0], PRECISIONS[DYNAMIC])
+        prove(SizedGraph(model, entry.inputs, manifest.profiles[0]), PRECISIONS[DYNAMIC])
 
 
 def test_a_tensor_that_feeds_several_products_is_quantised_once(graphs: dict[str, ir.Model]) -> None:
@@ -140,10 +141,11 @@ def test_a_fixed_range_is_not_a_dynamic_one(bundle: Bundle, blueprint: Blueprint
     entry = manifest.component("processor_block")
     static, dynamic = ir.load(path / entry.onnx), rewrite(graphs["processor_block"])
     for model, label, other in ((static, "int8", DYNAMIC), (dynamic, DYNAMIC, "int8")):
-        assert prove(model, entry.inputs, manifest.profiles[0], PRECISIONS[label]).weighted == 1.0
+        sized = SizedGraph(model, entry.inputs, manifest.profiles[0])
+        assert prove(sized, PRECISIONS[label]).weighted == 1.0
         with pytest.raises(CheckError, match="is not what its label says"):
-            prove(model, entry.inputs, manifest.profiles[0], PRECISIONS[other])
-        assert kernel_shares(model, entry.inputs, blueprint.cut.profile) == {label: 1.0}
+            prove(sized, PRECISIONS[other])
+        assert kernel_shares(sized) == {label: 1.0}
 
 
 def test_samples_of_a_batch_share_a_range(bundle: Bundle, blueprint: Blueprint) -> None:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision.kernels import kernel_shares, prove_kernels
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.targets.target import TARGETS
@@ -22,7 +23,7 @@ CPU = TARGETS["cpu"]
 
 def prove(blueprint: Blueprint, graph: ir.Model, precision: str) -> dict[str, float]:
     component = blueprint.cut.component(str(graph.graph.name))
-    return prove_kernels(graph, component.inputs, blueprint.cut.profile, precision, CPU, frozenset())
+    return prove_kernels(SizedGraph(graph, component.inputs, blueprint.cut.profile), precision, CPU, frozenset())
 
 
 @pytest.mark.parametrize(("precision", "runs"), [("fp32", "fp32"), ("int8", "int8"), ("fp16", "fp32")])
@@ -49,15 +50,15 @@ def test_kept_layers_and_constants_are_not_counted(blueprint: Blueprint, graphs:
     graph = graphs["decoder"]
     component = blueprint.cut.component("decoder")
     every = {str(node.name) for node in graph.graph}
-    assert kernel_shares(graph, component.inputs, blueprint.cut.profile, every) == {}
+    assert kernel_shares(SizedGraph(graph, component.inputs, blueprint.cut.profile), every) == {}
 
 
 def test_targets_with_engines_are_not_proven_by_this_processor(
     blueprint: Blueprint, graphs: dict[str, ir.Model]
 ) -> None:
     component = blueprint.cut.component("decoder")
-    profile = blueprint.cut.profile
-    assert prove_kernels(graphs["decoder"], component.inputs, profile, "int8", TARGETS["rtx"], frozenset()) == {}
+    sized = SizedGraph(graphs["decoder"], component.inputs, blueprint.cut.profile)
+    assert prove_kernels(sized, "int8", TARGETS["rtx"], frozenset()) == {}
 
 
 def test_a_widened_precision_runs_in_fp32_or_its_own_kernels_and_no_others(
@@ -73,7 +74,7 @@ def test_a_threshold_of_the_target_decides(blueprint: Blueprint, graphs: dict[st
     half = rewrite(blueprint, graphs["decoder"], "fp16")
     strict = dataclasses.replace(CPU, widened=())
     with pytest.raises(CheckError, match=r"run 100% .* fp16 kernels, found 0\.0%"):
-        prove_kernels(half, component.inputs, blueprint.cut.profile, "fp16", strict, frozenset())
+        prove_kernels(SizedGraph(half, component.inputs, blueprint.cut.profile), "fp16", strict, frozenset())
 
 
 def test_the_report_names_the_kernels(bundle: Bundle) -> None:

@@ -13,8 +13,9 @@ import pytest
 from perceiver_deploy.api.verify import verify_bundle
 from perceiver_exporters.engines import build
 from perceiver_exporters.precision.modelopt import PYTHON, _save
+from perceiver_exporters.precision.options import require
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.targets.target import TARGETS, require
+from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 
 from .conftest import Bundle

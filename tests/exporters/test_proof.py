@@ -4,6 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.proof import PrecisionProof, prove
 from perceiver_runtime.errors import CheckError
@@ -13,7 +14,7 @@ from .test_precision import rewrite
 
 def proof(blueprint: Blueprint, graph: ir.Model, label: str) -> PrecisionProof:
     component = blueprint.cut.component(str(graph.graph.name))
-    return prove(graph, component.inputs, blueprint.cut.profile, PRECISIONS[label])
+    return prove(SizedGraph(graph, component.inputs, blueprint.cut.profile), PRECISIONS[label])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_exporters.component import Blueprint, Component
-from perceiver_exporters.ir import count
+from perceiver_exporters.ir.flops import flops, parameters
 from perceiver_exporters.ir.graph import has_constant_weight, products
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.audit.constants import audit
@@ -75,12 +76,12 @@ def test_attention_keeps_its_sizes_known(traced: dict[str, ir.Model]) -> None:
 
 
 def test_parameters_and_flops(blueprint: Blueprint, model: ImageClassifier, traced: dict[str, ir.Model]) -> None:
-    assert sum(count.parameters(g) for g in traced.values()) == sum(p.numel() for p in model.parameters())
+    assert sum(parameters(g) for g in traced.values()) == sum(p.numel() for p in model.parameters())
     block = blueprint.cut.component("processor_block")
     latents, dim, layers = 16, 64, 2
     products_of_a_layer = 6 * latents * dim * dim + 2 * latents * latents * dim
-    flops = count.flops(traced["processor_block"], block.inputs, blueprint.cut.profile)
-    assert flops == 2 * layers * products_of_a_layer
+    sized = SizedGraph(traced["processor_block"], block.inputs, blueprint.cut.profile)
+    assert flops(sized) == 2 * layers * products_of_a_layer
 
 
 class SharedLayer(nn.Module):
@@ -141,7 +142,7 @@ def test_a_mask_excludes_keys_and_a_row_without_keys_is_zero_as_in_pytorch(added
     inputs = (X, mask)
     graph = trace(component(Masked(added), *inputs, output=Y), PROFILE)
     chosen = PRECISIONS[precision]
-    findings = audit(graph, inputs, PROFILE, chosen.format) if chosen.format else ()
+    findings = audit(SizedGraph(graph, inputs, PROFILE), chosen.format) if chosen.format else ()
     graph = chosen.rewrite(graph, Request("toy", "tensorrt", lambda: iter(()), findings, None))
     x = np.random.default_rng(0).standard_normal((4, 5, 96), dtype=np.float32)
     keep = np.arange(5)[None] < np.array([[5], [2], [1], [0]])
@@ -184,7 +185,7 @@ def test_parameters_may_be_named_like_inputs_and_outputs() -> None:
     expected = module(torch.from_numpy(given))
     for array, tensor in zip(run(graph, {"x": given}), expected, strict=True):
         np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-6)
-    assert count.parameters(graph) == 16
+    assert parameters(graph) == 16
 
 
 class Untraceable(nn.Module):

@@ -18,6 +18,7 @@ from perceiver_deploy.models.flow import FlowConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig
 from perceiver_deploy.models.text import MaskedLanguageModelConfig, SequenceClassifierConfig
 from perceiver_exporters.component import Cut
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, Outcome, Rule, rewrite
@@ -81,9 +82,8 @@ class Subject:
         self, *rules: Rule, target: str = "cpu", precision: str = "fp32"
     ) -> tuple[ir.Model, tuple[Outcome, ...]]:
         component, graph = self.cut.component(self.name), self.graph.clone()
-        step = self.cut.pipeline.step(self.name)
-        context = Context(self.name, component.inputs, self.cut.profile, TARGETS[target], precision, step)
-        return graph, rewrite(graph, context, rules)
+        sized = SizedGraph(graph, component.inputs, self.cut.profile)
+        return graph, rewrite(sized, Context(TARGETS[target], precision), rules)
 
     def distance(self, graph: ir.Model, feeds: list[dict[str, Array]] | None = None) -> float:
         """Largest relative L2 between what the two graphs make of the reference inputs, or of others."""

@@ -14,6 +14,7 @@ from perceiver_exporters.component import Blueprint
 from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.fused_attention import is_fused
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import SharedTraces, trace
 from perceiver_exporters.preflight import check
 from perceiver_exporters.rules import Context, rewrite, stored_outcomes
@@ -108,10 +109,8 @@ def test_processors_attend_in_blocks_where_scores_are_many():
         cut = FAMILIES["optical-flow"].cut(randomise(OpticalFlow(FlowConfig(4, 4, 3, 8, 2, config))))
         component = cut.component("processor_block")
         graph = trace(component, cut.profile)
-        step = cut.pipeline.step("processor_block")
-        before = graph.clone()
-        context = Context("processor_block", component.inputs, cut.profile, TARGETS["cpu"], "fp32", step)
-        (outcome,) = rewrite(graph, context, (ATTENTION_FORM,))
+        before, context = graph.clone(), Context(TARGETS["cpu"], "fp32")
+        (outcome,) = rewrite(SizedGraph(graph, component.inputs, cut.profile), context, (ATTENTION_FORM,))
         sized[latents] = outcome.detail if outcome.applied else ""
         feeds = {"latents": np.random.default_rng(0).standard_normal((2, latents, 16), dtype=np.float32)}
         assert Subject("processor_block", cut, before, [feeds]).distance(graph) < EXACT

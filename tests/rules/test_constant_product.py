@@ -6,23 +6,16 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules import Context, rewrite
 from perceiver_exporters.rules.constant_product import CONSTANT_PRODUCT
 from perceiver_exporters.targets.target import TARGETS
-from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 from .conftest import EXACT, session
 
 X = TensorSpec("x", "float32", ("batch", 6, 5))
-CONTEXT = Context(
-    "net",
-    (X,),
-    Profile("default", {"batch": Range(1, 1, 8)}),
-    TARGETS["rtx"],
-    "int8",
-    Step("net", {"x": "x"}, {"y": "y"}, "encode"),
-)
+PROFILE = Profile("default", {"batch": Range(1, 1, 8)})
 
 
 def graph(kind: str, **attributes: float) -> ir.Model:
@@ -54,7 +47,7 @@ def graph(kind: str, **attributes: float) -> ir.Model:
 )
 def test_a_product_of_two_constants_becomes_one(kind, attributes):
     before, after = graph(kind, **attributes), graph(kind, **attributes)
-    (outcome,) = rewrite(after, CONTEXT, (CONSTANT_PRODUCT,))
+    (outcome,) = rewrite(SizedGraph(after, (X,), PROFILE), Context(TARGETS["rtx"], "int8"), (CONSTANT_PRODUCT,))
     assert outcome.detail == "positions/product"
     assert outcome.after.constants < outcome.before.constants
     assert [node.op_type for node in after.graph] == ["Add"]

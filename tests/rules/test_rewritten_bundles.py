@@ -22,8 +22,8 @@ APPLIED = {
     "conv": {"encoder": {"constant-query", "separable-positions"}},
     "language": {"encoder": {"constant-query", "token-tables"}, "decoder": {"gathered-query"}},
     "flow": {
-        "encoder_fold": {"separable-positions", "chunked-attention"},
-        "decoder": {"separable-queries", "folded-head", "chunked-attention"},
+        "encoder_fold": {"separable-positions"},
+        "decoder": {"separable-queries", "folded-head"},
     },
 }
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from perceiver_exporters.ir.count import at_opt, node_flops
+from perceiver_exporters.ir.flops import node_flops
 from perceiver_exporters.ir.graph import constant_of, has_constant_weight, products
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.errors import CheckError, UnavailableError
-from perceiver_runtime.tensors import Profile, TensorSpec
 
 INTEGER_KERNELS = frozenset(
     {"MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger", "QAttention"}
@@ -42,14 +42,7 @@ _TYPES: dict[int, str] = {
 }
 
 
-def prove_kernels(
-    model: ir.Model,
-    inputs: tuple[TensorSpec, ...],
-    profile: Profile,
-    precision: str,
-    target: Target,
-    kept: Set[str],
-) -> dict[str, float]:
+def prove_kernels(sized: SizedGraph, precision: str, target: Target, kept: Set[str]) -> dict[str, float]:
     """`kernel_shares` for targets that run on ONNX Runtime's processor kernels, and nothing for others.
 
     Raises CheckError if the share in the asked precision is below the target's threshold. A precision that the target
@@ -57,28 +50,26 @@ def prove_kernels(
     """
     if target.name not in HERE:
         return {}
-    shares = kernel_shares(model, inputs, profile, kept)
+    shares = kernel_shares(sized, kept)
     least = target.computed.get(precision, 1.0)
     allowed = {precision, "fp32"} if precision in target.widened else {precision}
     if shares and (found := sum(shares.get(kind, 0.0) for kind in allowed)) < least:
         seen = ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items())
         raise CheckError(
-            f"component {model.graph.name}: expected ONNX Runtime to run {least:.0%} of the weighted matrix FLOPs in "
+            f"component {sized.name}: expected ONNX Runtime to run {least:.0%} of the weighted matrix FLOPs in "
             f"{' or '.join(sorted(allowed))} kernels, found {found:.1%} ({seen})"
         )
     return shares
 
 
-def kernel_shares(
-    model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, kept: Set[str] = frozenset()
-) -> dict[str, float]:
+def kernel_shares(sized: SizedGraph, kept: Set[str] = frozenset()) -> dict[str, float]:
     """Share of the weighted FLOPs by the type of kernel that runs them; nodes named in `kept` are not counted.
 
     Products that depend on no input are computed once, when the graph is loaded, and not counted either. Raises
     CheckError if a product's weight is found at no kernel, UnavailableError without onnxruntime.
     """
-    flops, uses = _flops_by_weight(model, inputs, profile, kept)
-    optimised = _optimised(model)
+    flops, uses = _flops_by_weight(sized, kept)
+    optimised = _optimised(sized.model)
     kernels: dict[str, list[str]] = defaultdict(list)
     for kind, weight in _kernels(optimised):
         kernels[weight].append(kind)
@@ -90,7 +81,7 @@ def kernel_shares(
         unseen = {}
     if unseen:
         raise CheckError(
-            f"component {model.graph.name}: ONNX Runtime's optimised graph runs fewer known kernels than products on "
+            f"component {sized.name}: ONNX Runtime's optimised graph runs fewer known kernels than products on "
             f"{', '.join(sorted(unseen))}: the precision of these products can't be proven"
         )
     for weight, count in flops.items():
@@ -100,17 +91,15 @@ def kernel_shares(
     return {kind: count / total for kind, count in sorted(found.items())} if total else {}
 
 
-def _flops_by_weight(
-    model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, kept: Set[str]
-) -> tuple[dict[str, int], dict[str, int]]:
+def _flops_by_weight(sized: SizedGraph, kept: Set[str]) -> tuple[dict[str, int], dict[str, int]]:
     """By the name of the stored weight: FLOPs at the profile's `opt` of the products that read it, and their number.
 
     Products of the same operands count as one: ONNX Runtime computes them once.
     """
-    live = _live(model.graph)
+    live = _live(sized.graph)
     flops: Counter[str] = Counter()
     uses: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for node in products(at_opt(model, inputs, profile).graph):
+    for node in products(sized.opt):
         if has_constant_weight(node) and node.name not in kept and node.name in live:
             flops[_stored(node)] += node_flops(node)
             uses[_stored(node)].add((node.op_type, *(str(value.name) for value in node.inputs if value is not None)))

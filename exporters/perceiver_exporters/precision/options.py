@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perceiver_exporters.precision.calibration import METHODS
 from perceiver_exporters.precision.precision import Feeds, Precision
+from perceiver_exporters.precision.table import PRECISIONS
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Array
@@ -83,3 +84,13 @@ class QuantizationOptions:
 
 
 DEFAULTS = QuantizationOptions()
+
+
+def require(targets: Mapping[str, Target], target: str, precision: str) -> tuple[Target, Precision]:
+    """The target and precision of those names. Raises UsageError if either is unknown or they don't go together."""
+    if target not in targets:
+        raise UsageError(f"unknown target {target!r}; expected one of {', '.join(targets)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    targets[target].require(precision)
+    return targets[target], PRECISIONS[precision]

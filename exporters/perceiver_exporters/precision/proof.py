@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.ir.count import at_opt, node_flops
+from perceiver_exporters.ir.flops import node_flops
 from perceiver_exporters.ir.fused_attention import operands
 from perceiver_exporters.ir.graph import has_constant_weight, products
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import Precision
 from perceiver_runtime.errors import CheckError
-from perceiver_runtime.tensors import Profile, TensorSpec
 
 _INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 
@@ -33,22 +33,16 @@ class PrecisionProof:
     promised: float
 
 
-def prove(
-    model: ir.Model,
-    inputs: tuple[TensorSpec, ...],
-    profile: Profile,
-    precision: Precision,
-    kept: Set[str] = frozenset(),
-) -> PrecisionProof:
+def prove(sized: SizedGraph, precision: Precision, kept: Set[str] = frozenset()) -> PrecisionProof:
     """Measure the shares in a rewritten graph, where the nodes `kept` were left in FP32 on purpose.
 
     Raises CheckError if too few of the promised FLOPs are in that precision.
     """
-    nodes = list(products(at_opt(model, inputs, profile).graph))
+    nodes = list(products(sized.opt))
     weighted = [node for node in nodes if has_constant_weight(node)]
     holds = _HOLDS[precision.name]
     proof = PrecisionProof(
-        component=str(model.graph.name),
+        component=sized.name,
         precision=precision.name,
         weighted=_share(weighted, holds),
         overall=_share(nodes, holds),

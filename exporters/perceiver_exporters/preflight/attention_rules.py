@@ -19,7 +19,7 @@ _BETWEEN = ("Mul", "Div", "Add", "Min", "Where", "Cast", "Reshape", "Sub")
 def keys(subject: Subject) -> Iterator[Problem]:
     """A softmax in FP16 over more entries than FP16 can count: its normaliser overflows, and rows become NaN."""
     for component, graph in subject.largest.items():
-        for node in graph.graph:
+        for node in graph:
             if node.op_type != "Softmax" or not _is_half(node.inputs[0]):
                 continue
             count = _length(node.inputs[0], node.attributes.get_int("axis", -1))
@@ -34,8 +34,8 @@ def single_precision(subject: Subject) -> Iterator[Problem]:
     """ONNX Attention in FP32, for which there is no kernel: it is built decomposed, and slow."""
     if not subject.dialect.attention:
         return  # the operator rule has said so already
-    for component, graph in subject.graphs.items():
-        nodes = [node for node in _fused(graph) if node.inputs[0] is not None and _is_single(node.inputs[0])]
+    for component, model in subject.graphs.items():
+        nodes = [node for node in _fused(model.graph) if node.inputs[0] is not None and _is_single(node.inputs[0])]
         if nodes:
             yield "risky", component, f"{len(nodes)} Attention operators in FP32 are decomposed by the builder"
 
@@ -44,7 +44,7 @@ def head_width(subject: Subject) -> Iterator[Problem]:
     """Heads wider than any fused kernel takes, or not of a multiple of 8: the score matrix goes through memory."""
     for component, graph in subject.largest.items():
         worst: dict[int, int] = {}
-        for node in graph.graph:
+        for node in graph:
             if node.op_type == "Softmax" and (product := _scores(node)) is not None:
                 width = _length(product.inputs[0], -1)
                 if width > WIDEST_HEAD or width % 8:
@@ -53,8 +53,8 @@ def head_width(subject: Subject) -> Iterator[Problem]:
             yield "risky", component, f"heads of width {width} run unfused; scores take up to {size / 1e6:,.0f} MB"
 
 
-def _fused(graph: ir.Model) -> list[ir.Node]:
-    return [node for node in graph.graph if node.op_type == "Attention"]
+def _fused(graph: ir.Graph) -> list[ir.Node]:
+    return [node for node in graph if node.op_type == "Attention"]
 
 
 def _scores(softmax: ir.Node) -> ir.Node | None:

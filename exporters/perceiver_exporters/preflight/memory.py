@@ -30,7 +30,7 @@ USABLE = 0.85
 
 def forecast(subject: Subject) -> Forecast:
     """Estimate from weights, and from the activations that are live at once at the largest shapes."""
-    weights = {name: weight_bytes(graph) for name, graph in subject.graphs.items()}
+    weights = {name: weight_bytes(model.graph) for name, model in subject.graphs.items()}
     live = {name: live_bytes(graph) for name, graph in subject.largest.items()}
     largest = math.ceil(SCRATCH_FACTOR * max(live.values(), default=0))
     workspace = max(DEFAULT_WORKSPACE, largest)
@@ -57,16 +57,16 @@ def fits(subject: Subject) -> Iterator[Problem]:
         yield ("blocked" if verdict == "blocked" else "risky"), "", f"{need}; too much for {', '.join(small)}"
 
 
-def weight_bytes(graph: ir.Model) -> int:
+def weight_bytes(graph: ir.Graph) -> int:
     """Bytes of all initializers."""
-    return sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value is not None)
+    return sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value is not None)
 
 
-def live_bytes(graph: ir.Model) -> int:
+def live_bytes(graph: ir.Graph) -> int:
     """Peak of the bytes of activations that exist at once, in the graph's order, nothing fused."""
-    readers = Counter(id(v) for node in graph.graph for v in node.inputs if v is not None)
-    live = peak = sum(_size(v) for v in graph.graph.inputs)
-    for node in graph.graph:
+    readers = Counter(id(v) for node in graph for v in node.inputs if v is not None)
+    live = peak = sum(_size(v) for v in graph.inputs)
+    for node in graph:
         live += sum(_size(v) for v in node.outputs)
         peak = max(peak, live)
         for value in {id(v): v for v in node.inputs if v is not None and not v.is_initializer()}.values():

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from perceiver_exporters.bundle.stored import stored_graph
-from perceiver_exporters.ir.count import at_opt
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.targets.target import EngineTarget, Target
 from perceiver_runtime.bundle import Bundle, read_bundle
 from perceiver_runtime.errors import BundleError
@@ -33,7 +33,7 @@ class Subject:
     engines: EngineTarget
     dialect: Dialect
     graphs: Mapping[str, ir.Model]
-    largest: Mapping[str, ir.Model]
+    largest: Mapping[str, ir.Graph]
     profiles: Mapping[str, tuple[Profile, ...]]
     sidecars: tuple[Sidecar, ...] = ()
     memory: int | None = None
@@ -73,12 +73,12 @@ def _profiles(manifest: Manifest, entry: ComponentEntry) -> tuple[Profile, ...]:
         return ()
 
 
-def _largest(graph: ir.Model, entry: ComponentEntry, profiles: tuple[Profile, ...]) -> ir.Model | None:
+def _largest(graph: ir.Model, entry: ComponentEntry, profiles: tuple[Profile, ...]) -> ir.Graph | None:
     symbols = {symbol for spec in entry.inputs for symbol in spec.symbols}
     sizes = {s: max((p.dimensions[s].max for p in profiles if s in p.dimensions), default=0) for s in symbols}
     if not all(sizes.values()):
         return None
-    return at_opt(graph, entry.inputs, Profile("largest", {s: Range(n, n, n) for s, n in sizes.items()}))
+    return SizedGraph(graph, entry.inputs, Profile("largest", {s: Range(n, n, n) for s, n in sizes.items()})).opt
 
 
 def _sidecars(bundle: Bundle, target: str) -> tuple[Sidecar, ...]:

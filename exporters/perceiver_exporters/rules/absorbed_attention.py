@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.rules.absorption import (
-    Sizes,
     exempt,
     gigaflop,
     per_head,
     projected_flops,
     queries_times,
-    sizes,
     with_key_bias,
     with_value_bias,
 )
@@ -24,20 +23,20 @@ from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Ver
 from perceiver_exporters.rules.sites import Site, sites
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Absorb the projections of every attention where that counts fewer FLOPs."""
-    found = list(sites(model.graph))
+    found = list(sites(sized.graph))
     if not found:
         return Declined("no attention whose keys and values are projected from one input")
-    shapes = sizes(model, context)
+    shapes = static_shapes(sized.opt)
     reasons = [reason for site in found if (reason := _refusal(site, shapes, context))]
     chosen = [site for site in found if not _refusal(site, shapes, context)]
     for site in chosen:
-        _absorb(model.graph, site)
+        _absorb(sized.graph, site)
     return Applied(", ".join(site.name for site in chosen)) if chosen else Declined("; ".join(dict.fromkeys(reasons)))
 
 
-def _refusal(site: Site, shapes: Sizes, context: Context) -> str:
+def _refusal(site: Site, shapes: Shapes, context: Context) -> str:
     as_it_is, absorbed = projected_flops(site, shapes)
     if absorbed >= as_it_is:
         return f"absorbed {gigaflop(absorbed)}, projected {gigaflop(as_it_is)}"

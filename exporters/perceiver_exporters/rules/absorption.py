@@ -14,20 +14,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.count import at_opt
 from perceiver_exporters.ir.graph import EXEMPT
+from perceiver_exporters.ir.sized import Shapes
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints
-from perceiver_exporters.rules.rule import Context
 from perceiver_exporters.rules.sites import Site, array_of
-
-Sizes = dict[str, tuple[int, ...]]
-
-
-def sizes(model: ir.Model, context: Context) -> Sizes:
-    """Shapes of the values at the profile's `opt`, by name."""
-    sized = at_opt(model, context.inputs, context.profile).graph
-    values = [v for node in sized for v in (*node.inputs, *node.outputs) if v is not None]
-    return {str(v.name): tuple(v.shape.numpy()) for v in values if v.shape is not None and v.shape.is_static()}
 
 
 def per_head(matrix: Exact) -> Exact:
@@ -78,7 +68,7 @@ def _summed(weights: ir.Value) -> ir.Value | None:
     return None
 
 
-def projected_flops(site: Site, shapes: Sizes) -> tuple[int, int]:
+def projected_flops(site: Site, shapes: Shapes) -> tuple[int, int]:
     """FLOPs of a site as it is (keys, values, scores, weighting), and with its projections absorbed."""
     batch, heads, queries, keys = shapes[str(site.scores.outputs[0].name)]
     channels, qk = site.key.weight.shape

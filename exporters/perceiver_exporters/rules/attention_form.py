@@ -33,7 +33,7 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR, VERSION
-from perceiver_exporters.rules.absorption import Sizes, sizes
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.rules.draft import Draft, ints, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import KEYS, VALUES, array_of, heads_of, operand, producer
@@ -82,21 +82,21 @@ class Attention:
         return str(self.scores.name).rsplit("/", 1)[0]
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Fuse every attention that has a fused kernel, on targets whose backend has them."""
     if context.target.name in AS_PRODUCTS:
         return Declined(AS_PRODUCTS[context.target.name])
     if context.precision == "bf16":
         return Declined("not every ONNX Runtime that reads this target has the operator in BF16")
-    return fuse(model, context, KERNELS[context.target.name])
+    return fuse(sized, context, KERNELS[context.target.name])
 
 
-def fuse(model: ir.Model, context: Context, kernel: Callable[[HeadSizes, str], str]) -> Verdict:
+def fuse(sized: SizedGraph, context: Context, kernel: Callable[[HeadSizes, str], str]) -> Verdict:
     """Fuse every plain attention that `kernel` names a kernel for, by sizes and precision."""
-    softmaxes = [node for node in model.graph if node.op_type == "Softmax" and _rank(node.outputs[0]) == 4]
+    softmaxes = [node for node in sized.graph if node.op_type == "Softmax" and _rank(node.outputs[0]) == 4]
     if not softmaxes:
         return Declined("no softmax over scores by head")
-    shapes = sizes(model, context)
+    shapes = static_shapes(sized.opt)
     chosen, declined = [], []
     for found in map(_attention, softmaxes):
         if isinstance(found, str):
@@ -107,9 +107,9 @@ def fuse(model: ir.Model, context: Context, kernel: Callable[[HeadSizes, str], s
             declined.append(f"no fused kernel in {context.precision} for {' x '.join(map(str, _sizes(found, shapes)))}")
     if not chosen:
         return Declined("; ".join(dict.fromkeys(declined)))
-    model.opset_imports[DOMAIN] = VERSION
+    sized.model.opset_imports[DOMAIN] = VERSION
     for attention, _ in chosen:
-        _fuse(model.graph, attention)
+        _fuse(sized.graph, attention)
     return Applied(", ".join(f"{attention.name}: {name}" for attention, name in chosen))
 
 
@@ -180,7 +180,7 @@ def _only_reader(value: ir.Value, op: str) -> ir.Node | None:
     return node if node.op_type == op and index == 0 else None
 
 
-def _sizes(attention: Attention, shapes: Sizes) -> HeadSizes:
+def _sizes(attention: Attention, shapes: Shapes) -> HeadSizes:
     *_, queries, keys = shapes[str(attention.scores.outputs[0].name)]
     width, values = (shapes[str(operand(n, i).name)][-1] for n, i in ((attention.scores, 0), (attention.weighted, 1)))
     return queries, keys, width, values

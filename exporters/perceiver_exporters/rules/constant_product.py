@@ -9,17 +9,18 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.ir.graph import products
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, Exact, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Put the result in place of each MatMul or Gemm whose operands are all constants."""
     done = []
-    for node in list(products(model.graph)):
+    for node in list(products(sized.graph)):
         if (result := _evaluate(node)) is not None:
-            draft = Draft(model.graph, str(node.name).rsplit("/", 1)[0], node)
+            draft = Draft(sized.graph, str(node.name).rsplit("/", 1)[0], node)
             replace(node.outputs[0], draft.constant(result, f"{node.name}.folded"))
             done.append(str(node.name))
     return Applied(", ".join(done)) if done else Declined("no product of two constants")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, Exact, ints, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of, operand
@@ -30,16 +31,16 @@ def layer_norm(x: Exact, node: ir.Node) -> Exact:
     return made
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Evaluate every query that is the same for all inputs."""
     known: Known = {}
-    for node in model.graph:
+    for node in sized.graph:
         if (row := _evaluate(node, known)) is not None:
             known[node.outputs[0]] = row
     worth = {v for v in known if _op(v) in ("MatMul", "LayerNormalization")}
     if not worth:
         return Declined("no query is the same for all inputs")
-    draft = _drafts(model.graph)
+    draft = _drafts(sized.graph)
     for value in [v for v in known if _is_end(v, known)]:
         _materialise(value, known, draft, keep_batch=context.target.engines is not None)
     return Applied(", ".join(str(v.name) for v in known if v in worth and _op(v) == "MatMul"))

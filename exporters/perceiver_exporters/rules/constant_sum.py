@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of, operand, producer
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """(x + a) + b = x + (a + b), unless something else reads x + a or a + b is larger than both.
 
     The tables of a grid's two axes would become one of all its points: 102 MB for 512 latents and 224 x 224 pixels.
     """
     if context.integers:
         return Declined("a product in integers takes its own bias along")
-    done = [str(node.name) for node in list(model.graph) if node.op_type == "Add" and _merge(model.graph, node)]
+    done = [str(node.name) for node in list(sized.graph) if node.op_type == "Add" and _merge(sized.graph, node)]
     return Applied(", ".join(done)) if done else Declined("no two constants are added one after the other")
 
 

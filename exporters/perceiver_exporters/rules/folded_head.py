@@ -17,7 +17,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
+from perceiver_exporters.rules.absorption import gigaflop
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Projection, array_of, biased, producer, projection
@@ -38,16 +39,17 @@ class Head:
         return str(self.output.product.name).rsplit("/", 1)[0]
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Fold one head after the other, as long as that counts fewer FLOPs."""
     folded: list[str] = []
     while True:
-        costs = _costs(model, context)
+        costs = _costs(sized)
         head = next((head for head, (now, then) in costs if then < now), None)
         if head is None:
             break
-        _fold(model.graph, head)
-        common.RemoveUnusedNodesPass()(model)  # what is folded must not be found again
+        _fold(sized.graph, head)
+        common.RemoveUnusedNodesPass()(sized.model)  # what is folded must not be found again
+        sized.invalidate()
         folded.append(f"{', '.join(_module(layer) for layer in head.layers)} into {head.name}")
     if folded:
         return Applied("; ".join(folded))
@@ -55,9 +57,9 @@ def apply(model: ir.Model, context: Context) -> Verdict:
     return Declined("; ".join(refused) or "no linear layer is read by another one alone")
 
 
-def _costs(model: ir.Model, context: Context) -> list[tuple[Head, tuple[int, int]]]:
-    heads = list(_heads(model.graph))
-    shapes = sizes(model, context) if heads else {}
+def _costs(sized: SizedGraph) -> list[tuple[Head, tuple[int, int]]]:
+    heads = list(_heads(sized.graph))
+    shapes = static_shapes(sized.opt) if heads else {}
     return [(head, _flops(head, shapes)) for head in heads]
 
 
@@ -102,7 +104,7 @@ def _read_once(value: ir.Value) -> bool:
     return len(list(value.uses())) == 1 and not value.is_graph_output()
 
 
-def _flops(head: Head, shapes: Sizes) -> tuple[int, int]:
+def _flops(head: Head, shapes: Shapes) -> tuple[int, int]:
     rows = int(np.prod(shapes[str(head.output.product.outputs[0].name)][:-1]))
     width, narrow = head.output.weight.shape
     live = sum(array_of(term) is None for term in head.others)

@@ -10,29 +10,30 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.rules.absorption import Sizes, gigaflop, sizes
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
+from perceiver_exporters.rules.absorption import gigaflop
 from perceiver_exporters.rules.draft import Draft, ints, replace
 from perceiver_exporters.rules.endings import Ending, find_ending
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import operand
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Fold every output projection where that counts fewer FLOPs."""
-    found = [ending for node in model.graph if (ending := find_ending(node)) is not None]
+    found = [ending for node in sized.graph if (ending := find_ending(node)) is not None]
     if not found:
         return Declined("no attention of one head is followed by its output projection")
-    shapes = sizes(model, context)
+    shapes = static_shapes(sized.opt)
     costs = [_flops(ending, shapes) for ending in found]
     chosen = [ending for ending, (as_it_is, folded) in zip(found, costs, strict=True) if folded < as_it_is]
     if not chosen:
         return Declined("; ".join(f"folded {gigaflop(folded)}, as it is {gigaflop(now)}" for now, folded in costs))
     for ending in chosen:
-        _fold(model.graph, ending)
+        _fold(sized.graph, ending)
     return Applied(", ".join(ending.name for ending in chosen))
 
 
-def _flops(ending: Ending, shapes: Sizes) -> tuple[int, int]:
+def _flops(ending: Ending, shapes: Shapes) -> tuple[int, int]:
     batch, _, queries, keys = shapes[str(operand(ending.weighted, 0).name)]
     channels, v = ending.value.weight.shape
     width = ending.output.weight.shape[1]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.constant_query import layer_norm
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.lookups import NormedRows, find_normed_rows
@@ -25,11 +26,11 @@ class Lookup:
     normed: NormedRows
 
 
-def apply(model: ir.Model, _: Context) -> Verdict:
+def apply(sized: SizedGraph, _: Context) -> Verdict:
     """Project the tables that queries are taken from."""
-    found = [lookup for node in model.graph if node.op_type == "MatMul" and (lookup := _lookup(node)) is not None]
+    found = [lookup for node in sized.graph if node.op_type == "MatMul" and (lookup := _lookup(node)) is not None]
     for lookup in found:
-        _rewrite(model.graph, lookup)
+        _rewrite(sized.graph, lookup)
     if not found:
         return Declined("no query is looked up in a constant table")
     return Applied(", ".join(str(lookup.query.product.name) for lookup in found))

@@ -16,7 +16,8 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.rules.absorption import exempt, gigaflop, per_head, sizes
+from perceiver_exporters.ir.sized import SizedGraph, static_shapes
+from perceiver_exporters.rules.absorption import exempt, gigaflop, per_head
 from perceiver_exporters.rules.draft import Draft, Exact, ints, replace
 from perceiver_exporters.rules.lookups import Lookup, find_normed_rows
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
@@ -39,12 +40,12 @@ class Asking:
         return str(self.scores.name).rsplit("/", 1)[0]
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Look the scores up wherever that counts fewer FLOPs."""
-    found = [asking for node in model.graph if (asking := _asking(node)) is not None]
+    found = [asking for node in sized.graph if (asking := _asking(node)) is not None]
     if not found:
         return Declined("no queries are put together from rows of several tables under LayerNorm")
-    shapes = sizes(model, context)
+    shapes = static_shapes(sized.opt)
     for asking in found:
         *_, queries, keys = shapes[str(asking.scores.outputs[0].name)]
         channels, qk = asking.query.projection.weight.shape
@@ -53,7 +54,7 @@ def apply(model: ir.Model, context: Context) -> Verdict:
         if looked_up >= as_it_is:
             return Declined(f"looked up {gigaflop(looked_up)}, as it is {gigaflop(as_it_is)}")
     for asking in found:
-        _rewrite(model.graph, asking)
+        _rewrite(sized.graph, asking)
     return Applied(", ".join(f"{a.name}: from {len(a.lookups)} tables" for a in found))
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints
 from perceiver_exporters.rules.positions import Grid, find_grid
-from perceiver_exporters.rules.rule import Context
 from perceiver_exporters.rules.sites import array_of, operand, producer
 
 
@@ -39,7 +39,7 @@ class Statistics:
     rstd: ir.Value
 
 
-def find_tokens(model: ir.Model, normed: ir.Value, readers: Set[ir.Node], context: Context) -> Tokens | None:
+def find_tokens(sized: SizedGraph, normed: ir.Value, readers: Set[ir.Node]) -> Tokens | None:
     """What normalised tokens are made of, if it is content beside a grid and nobody but `readers` reads them."""
     norm = producer(normed, "LayerNormalization")
     joined = producer(norm.inputs[0], "Concat") if norm else None
@@ -47,7 +47,7 @@ def find_tokens(model: ir.Model, normed: ir.Value, readers: Set[ir.Node], contex
         return None
     content, positions = operand(joined, 0), operand(joined, 1)
     scale, bias = array_of(norm.inputs[1]), array_of(norm.inputs[2])
-    grid = find_grid(model, positions, context)
+    grid = find_grid(sized, positions)
     if grid is None or scale is None or bias is None:
         return None
     live = len(scale) - len(grid.row_channels) - len(grid.column_channels)

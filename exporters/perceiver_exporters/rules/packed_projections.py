@@ -8,18 +8,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Projection, Site, biased, sites
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Pack the projections of every self-attention."""
     if context.integers:
         return Declined(f"{context.precision} keeps or quantises each projection by its own name")
-    found = [(site, packed) for site in sites(model.graph) if (packed := _projections(site)) is not None]
+    found = [(site, packed) for site in sites(sized.graph) if (packed := _projections(site)) is not None]
     for site, packed in found:
-        _pack(model.graph, site, packed)
+        _pack(sized.graph, site, packed)
     if not found:
         return Declined("no attention projects queries, keys and values from one input")
     return Applied(f"{len(found)} x 3 products into one")

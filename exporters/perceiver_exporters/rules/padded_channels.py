@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, ints
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of
@@ -18,14 +19,14 @@ MULTIPLE = 8
 """FP16 values in 16 bytes, which tensor cores load at once; also right for INT8, whose kernels pad 8 to 16."""
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Pad every normalised input of products whose width is no multiple of 8."""
     if context.precision == "fp32":
         return Declined("FP32 products are not padded")
-    norms = [node for node in model.graph if node.op_type == "LayerNormalization"]
+    norms = [node for node in sized.graph if node.op_type == "LayerNormalization"]
     found = [(norm, width) for norm in norms if (width := _width(norm)) is not None]
     for norm, width in found:
-        _pad(model.graph, norm, -width % MULTIPLE)
+        _pad(sized.graph, norm, -width % MULTIPLE)
     if not found:
         return Declined(f"every product's width is a multiple of {MULTIPLE}")
     return Applied(", ".join(f"{norm.name} {width} to {width + -width % MULTIPLE}" for norm, width in found))

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Exact
-from perceiver_exporters.rules.rule import Context
 from perceiver_exporters.rules.sites import array_of, producer
 from perceiver_runtime.tensors import Array
 
@@ -41,7 +41,7 @@ class Grid:
         return len(self.columns)
 
 
-def find_grid(model: ir.Model, value: ir.Value, context: Context) -> Grid | None:
+def find_grid(sized: SizedGraph, value: ir.Value) -> Grid | None:
     """The grid that a value (B, M, channels) spreads over the batch, or None."""
     spread = producer(value, "Expand")
     source = spread.inputs[0] if spread is not None else None
@@ -49,9 +49,9 @@ def find_grid(model: ir.Model, value: ir.Value, context: Context) -> Grid | None
         return None
     inputs = _inputs(source)
     if not inputs:
-        return _constant_grid(_evaluated(model, source))
+        return _constant_grid(_evaluated(sized.model, source))
     index = inputs.pop() if len(inputs) == 1 else None
-    return _indexed_grid(model, source, index, context) if index is not None and _is_list(index) else None
+    return _indexed_grid(sized, source, index) if index is not None and _is_list(index) else None
 
 
 def split(table: Array, width: int, index: ir.Value | None = None) -> Grid | None:
@@ -94,11 +94,11 @@ def _is_list(value: ir.Value) -> bool:
     return value.dtype == ir.DataType.INT64 and value.shape is not None and len(value.shape) == 1
 
 
-def _indexed_grid(model: ir.Model, value: ir.Value, index: ir.Value, context: Context) -> Grid | None:
+def _indexed_grid(sized: SizedGraph, value: ir.Value, index: ir.Value) -> Grid | None:
     """Rows asked for one by one, and in any order, must be the rows of the whole."""
     assert index.shape is not None  # it is a list
-    total = context.profile.dimensions[str(index.shape[0])].max
-    evaluator = _evaluator(model, value, index)
+    total = sized.profile.dimensions[str(index.shape[0])].max
+    evaluator = _evaluator(sized.model, value, index)
 
     def rows(*wanted: int) -> Array:
         (made,) = evaluator.run(None, {str(index.name): np.array(wanted, np.int64)})

@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
-from perceiver_exporters.ir.count import Cost
+from perceiver_exporters.ir.flops import Cost
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.targets.target import Target
-from perceiver_runtime.pipeline import Step
-from perceiver_runtime.tensors import Profile, TensorSpec
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where the graph comes from and where it goes: a rule pays or not at the profile's `opt` sizes, on one target."""
+    """The target and the precision that the graph is exported for: what is faster depends on both."""
 
-    component: str
-    inputs: tuple[TensorSpec, ...]
-    profile: Profile
     target: Target
     precision: str
-    step: Step
 
     @property
     def integers(self) -> bool:
@@ -56,7 +49,7 @@ class Rule:
 
     name: str
     summary: str
-    apply: Callable[[ir.Model, Context], Verdict]
+    apply: Callable[[SizedGraph, Context], Verdict]
     backends: tuple[str, ...] = ()
 
 

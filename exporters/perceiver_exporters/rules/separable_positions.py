@@ -18,12 +18,12 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph, static_shapes
 from perceiver_exporters.rules.absorption import (
     exempt,
     per_head,
     projected_flops,
     queries_times,
-    sizes,
     with_value_bias,
 )
 from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints, replace
@@ -44,22 +44,22 @@ MOST_BYTES = 8 << 20
 """Of a table with the positions' share of every score: what a processor's cache holds."""
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Rewrite every attention to tokens whose positions lie on a grid."""
-    found = [(site, tokens) for site in sites(model.graph) if (tokens := _tokens(model, site, context)) is not None]
+    found = [(site, tokens) for site in sites(sized.graph) if (tokens := _tokens(sized, site)) is not None]
     if not found:
         return Declined("no attention reads content beside positions of a grid under LayerNorm")
-    shapes = sizes(model, context)
+    shapes = static_shapes(sized.opt)
     for site, tokens in found:
         as_it_is, _ = projected_flops(site, shapes)
         batch, heads, queries, keys = shapes[str(site.scores.outputs[0].name)]
         if 4 * batch * heads * queries * keys * (tokens.live + 1) >= as_it_is:
             return Declined(f"{heads} heads of {queries} queries over {tokens.live} channels cost more than they save")
-    return Applied(", ".join(_rewrite(model.graph, site, tokens, context) for site, tokens in found))
+    return Applied(", ".join(_rewrite(sized.graph, site, tokens, context) for site, tokens in found))
 
 
-def _tokens(model: ir.Model, site: Site, context: Context) -> Tokens | None:
-    return find_tokens(model, site.x, {site.key.product, site.value.product}, context)
+def _tokens(sized: SizedGraph, site: Site) -> Tokens | None:
+    return find_tokens(sized, site.x, {site.key.product, site.value.product})
 
 
 def _worth_folding(site: Site, tokens: Tokens, context: Context) -> Ending | None:

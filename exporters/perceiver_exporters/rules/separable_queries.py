@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.rules.absorption import exempt, per_head, sizes
+from perceiver_exporters.ir.sized import SizedGraph, static_shapes
+from perceiver_exporters.rules.absorption import exempt, per_head
 from perceiver_exporters.rules.draft import Draft, ints, replace
 from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, beside_deviation, find_tokens, statistics
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
@@ -36,12 +37,12 @@ class Asking:
         return str(self.scores.name).rsplit("/", 1)[0]
 
 
-def apply(model: ir.Model, context: Context) -> Verdict:
+def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Rewrite every attention that is asked by the points of a grid."""
-    found = [asking for node in model.graph if (asking := _asking(model, node, context)) is not None]
+    found = [asking for node in sized.graph if (asking := _asking(sized, node)) is not None]
     if not found:
         return Declined("no queries made of content beside positions of a grid under LayerNorm")
-    shapes = sizes(model, context)
+    shapes = static_shapes(sized.opt)
     for asking in found:
         _, heads, queries, keys = shapes[str(asking.scores.outputs[0].name)]
         channels, qk = asking.query.weight.shape
@@ -50,16 +51,16 @@ def apply(model: ir.Model, context: Context) -> Verdict:
         if points * qk * keys + queries * heads * live * keys >= queries * qk * (channels + keys):
             return Declined(f"{heads} heads over {live} channels cost more than one product of {qk}")
     for asking in found:
-        _rewrite(model.graph, asking)
+        _rewrite(sized.graph, asking)
     return Applied(", ".join(f"{a.name}: {a.tokens.live} of {a.tokens.channels} channels live" for a in found))
 
 
-def _asking(model: ir.Model, node: ir.Node, context: Context) -> Asking | None:
+def _asking(sized: SizedGraph, node: ir.Node) -> Asking | None:
     query = projected_query(operand(node, 0)) if node.op_type == "MatMul" else None
     sizes_known = _heads_and_keys(node) if query is not None else None
     if query is None or sizes_known is None:
         return None
-    tokens = find_tokens(model, query.projection.x, {query.projection.product}, context)
+    tokens = find_tokens(sized, query.projection.x, {query.projection.product})
     return None if tokens is None else Asking(node, *sizes_known, query.projection, query.scale, tokens)
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, replace
 from perceiver_exporters.rules.endings import find_endings
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Projection, Site, biased, sites
 
 
-def apply(model: ir.Model, _: Context) -> Verdict:
+def apply(sized: SizedGraph, _: Context) -> Verdict:
     """Take the biases off wherever a softmax stands between."""
-    found = [site for site in sites(model.graph) if site.softmax]
+    found = [site for site in sites(sized.graph) if site.softmax]
     keys = sum(_drop(site.key) for site in found)
-    values = sum(_hand_on(model.graph, site) for site in found)
+    values = sum(_hand_on(sized.graph, site) for site in found)
     if not keys + values:
         return Declined("no softmax over keys or values with a bias")
     return Applied(f"{keys} of keys dropped, {values} of values handed on")

@@ -11,11 +11,11 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.ir.count import Cost, cost
+from perceiver_exporters.ir.flops import Cost, cost
 from perceiver_exporters.ir.quiet import quiet
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
 from perceiver_exporters.rules.attention_form import ATTENTION_FORM
-from perceiver_exporters.rules.chunked_attention import CHUNKED_ATTENTION
 from perceiver_exporters.rules.constant_product import CONSTANT_PRODUCT
 from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.constant_sum import CONSTANT_SUM
@@ -52,20 +52,19 @@ RULES: tuple[Rule, ...] = (
     PACKED_PROJECTIONS,
     PADDED_CHANNELS,
     ATTENTION_FORM,
-    CHUNKED_ATTENTION,
 )
 
 
-def rewrite(model: ir.Model, context: Context, rules: Sequence[Rule] = RULES) -> tuple[Outcome, ...]:
+def rewrite(sized: SizedGraph, context: Context, rules: Sequence[Rule] = RULES) -> tuple[Outcome, ...]:
     """Run the rules over an FP32 graph in place, and store what they did in its metadata."""
-    before = cost(model, context.inputs, context.profile)
+    before = cost(sized)
     made = []
     for rule in rules:
-        verdict = _run(rule, model, context)
-        after = cost(model, context.inputs, context.profile) if isinstance(verdict, Applied) else before
+        verdict = _run(rule, sized, context)
+        after = cost(sized) if isinstance(verdict, Applied) else before
         made.append(_outcome(rule, verdict, before, after))
         before = after
-    model.metadata_props[METADATA] = json.dumps([dataclasses.asdict(outcome) for outcome in made])
+    sized.model.metadata_props[METADATA] = json.dumps([dataclasses.asdict(outcome) for outcome in made])
     return tuple(made)
 
 
@@ -80,14 +79,15 @@ def stored_outcomes(path: Path) -> tuple[Outcome, ...]:
     return outcomes(ir.from_proto(onnx.load(path, load_external_data=False)))
 
 
-def _run(rule: Rule, model: ir.Model, context: Context) -> Verdict:
+def _run(rule: Rule, sized: SizedGraph, context: Context) -> Verdict:
     if rule.backends and context.target.backend not in rule.backends:
         return Declined(f"not for {context.target.backend}")
-    verdict = rule.apply(model, context)
+    verdict = rule.apply(sized, context)
     if isinstance(verdict, Applied):
-        common.RemoveUnusedNodesPass()(model)
+        common.RemoveUnusedNodesPass()(sized.model)
         with quiet():
-            common.ShapeInferencePass()(model)
+            common.ShapeInferencePass()(sized.model)
+        sized.invalidate()
     return verdict
 
 

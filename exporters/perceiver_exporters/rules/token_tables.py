@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import Draft, Exact, ints, replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import Projection, Site, array_of, operand, producer, sites
@@ -53,16 +54,16 @@ class Embedding:
         return np.asarray(1 / np.sqrt(squares / e.shape[1] + self.epsilon))
 
 
-def apply(model: ir.Model, _: Context) -> Verdict:
+def apply(sized: SizedGraph, _: Context) -> Verdict:
     """Replace the projections of embedded tokens."""
-    found = [(site, embedding) for site in sites(model.graph) if (embedding := _embedding(site)) is not None]
+    found = [(site, embedding) for site in sites(sized.graph) if (embedding := _embedding(site)) is not None]
     if not found:
         return Declined("no keys and values are projected from embedded tokens alone")
     for site, embedding in found:
         if (size := _bytes(site, embedding)) > MOST_BYTES:
             return Declined(f"tables of {size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f}")
     for site, embedding in found:
-        _rewrite(model.graph, site, embedding)
+        _rewrite(sized.graph, site, embedding)
     return Applied(", ".join(site.name for site, _ in found))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.ir.attention import HIGHEST_SCORE
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.draft import replace
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
 from perceiver_exporters.rules.sites import array_of, operand, producer, sites
@@ -21,9 +22,9 @@ EXCLUDES_NOTHING: Mapping[str, Callable[[Array], bool]] = {
 """By the operator that applies a mask to the scores: whether a constant second operand changes no score."""
 
 
-def apply(model: ir.Model, __: Context) -> Verdict:
+def apply(sized: SizedGraph, __: Context) -> Verdict:
     """Drop every mask that is constant and changes no score."""
-    masked = [(site.name, applied) for site in sites(model.graph) if (applied := _applied(site.scores)) is not None]
+    masked = [(site.name, applied) for site in sites(sized.graph) if (applied := _applied(site.scores)) is not None]
     if not masked:
         return Declined("no attention is masked")
     constant = [(name, node) for name, node in masked if _excludes_nothing(node.op_type, operand(node, 1))]

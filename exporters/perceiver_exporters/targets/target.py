@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from perceiver_exporters.precision import PRECISIONS, Precision
 from perceiver_runtime.errors import UsageError
 
 
@@ -72,6 +71,15 @@ class Target:
     lacks: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, float] = field(default_factory=dict)
     widened: tuple[str, ...] = ()
+
+    def require(self, precision: str) -> None:
+        """Raise UsageError, with the reason, for a precision that the target does not offer."""
+        if precision not in self.precisions:
+            reason = f" ({self.lacks[precision]})" if precision in self.lacks else ""
+            raise UsageError(
+                f"target {self.name} does not compute in {precision}{reason}; it offers {', '.join(self.precisions)}: "
+                "choose one of these, or another target"
+            )
 
 
 def _order(capability: str) -> tuple[int, int]:
@@ -241,19 +249,3 @@ _ALL = (
     ),
 )
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
-
-
-def require(targets: Mapping[str, Target], target: str, precision: str) -> tuple[Target, Precision]:
-    """The target and precision of those names. Raises UsageError if either is unknown or they don't go together."""
-    if target not in targets:
-        raise UsageError(f"unknown target {target!r}; expected one of {', '.join(targets)}")
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    chosen = targets[target]
-    if precision not in chosen.precisions:
-        reason = f" ({chosen.lacks[precision]})" if precision in chosen.lacks else ""
-        raise UsageError(
-            f"target {target} does not compute in {precision}{reason}; it offers {', '.join(chosen.precisions)}: "
-            "choose one of these, or another target"
-        )
-    return chosen, PRECISIONS[precision]

@@ -25,6 +25,7 @@ from onnx_ir.passes import common
 from perceiver_exporters.bundle.stored import stored_graph
 from perceiver_exporters.diagnose.bisection.record import kept_in_fp32, precision_record
 from perceiver_exporters.ir.graph import constant_of
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.integers.scheme import REDUCED_RANGE
 from perceiver_exporters.precision.proof import prove
@@ -70,7 +71,7 @@ def _breaches(
     common.ShapeInferencePass()(model)  # a stored graph does not say what types its nodes have
     kept = kept_in_fp32(model.graph, record)
     try:
-        prove(model, entry.inputs, manifest.profiles[0], PRECISIONS[entry.precision], kept)
+        prove(SizedGraph(model, entry.inputs, manifest.profiles[0]), PRECISIONS[entry.precision], kept)
     except CheckError as error:
         yield Breach(entry.name, "", "label", str(error))
     for node in model.graph:

@@ -13,6 +13,7 @@ from perceiver_exporters.bundle.stored import stored_graph
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.diagnose.bisection.record import precision_record
 from perceiver_exporters.export import Tracer
+from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS, Feeds, Precision, Request
 from perceiver_exporters.precision.audit.activations import ACTIVATION_RULES
 from perceiver_exporters.precision.audit.constants import audit
@@ -60,12 +61,12 @@ def export_again(blueprint: Blueprint, bundle: Bundle, names: Collection[str], t
     precision, target = PRECISIONS[bundle.manifest.precision], TARGETS[bundle.manifest.target]
     components = [component for component in blueprint.cut.components if component.name in names]
     traced = {c.name: _traced(blueprint.cut, c, bundle, precision, target, tracer) for c in components}
-    options = _options(bundle)
-    plan = _plan(blueprint, bundle, traced, precision, target, options) if precision.planned else {}
+    models, options = {name: graph.model for name, graph in traced.items()}, _options(bundle)
+    plan = _plan(blueprint, bundle, models, precision, target, options) if precision.planned else {}
     fresh, record = {}, precision_record(bundle)
     for component in components:
-        name, graph, form = component.name, traced[component.name], precision.format
-        findings = _findings(component, graph, blueprint.cut, form, record.get(name)) if form is not None else ()
+        name, graph, form = component.name, models[component.name], precision.format
+        findings = _findings(traced[name], form, record.get(name)) if form is not None else ()
         request = Request(name, options.scheme(target), _planned, findings, plan.get(name))
         fp32 = ir.to_proto(_smoothed(graph, plan.get(name)))  # before the rewrite, which may change the graph in place
         fresh[name] = Fresh(fp32, ir.to_proto(precision.rewrite(graph, request)))
@@ -91,24 +92,21 @@ def step_differences(expected: Pipeline, got: Pipeline) -> list[tuple[str, str]]
 
 def _traced(
     cut: Cut, component: Component, bundle: Bundle, precision: Precision, target: Target, tracer: Tracer
-) -> ir.Model:
+) -> SizedGraph:
     """The FP32 graph after the rules that were applied to this component."""
     done = outcomes(stored_graph(bundle, bundle.manifest.component(component.name).onnx))
     applied = {outcome.rule for outcome in done if outcome.applied}
     model = tracer(component, cut.limits or cut.profile, target.opset)
-    step = cut.pipeline.step(component.name)
-    context = Context(component.name, component.inputs, cut.profile, target, precision.name, step)
-    rewrite(model, context, [rule for rule in RULES if rule.name in applied])
-    return model
+    traced = SizedGraph(model, component.inputs, cut.profile)
+    rewrite(traced, Context(target, precision.name), [rule for rule in RULES if rule.name in applied])
+    return traced
 
 
-def _findings(
-    component: Component, graph: ir.Model, cut: Cut, form: Format, recorded: ComponentPrecision | None
-) -> tuple[Finding, ...]:
+def _findings(graph: SizedGraph, form: Format, recorded: ComponentPrecision | None) -> tuple[Finding, ...]:
     """Those of the graph, and those that the bundle recorded of activations, which depend on inputs of its export."""
     seen = recorded.findings if recorded is not None else ()
     return (
-        *audit(graph, component.inputs, cut.profile, form),
+        *audit(graph, form),
         *(finding for finding in seen if finding.rule in ACTIVATION_RULES),
     )
 

@@ -25,12 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.count import at_opt
 from perceiver_exporters.ir.graph import constant_of
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.precision.audit.finding import Action, Finding
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.low import MOVES, PRODUCTS, WITH_CONSTANT
-from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 SUMS = frozenset(
     {"Softmax", "LogSoftmax", "ReduceSum", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "CumSum"}
@@ -51,28 +50,20 @@ class _Subject:
     graph: ir.Graph
     opset: int
     form: Format
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Shapes
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...]:
         return self.shapes.get(str(value.name), ()) if value is not None else ()
 
 
-def audit(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile, form: Format) -> tuple[Finding, ...]:
+def audit(sized: SizedGraph, form: Format) -> tuple[Finding, ...]:
     """All findings in an FP32 graph, in the order of rules; the graph is left as it is."""
-    subject = _Subject(model.graph, model.graph.opset_imports[""], form, _largest_shapes(model, inputs, profile))
-    component = str(model.graph.name)
+    subject = _Subject(sized.graph, sized.graph.opset_imports[""], form, static_shapes(sized.largest))
     return tuple(
-        Finding(rule, component, str(node.name), action, why)
+        Finding(rule, sized.name, str(node.name), action, why)
         for rule, find in RULES.items()
         for node, action, why in find(subject)
     )
-
-
-def _largest_shapes(model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) -> dict[str, tuple[int, ...]]:
-    largest = {symbol: Range(r.max, r.max, r.max) for symbol, r in profile.dimensions.items()}
-    sized = at_opt(model, inputs, Profile("largest", largest)).graph
-    values = [*sized.inputs, *(value for node in sized for value in node.outputs)]
-    return {str(v.name): tuple(v.shape.numpy()) for v in values if v.shape is not None and v.shape.is_static()}
 
 
 def _weights(subject: _Subject) -> Iterator[Problem]:

@@ -1,0 +1,77 @@
+"""A graph with the sizes of its inputs: concrete shapes of all values, inferred once per version of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from perceiver_exporters.ir.quiet import quiet
+from perceiver_runtime.tensors import Profile, TensorSpec
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+"""Static shapes by name of the value."""
+
+
+class SizedGraph:
+    """A model, the specs of its inputs, and the profile that gives their sizes.
+
+    Shapes are inferred on first use and kept until `invalidate`, which whoever changes the model in place calls.
+    """
+
+    def __init__(self, model: ir.Model, inputs: tuple[TensorSpec, ...], profile: Profile) -> None:
+        self.model, self.inputs, self.profile = model, inputs, profile
+        self._sized: dict[tuple[Shape, ...], ir.Graph] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the component."""
+        return str(self.model.graph.name)
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The graph itself, with symbolic dimensions."""
+        return self.model.graph
+
+    @property
+    def opt(self) -> ir.Graph:
+        """A copy at the profile's `opt` sizes, to be read only: every shape is a number; tensors are shared."""
+        return self._at(tuple(self.profile.shapes(spec)[1] for spec in self.inputs))
+
+    @property
+    def largest(self) -> ir.Graph:
+        """The same at the profile's `max` sizes."""
+        return self._at(tuple(self.profile.shapes(spec)[2] for spec in self.inputs))
+
+    def invalidate(self) -> None:
+        """Forget the shapes: the model has changed."""
+        self._sized.clear()
+
+    def _at(self, shapes: tuple[Shape, ...]) -> ir.Graph:
+        if shapes not in self._sized:
+            by_name = {spec.name: shape for spec, shape in zip(self.inputs, shapes, strict=True)}
+            self._sized[shapes] = infer_shapes(self.model, by_name).graph
+        return self._sized[shapes]
+
+
+def infer_shapes(model: ir.Model, inputs: Shapes) -> ir.Model:
+    """A copy of the model that shares its tensors, with the shapes that follow from those of its inputs."""
+    sized = model.clone()
+    for node in sized.graph:
+        for value in node.outputs:
+            value.shape = None
+    for value in sized.graph.inputs:
+        value.shape = ir.Shape(inputs[str(value.name)])
+    with quiet():
+        optimizer.fold_constants(sized, onnx_shape_inference=True)  # sizes that the graph computes from its inputs'
+    common.ShapeInferencePass()(sized)
+    return sized
+
+
+def static_shapes(graph: ir.Graph) -> dict[str, Shape]:
+    """The shapes that are known, by name of the value: inputs, constants and results."""
+    values = [*graph.inputs, *(v for node in graph for v in (*node.inputs, *node.outputs) if v is not None)]
+    return {str(v.name): tuple(v.shape.numpy()) for v in values if v.shape is not None and v.shape.is_static()}
