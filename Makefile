@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml runtime/pyproject.toml constraints.txt
 
 .PHONY: demo test lint types unit test-full test-minimum clean
 
@@ -30,7 +30,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python $(INPUTS)
-	$(PIP) --editable '.[cpu]'
+	$(PIP) --editable ./runtime --editable '.[cpu]'
 	touch $@
 
 # The lowest versions that pyproject.toml declares, in an environment of their own.
@@ -38,13 +38,13 @@ MINIMUM := .venv-minimum
 test-minimum:
 	$(PYTHON) -m venv $(MINIMUM)
 	$(MINIMUM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/minimum/constraints.txt \
-		--editable '.[cpu]' pytest pytest-xdist hypothesis pillow
+		--editable ./runtime --editable '.[cpu]' pytest pytest-xdist hypothesis pillow
 	$(MINIMUM)/bin/python -m pytest -m "not full" -n 2 tests/minimum tests/exporters -k "not tensorrt_takes_them"
 	$(MINIMUM)/bin/python -m pytest -m "not full" -n 2 tests/cli/test_export_cli.py -k "not wrong_use"
 
 # The oracles pin old versions of their dependencies, which they do not need: they are installed without them.
 $(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
-	$(PIP) --editable '.[cpu,dev,oracles,tensorrt-rtx]'
+	$(PIP) --editable ./runtime --editable '.[cpu,dev,oracles,tensorrt-rtx]'
 	$(PIP) --no-deps --no-build-isolation --ignore-requires-python --requirement requirements-oracles.txt
 	$(BIN)/python tests/engines/contract/install.py
 	touch $@
