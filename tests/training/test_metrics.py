@@ -33,6 +33,23 @@ def test_scores_worked_out_by_hand():
     assert [c.label for c in found.per_class] == list(LABELS)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_equal_scikit_learns(seed):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(seed)
+    targets, labels = random.integers(0, 5, 40), tuple("abcdefg")  # f and g are never targets
+    logits = random.normal(size=(40, 7)).astype(np.float32)
+    logits[:, 6] -= 100  # and g is never predicted
+    found = evaluate_classification(logits, targets, labels)
+    expected = sklearn.precision_recall_fscore_support(
+        targets, logits.argmax(1), labels=np.arange(7), zero_division=0.0
+    )
+    scores = [(c.precision, c.recall, c.f1, c.support) for c in found.per_class]
+    assert np.array_equal(np.array(scores).T, np.stack(expected))
+    macro = sklearn.precision_recall_fscore_support(targets, logits.argmax(1), average="macro", zero_division=0.0)
+    assert (found.precision, found.recall, found.f1) == pytest.approx(macro[:3])
+
+
 def test_all_right():
     found = evaluate_classification(logits_for([2, 1, 0]), np.array([2, 1, 0]), LABELS)
     assert (found.accuracy, found.precision, found.recall, found.f1) == (1, 1, 1, 1)
