@@ -38,7 +38,7 @@ from perceiver_exporters.rules import Context, rewrite
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
-from perceiver_runtime.golden import Application
+from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
@@ -159,20 +159,16 @@ def errors(threads: int) -> Iterator[ErrorRow]:
         golden = make_samples(made.cut, made.golden[:1])[0]
         reference = Reference(made.cut)
         for component in made.cut.components:
-            feeds = [
-                a.inputs for f in made.calibration for a in reference.applications(f) if a.component == component.name
-            ]
+            feeds = [a.inputs for f in made.calibration for a in reference.calls(f) if a.component == component.name]
             built = graphs(component, made.cut, feeds)
-            application = golden.components[component.name]
-            yield ErrorRow(
-                name, component.name, {kind: distance(built[kind], application, threads) for kind in VARIANTS}
-            )
+            call = golden.components[component.name]
+            yield ErrorRow(name, component.name, {kind: distance(built[kind], call, threads) for kind in VARIANTS})
 
 
-def distance(graph: onnx.ModelProto, application: Application, threads: int) -> float:
+def distance(graph: onnx.ModelProto, call: ComponentCall, threads: int) -> float:
     """Relative L2 of a graph's outputs to the golden ones, the largest."""
-    outputs = session(graph, threads).run(None, dict(application.inputs))
-    return max(relative_l2(exact, got) for exact, got in zip(application.outputs.values(), outputs, strict=True))
+    outputs = session(graph, threads).run(None, dict(call.inputs))
+    return max(relative_l2(exact, got) for exact, got in zip(call.outputs.values(), outputs, strict=True))
 
 
 def main() -> None:

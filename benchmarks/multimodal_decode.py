@@ -41,7 +41,7 @@ def chunk_of(index: int, chunks: int, config: object) -> Feeds:
 
 
 def complete(session: Session, feeds: Feeds) -> tuple[float, float]:
-    """Seconds of a run, and its TFLOP: each component's own count at its `opt` sizes, times its applications."""
+    """Seconds of a run, and its TFLOP: each component's own count at its `opt` sizes, times its calls."""
     ran: Counter[str] = Counter()
     seconds = milliseconds(lambda: session.run(feeds, record=lambda component, _: ran.update([component]))) / 1e3
     return seconds, sum(ran[c.name] * c.flops for c in session.manifest.components) / TERA

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from perceiver_runtime.bundle import file_entry, write_manifest
-from perceiver_runtime.golden import Application, GoldenSample, sample_path
+from perceiver_runtime.golden import ComponentCall, GoldenSample, sample_path
 from perceiver_runtime.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, Manifest, Source, Tolerance
 from perceiver_runtime.pipeline import Chunk, Pipeline, Step
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
@@ -225,12 +225,12 @@ def golden_sample(model: Model, given: Mapping[str, Array]) -> GoldenSample:
     final = reference(model, given)
     kept = sorted(model.pipeline.shown.items())
     random = np.random.default_rng(2)
-    applications = {}
+    calls = {}
     for part in model.parts:
         sizes = {"batch": 1, "b": 1, "n": FOLD, "q": PIECE}
         inputs = {s.name: random.standard_normal(s.resolve(sizes), dtype=np.float32) for s in part.inputs}
-        applications[part.name] = Application(inputs, part.function(**inputs))
-    return GoldenSample(given, {name: final[value] for name, value in kept}, applications)
+        calls[part.name] = ComponentCall(part.name, inputs, part.function(**inputs))
+    return GoldenSample(given, {name: final[value] for name, value in kept}, calls)
 
 
 def change(directory: Path, edit: Callable[[dict[str, Any]], object]) -> Path:

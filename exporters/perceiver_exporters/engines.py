@@ -20,7 +20,7 @@ from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineRepor
 from perceiver_runtime.tensorrt.builder.device_build import build_here
 from perceiver_runtime.tensorrt.builder.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
-from perceiver_runtime.tensorrt.summary import CARD, describe_in_card
+from perceiver_runtime.tensorrt.summary import MODEL_CARD, describe_in_model_card
 
 SCRIPT_NAME = "build.sh"
 STALE_ENGINES = ("PF011", "PF012")
@@ -131,8 +131,8 @@ def write_build_kit(
         write_kit(directory / KIT_NAME, kit)
         (directory / SCRIPT_NAME).write_text(_SCRIPT, encoding="utf-8")
         (directory / SCRIPT_NAME).chmod(0o755)
-        describe_in_card(directory, _kit_lines(kit))
-        changed = [KIT_NAME, SCRIPT_NAME, *([CARD] if CARD in files else [])]
+        describe_in_model_card(directory, _kit_lines(kit))
+        changed = [KIT_NAME, SCRIPT_NAME, *([MODEL_CARD] if MODEL_CARD in files else [])]
         added = {name: file_entry(directory / name) for name in changed}
         write_manifest(directory, dataclasses.replace(loaded.manifest, files={**files, **added}))
 

@@ -297,4 +297,4 @@ def _calibration(blueprint: Blueprint, component: str) -> Iterator[Feeds]:
     """The component's reference inputs over the calibration set: every repetition and piece, one at a time."""
     reference = Reference(blueprint.cut)
     for feeds in blueprint.calibration:
-        yield from (a.inputs for a in reference.applications(feeds) if a.component == component)
+        yield from (a.inputs for a in reference.calls(feeds) if a.component == component)

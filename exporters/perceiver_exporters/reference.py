@@ -14,32 +14,24 @@ from torch import Tensor, nn
 
 from perceiver_exporters.component import Component, Cut
 from perceiver_runtime.errors import FeedError
+from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.pipeline import Chunk, Pipeline, Step
 from perceiver_runtime.tensors import Array, TensorSpec
 
 Tensors = dict[str, Tensor]
 Scope = Callable[[str], AbstractContextManager[object]]
-"""Given a component's name, the context in which one application of it runs: where an emulation hooks in."""
-
-
-@dataclass(frozen=True)
-class Application:
-    """One run of a component."""
-
-    component: str
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
+"""Given a component's name, the context in which one call of it runs: where an emulation hooks in."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What one run of the pipeline produced: all values by name, and each component's first application.
+    """What one run of the pipeline produced: all values by name, and each component's first call.
 
     Of a repeated step that is the first repetition, of a chunked step the first piece: what golden samples keep.
     """
 
     values: Mapping[str, Array]
-    first: Mapping[str, Application]
+    first: Mapping[str, ComponentCall]
 
 
 def in_double(cut: Cut) -> Cut:
@@ -54,7 +46,7 @@ def in_double(cut: Cut) -> Cut:
 class Reference:
     """A cut's modules, ready to run in `dtype` (None: theirs); modules are copied only if their type has to change.
 
-    Modules that share tensors share them still in the copy. `scope` wraps each application.
+    Modules that share tensors share them still in the copy. `scope` wraps each call.
     """
 
     def __init__(self, cut: Cut, dtype: torch.dtype | None = None, scope: Scope = lambda _: nullcontext()) -> None:
@@ -71,13 +63,13 @@ class Reference:
     def run(self, feeds: Mapping[str, Array]) -> Trace:
         """Run the whole pipeline on one sample."""
         values: Tensors = {}
-        first: dict[str, Application] = {}
-        for application in self.applications(feeds, values):
-            first.setdefault(application.component, application)
+        first: dict[str, ComponentCall] = {}
+        for call in self.calls(feeds, values):
+            first.setdefault(call.component, call)
         return Trace(_arrays(values), first)
 
-    def applications(self, feeds: Mapping[str, Array], values: Tensors | None = None) -> Iterator[Application]:
-        """Run the pipeline, yielding each application as it happens; `values` is filled along the way."""
+    def calls(self, feeds: Mapping[str, Array], values: Tensors | None = None) -> Iterator[ComponentCall]:
+        """Run the pipeline, yielding each call as it happens; `values` is filled along the way."""
         values = {} if values is None else values
         values.update({name: self._tensor(a) for name, a in complete(self.cut.pipeline, feeds).items()})
         for step in self.cut.pipeline.steps:
@@ -108,7 +100,7 @@ class Reference:
                 hook.remove()
         return found[0] if found else ""
 
-    def _step(self, step: Step, values: Tensors) -> Iterator[Application]:
+    def _step(self, step: Step, values: Tensors) -> Iterator[ComponentCall]:
         """A loop over repetitions or over pieces: a step has one of them at most."""
         component = self.cut.component(step.component)
         state = {name: values[value] for name, value in step.inputs.items()}
@@ -116,7 +108,7 @@ class Reference:
         for piece in _pieces(step, component, state):
             inputs = {**state, **piece}
             outputs = self._apply(component, inputs)
-            yield Application(step.component, _arrays(inputs), _arrays(outputs))
+            yield ComponentCall(step.component, _arrays(inputs), _arrays(outputs))
             state.update({target: outputs[name] for name, target in step.carry.items()})
             made.append(outputs)
         joined = _join(step.chunk, component, made)

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from perceiver_exporters.component import Cut
 from perceiver_exporters.reference import Reference, complete
-from perceiver_runtime.golden import SAME, Application, GoldenSample, sample_path
+from perceiver_runtime.golden import SAME, ComponentCall, GoldenSample, sample_path
 from perceiver_runtime.tensors import Array, TensorSpec
 
 
@@ -58,8 +58,8 @@ def _sample(cut: Cut, exact: Reference, feeds: Mapping[str, Array]) -> GoldenSam
     components = {}
     for component in cut.components:
         inputs = _stored(component.inputs, trace.first[component.name].inputs)
-        components[component.name] = Application(
-            inputs, _stored(component.outputs, exact.apply(component.name, inputs))
+        components[component.name] = ComponentCall(
+            component.name, inputs, _stored(component.outputs, exact.apply(component.name, inputs))
         )
     shown = sorted(cut.pipeline.shown.items())
     values = {name: _stored_value(cut, value, trace.values[value]) for name, value in shown}

@@ -67,16 +67,16 @@ def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Ke
 def check_golden(cut: Cut, golden: Iterable[GoldenSample]) -> None:
     """Raise CheckError if the reference itself answers NaN or infinity, in the types that its answers are stored in."""
     for sample in golden:
-        for component, application in sample.components.items():
-            _check_finite(cut, sample, component, application.outputs)
+        for component, call in sample.components.items():
+            _check_finite(cut, sample, component, call.outputs)
         _check_finite(cut, sample, PIPELINE, sample.values)
 
 
 def _emulated(cut: Cut, reference: Reference, sample: GoldenSample) -> Iterator[tuple[Key, Array, Array]]:
     """Every golden tensor with what the emulated reference makes of the same inputs."""
-    for component, application in sample.components.items():
-        got = reference.apply(component, application.inputs)
-        yield from (((component, tensor), exact, got[tensor]) for tensor, exact in application.outputs.items())
+    for component, call in sample.components.items():
+        got = reference.apply(component, call.inputs)
+        yield from (((component, tensor), exact, got[tensor]) for tensor, exact in call.outputs.items())
     values = reference.run(sample.feeds).values
     shown = cut.pipeline.shown
     yield from (((PIPELINE, name), exact, values[shown[name]]) for name, exact in sample.values.items())
@@ -130,7 +130,7 @@ def _layer(reference: Reference, component: str, sample: GoldenSample) -> str:
     """The first layer that gives NaN or infinity."""
     if component != PIPELINE:
         return reference.nonfinite_layer(component, sample.components[component].inputs)
-    for application in reference.applications(sample.feeds):
-        if layer := reference.nonfinite_layer(application.component, application.inputs):
-            return f"{layer} of {application.component}"
+    for call in reference.calls(sample.feeds):
+        if layer := reference.nonfinite_layer(call.component, call.inputs):
+            return f"{layer} of {call.component}"
     return ""

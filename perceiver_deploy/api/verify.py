@@ -93,5 +93,5 @@ def _fails(reports: Iterable[ParityReport], component: str) -> bool:
 def _arrays(sample: GoldenSample, component: str) -> tuple[dict[str, Array], dict[str, Array]]:
     if component == PIPELINE:
         return dict(sample.feeds), dict(sample.values)
-    application = sample.components[component]
-    return dict(application.inputs), dict(application.outputs)
+    call = sample.components[component]
+    return dict(call.inputs), dict(call.outputs)

@@ -63,4 +63,4 @@ def _print(found: BundleBisection) -> None:
 def _row(blame: Blame) -> tuple[str, ...]:
     numbers = (blame.error, blame.noise, blame.bound) if blame.bound else ()
     shown = [f"{number:.2e}" for number in numbers] or ["", "", ""]
-    return blame.component, blame.node or f"({blame.kind})", blame.op_type, str(blame.application), *shown
+    return blame.component, blame.node or f"({blame.kind})", blame.op_type, str(blame.call), *shown

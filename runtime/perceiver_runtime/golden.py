@@ -6,10 +6,10 @@ One safetensors file holds one sample. The exporter writes it and the runtime re
 |---|---|
 | `feeds/<input>` | one input of the session |
 | `values/<value>` | a pipeline output or encoded value, computed by the reference from `feeds` (chained) |
-| `components/<component>/in/<graph input>` | reference input of one application of the component |
+| `components/<component>/in/<graph input>` | reference input of one call of the component |
 | `components/<component>/out/<graph output>` | what the reference gives for exactly these inputs (teacher-forced) |
 
-Of a repeated step the application is the first repetition, of a chunked step the first chunk. A tensor that occurs
+Of a repeated step the call is the first repetition, of a chunked step the first chunk. A tensor that occurs
 under several keys is stored under the first; the metadata `same` is a JSON object from each other key to that one.
 """
 
@@ -29,28 +29,29 @@ SAME = "same"
 
 
 @dataclass(frozen=True)
-class Application:
-    """One run of one component: graph inputs and the reference's graph outputs."""
+class ComponentCall:
+    """One execution of a component by the reference: graph inputs and outputs by name."""
 
+    component: str
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class GoldenSample:
-    """Session feeds, the values that the reference makes of them, and one application per component."""
+    """Session feeds, the values that the reference makes of them, and one call of each component."""
 
     feeds: Mapping[str, Array]
     values: Mapping[str, Array]
-    components: Mapping[str, Application]
+    components: Mapping[str, ComponentCall]
 
     def tensors(self) -> dict[str, Array]:
         """The sample as flat tensors, by the keys of the file."""
         flat = {f"feeds/{name}": array for name, array in self.feeds.items()}
         flat |= {f"values/{name}": array for name, array in self.values.items()}
-        for component, application in self.components.items():
-            flat |= {f"components/{component}/in/{name}": array for name, array in application.inputs.items()}
-            flat |= {f"components/{component}/out/{name}": array for name, array in application.outputs.items()}
+        for component, call in self.components.items():
+            flat |= {f"components/{component}/in/{name}": array for name, array in call.inputs.items()}
+            flat |= {f"components/{component}/out/{name}": array for name, array in call.outputs.items()}
         return flat
 
 
@@ -84,7 +85,7 @@ def parse_sample(content: bytes, path: Path) -> GoldenSample:
                 parts.setdefault((component, side), {})[name] = array
             case _:
                 raise BundleError(f"{path}: golden key {key!r}; expected feeds/, values/ or components/<name>/in|out/")
-    components = {c: Application(parts.get((c, "in"), {}), parts.get((c, "out"), {})) for c, _ in parts}
+    components = {c: ComponentCall(c, parts.get((c, "in"), {}), parts.get((c, "out"), {})) for c, _ in parts}
     return GoldenSample(feeds, values, components)
 
 

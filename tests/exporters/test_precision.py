@@ -32,7 +32,7 @@ def rewrite(blueprint: Blueprint, graph: ir.Model, precision: str, scheme: str =
 
     def calibration():  # type: ignore[no-untyped-def]
         feeds = FAMILY.sample(CONFIG, 16, np.random.default_rng(5))
-        return (a.inputs for a in reference.applications(feeds) if a.component == name)
+        return (a.inputs for a in reference.calls(feeds) if a.component == name)
 
     plan = ComponentPlan(observe(graph, calibration())) if PRECISIONS[precision].planned else None
     return PRECISIONS[precision].rewrite(graph, Request(name, scheme, calibration, plan=plan))

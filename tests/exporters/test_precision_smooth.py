@@ -17,7 +17,7 @@ from perceiver_exporters.precision.integers.smooth import divisors, smooth
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.planning import make_plan
 from perceiver_exporters.samples import make_samples
-from perceiver_runtime.golden import Application
+from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.measure.compare import relative_l2
 
 from .conftest import CONFIG, FAMILY, build_blueprint, build_model
@@ -62,16 +62,16 @@ def test_the_fp32_graph_computes_the_same_bits(loud: Blueprint, loud_graphs: dic
     assert np.array_equal(before, after)
 
 
-def graph_error(graph: ir.Model, applications: list[Application]) -> float:
+def graph_error(graph: ir.Model, calls: list[ComponentCall]) -> float:
     """Of a quantised graph, its integers computed as it says."""
     options = ort.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), options)
     names = [str(value.name) for value in graph.graph.outputs]
     return max(
-        relative_l2(application.outputs[name], got)
-        for application in applications
-        for name, got in zip(names, session.run(names, dict(application.inputs)), strict=True)
+        relative_l2(call.outputs[name], got)
+        for call in calls
+        for name, got in zip(names, session.run(names, dict(call.inputs)), strict=True)
     )
 
 
@@ -82,10 +82,10 @@ def test_it_lowers_the_error_of_loud_channels(loud: Blueprint, loud_graphs: dict
     plan = make_plan(loud.cut, loud_graphs, loud.calibration, golden, scheme, QuantizationOptions(), lines.append)
     assert plan["processor_block"].divisors
     assert any(line.startswith("processor_block: smoothed: error") for line in lines)
-    applications = [sample.components["processor_block"] for sample in golden]
+    calls = [sample.components["processor_block"] for sample in golden]
     plain = dataclasses.replace(plan["processor_block"], divisors={})
     graph = loud_graphs["processor_block"]
-    errors = [graph_error(quantize(graph, p, SCHEMES[scheme]), applications) for p in (plan["processor_block"], plain)]
+    errors = [graph_error(quantize(graph, p, SCHEMES[scheme]), calls) for p in (plan["processor_block"], plain)]
     assert errors[0] < 0.7 * errors[1]
 
 

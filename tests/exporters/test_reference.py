@@ -118,7 +118,7 @@ def unfolded(cut: Cut, given: dict[str, Array]) -> Array:
 def test_folding_keys_piece_by_piece_is_attention_to_all_of_them(sizes: tuple[int, int]) -> None:
     cut = folded()
     given = feeds(*sizes)
-    seen = list(Reference(cut).applications(given))
+    seen = list(Reference(cut).calls(given))
     pieces = [-(-n // CHUNK) for n in sizes]
     assert [sum(a.component == name for a in seen) for name in ("fold", "scale")] == pieces
     assert relative_l2(unfolded(cut, given), Reference(cut).run(given).values["scores"]) < 1e-6
@@ -139,7 +139,7 @@ def test_a_session_folds_as_the_reference_does(tmp_path: Path) -> None:
 
 
 def test_a_repeated_step_carries_its_state(blueprint: Blueprint) -> None:
-    seen = [a for a in Reference(blueprint.cut).applications(blueprint.golden[0]) if a.component == "processor_block"]
+    seen = [a for a in Reference(blueprint.cut).calls(blueprint.golden[0]) if a.component == "processor_block"]
     assert len(seen) == 2
     assert np.array_equal(seen[0].outputs["latents_out"], seen[1].inputs["latents"])
     assert not np.array_equal(seen[0].inputs["latents"], seen[1].inputs["latents"])

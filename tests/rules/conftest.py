@@ -124,7 +124,7 @@ def subject() -> Callable[[str, str], Subject]:
             feeds = dict(family.sample(config, 3, np.random.default_rng(0)))
             if "attention_mask" in feeds:
                 feeds["attention_mask"] = feeds["attention_mask"] * np.array([[1], [1], [0]])  # a row of padding alone
-            applied = [a for a in Reference(cut).applications(feeds) if a.component == name]
+            applied = [a for a in Reference(cut).calls(feeds) if a.component == name]
             inputs = [{n: np.ascontiguousarray(x) for n, x in a.inputs.items()} for a in applied]
             made[model, name] = Subject(name, cut, trace(cut.component(name), cut.profile), inputs)
         return made[model, name]

@@ -9,7 +9,7 @@ import pytest
 
 from perceiver_runtime.backends.host import HostMemory
 from perceiver_runtime.errors import CheckError, UsageError
-from perceiver_runtime.execution.generate import GREEDY, Generated, Loop, Sampling, chooser, generate
+from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, chooser, generate
 from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Array, TensorSpec
 
@@ -39,7 +39,7 @@ class StepOfNumpy:
 
 
 def run(state: Array, sampling: Sampling = GREEDY, length: int = LENGTH) -> Generated:
-    loop = Loop(HostMemory(), StepOfNumpy(), STEP, "token", {"state": state})
+    loop = BoundStep(HostMemory(), StepOfNumpy(), STEP, "token", {"state": state})
     return generate(loop, GENERATION, "log_probs", len(state), sampling, length)
 
 

@@ -15,7 +15,9 @@ from perceiver_runtime.bundle import load_bundle
 import onnxruntime as ort
 
 
-@pytest.mark.parametrize(("flops", "patterns"), [(backend.LIGHT, False), (backend.LIGHT - 1, True)])
+@pytest.mark.parametrize(
+    ("flops", "patterns"), [(backend.MAX_PATTERN_FLOPS, False), (backend.MAX_PATTERN_FLOPS - 1, True)]
+)
 @pytest.mark.parametrize("name", ["onnxruntime", backend.QUICK])
 def test_light_graphs_alone_have_a_block_beside_their_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, flops: int, patterns: bool

@@ -15,7 +15,7 @@ from tiny_bundles import Arrays, Model
 
 from perceiver_runtime import BundleError, FeedError, Session, UsageError, load_bundle, open_session, verify
 from perceiver_runtime.backends import open_backend
-from perceiver_runtime.execution.session import PLANS_KEPT
+from perceiver_runtime.execution.session import MAX_IDLE_SIZES
 from perceiver_runtime.pipeline import Chunk
 
 
@@ -231,10 +231,10 @@ def test_a_plan_that_failed_is_not_used_again(bundle: Path, model: Model) -> Non
 
 
 def test_old_plans_are_dropped(session: Session, model: Model) -> None:
-    for keys in range(1, PLANS_KEPT + 5):
+    for keys in range(1, MAX_IDLE_SIZES + 5):
         feeds = tiny_bundles.feeds(keys=keys)
         _check(session.run(feeds), tiny_bundles.reference(model, feeds))
-    assert len(session._plans) == PLANS_KEPT
+    assert len(session._plans) == MAX_IDLE_SIZES
 
 
 def test_specs_and_description(session: Session) -> None:
@@ -275,7 +275,7 @@ def test_chunked_values_never_exist_whole(copy: Path) -> None:
 
 
 def test_runs_on_the_same_buffers_are_bound_once(bundle: Path) -> None:
-    """Repeats take turns between two buffers: the first application, then two bindings, however many repeats."""
+    """Repeats take turns between two buffers: the first call, then two bindings, however many repeats."""
     with open_session(bundle, threads=1) as session:
         bound = []
         graph = session._executables["block"]

@@ -262,5 +262,5 @@ def test_measure_refuses_nonsense(session: Session) -> None:
 
 
 def test_overhead_is_small(session: Session) -> None:
-    """Checks, copies and calls around 11 applications with 6 staged pieces: well below a millisecond."""
+    """Checks, copies and calls around 11 calls with 6 staged pieces: well below a millisecond."""
     assert min(measure(session, warmup=20, runs=100).overhead.samples) < 0.4

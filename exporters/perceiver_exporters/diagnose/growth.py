@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 
 from perceiver_exporters.component import Component, Cut
-from perceiver_exporters.reference import Application, Reference, Tensors
+from perceiver_exporters.reference import Reference, Tensors
 from perceiver_runtime.execution.session import Session
+from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array, TensorSpec
 
@@ -81,17 +82,17 @@ class Deployed(Reference):
         return {name: torch.from_numpy(array) for name, array in made.items()}
 
 
-def runs_of(reference: Reference, feeds: Mapping[str, Array], names: Iterable[str]) -> dict[str, list[Application]]:
-    """The applications of the named components, in order."""
-    runs: dict[str, list[Application]] = {name: [] for name in names}
-    for application in reference.applications(feeds):
-        if application.component in runs:
-            runs[application.component].append(application)
+def runs_of(reference: Reference, feeds: Mapping[str, Array], names: Iterable[str]) -> dict[str, list[ComponentCall]]:
+    """The calls of the named components, in order."""
+    runs: dict[str, list[ComponentCall]] = {name: [] for name in names}
+    for call in reference.calls(feeds):
+        if call.component in runs:
+            runs[call.component].append(call)
     return runs
 
 
 def _curves(
-    exact: Reference, session: Session, carry: tuple[str, str], theirs: list[Application], ours: list[Application]
+    exact: Reference, session: Session, carry: tuple[str, str], theirs: list[ComponentCall], ours: list[ComponentCall]
 ) -> Curves:
     """The three curves of one carried value, of one sample: the graph output `carry[0]` that feeds input `carry[1]`."""
     output, carried = carry
@@ -100,19 +101,19 @@ def _curves(
     grown = zip(theirs, _amplified(exact, carry, ours[0], len(theirs)), strict=True)
     return {
         "chained": [start, *chained],
-        "teacher_forced": [_own_error(exact, session, application, output) for application in theirs],
+        "teacher_forced": [_own_error(exact, session, call, output) for call in theirs],
         "amplified": [start, *(relative_l2(a.outputs[output], array) for a, array in grown)],
     }
 
 
-def _own_error(exact: Reference, session: Session, application: Application, output: str) -> float:
+def _own_error(exact: Reference, session: Session, call: ComponentCall, output: str) -> float:
     """What the deployed component adds on the reference's input, rounded to the type that the graph takes."""
-    name = application.component
-    inputs = as_specified(exact.cut.component(name).inputs, application.inputs)
+    name = call.component
+    inputs = as_specified(exact.cut.component(name).inputs, call.inputs)
     return relative_l2(exact.apply(name, inputs)[output], session.run_component(name, inputs)[output])
 
 
-def _amplified(exact: Reference, carry: tuple[str, str], first: Application, repeat: int) -> Iterator[Array]:
+def _amplified(exact: Reference, carry: tuple[str, str], first: ComponentCall, repeat: int) -> Iterator[Array]:
     """The exact component, repeated from what the deployed pipeline gave its first run."""
     output, carried = carry
     state = dict(first.inputs)

@@ -42,7 +42,7 @@ class Operation:
 
 
 def peak(component: Component, shapes: Mapping[str, Shape], *, split: bool = False) -> int:
-    """Bytes that one application needs beside its inputs; `split`: scores are a sum of two parts."""
+    """Bytes that one call needs beside its inputs; `split`: scores are a sum of two parts."""
     inputs = [
         torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
     ]

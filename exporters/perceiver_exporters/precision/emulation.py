@@ -101,7 +101,7 @@ def _unplanned(cut: Cut, calibration: Sequence[Feeds]) -> Plan:
     statistics = {component.name: Statistics() for component in cut.components}
     reference = Reference(cut, scope=observing(cut, statistics))
     for feeds in calibration:
-        for _ in reference.applications(feeds):
+        for _ in reference.calls(feeds):
             pass
     return {name: ComponentPlan(each) for name, each in statistics.items()}
 

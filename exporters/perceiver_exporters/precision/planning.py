@@ -17,7 +17,7 @@ from perceiver_exporters.precision.integers.smooth import divisors
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.precision import Feeds, Precision
 from perceiver_exporters.reference import Reference, in_double
-from perceiver_runtime.golden import Application, GoldenSample
+from perceiver_runtime.golden import ComponentCall, GoldenSample
 from perceiver_runtime.measure.compare import relative_l2
 
 Progress = Callable[[str], None]
@@ -61,10 +61,8 @@ def make_plan(
     for name, graph in graphs.items():
         layers = frozenset(layer_of(node) for node in weighted(graph.graph))
         plain = ComponentPlan(statistics[name], options.method(name), layers=layers)
-        applications = [sample.components[name] for sample in golden]
-        plan[name] = (
-            _smoothed(cut, graph, plain, applications, scheme, progress) if options.smooth and golden else plain
-        )
+        calls = [sample.components[name] for sample in golden]
+        plan[name] = _smoothed(cut, graph, plain, calls, scheme, progress) if options.smooth and golden else plain
     return plan
 
 
@@ -72,7 +70,7 @@ def _smoothed(
     cut: Cut,
     graph: ir.Model,
     plain: ComponentPlan,
-    applications: Sequence[Application],
+    calls: Sequence[ComponentCall],
     scheme: str,
     progress: Progress,
 ) -> ComponentPlan:
@@ -82,19 +80,19 @@ def _smoothed(
         return plain
     candidate = dataclasses.replace(plain, divisors=scales)
     name = str(graph.graph.name)
-    before, after = (_error(cut, name, each, applications, scheme) for each in (plain, candidate))
+    before, after = (_error(cut, name, each, calls, scheme) for each in (plain, candidate))
     better = after < before * (1 - MIN_GAIN)
     verdict = "smoothed" if better else "not smoothed"
     progress(f"{name}: {verdict}: error {after:.2e} with scale migration, {before:.2e} without")
     return candidate if better else plain
 
 
-def _error(cut: Cut, component: str, plan: ComponentPlan, applications: Sequence[Application], scheme: str) -> float:
+def _error(cut: Cut, component: str, plan: ComponentPlan, calls: Sequence[ComponentCall], scheme: str) -> float:
     """Largest relative L2 distance of a component's outputs from golden ones, as the emulation computes them."""
     reference = Reference(cut, scope=quantized(cut, (), scheme, {component: plan}))
     return max(
         relative_l2(exact, got[name])
-        for application in applications
-        for got in [reference.apply(component, application.inputs)]
-        for name, exact in application.outputs.items()
+        for call in calls
+        for got in [reference.apply(component, call.inputs)]
+        for name, exact in call.outputs.items()
     )

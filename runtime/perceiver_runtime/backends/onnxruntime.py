@@ -55,7 +55,7 @@ ENTRIES = {
 }
 RESIDENT = {"onnxruntime-cuda": "cuda"}
 """Backends whose values stay on the device; with another GPU provider, ONNX Runtime copies them at each graph."""
-LIGHT = 10**9
+MAX_PATTERN_FLOPS = 10**9
 """FLOPs of a graph below which allocations take a share of its time worth saving."""
 DTYPES = {
     "tensor(bool)": "bool",
@@ -152,7 +152,7 @@ class OnnxRuntime:
             avoid_saturation(options)
         # A pattern is one block for all that a graph's first run allocated piece by piece. The pieces stay: from the
         # second run on that is up to twice the memory, for some microseconds.
-        options.enable_mem_pattern = component.flops < LIGHT
+        options.enable_mem_pattern = component.flops < MAX_PATTERN_FLOPS
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
         return options

@@ -99,7 +99,7 @@ class OpenVino:
 
 
 class Graph:
-    """One component as a compiled model. A request computes one application at a time; idle ones are kept."""
+    """One component as a compiled model. A request runs one call at a time; idle ones are kept."""
 
     def __init__(self, component: ComponentEntry, compiled: Any) -> None:
         self.inputs = component.inputs

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from perceiver_runtime.errors import FeedError
-from perceiver_runtime.execution.program import Program
+from perceiver_runtime.execution.subpipeline import Subpipeline
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRange
 
 
-def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
-    """Sizes of all symbolic dimensions, in the program's order; `check_sizes` holds them against the profiles.
+def check_feeds(subpipeline: Subpipeline, feeds: Mapping[str, Any]) -> dict[str, int]:
+    """Sizes of all symbolic dimensions, in the subpipeline's order; `check_sizes` holds them against the profiles.
 
     Raises FeedError naming what was expected and what came. Every run comes through here: no NumPy call but
     attributes, no loop but the one over the inputs.
     """
     if type(feeds) is not dict:
-        check_mapping(program.title, feeds)
+        check_mapping(subpipeline.title, feeds)
     sizes: dict[str, int] = {}
     known = 0
-    for name, (spec, dtype) in program.specs.items():
+    for name, (spec, dtype) in subpipeline.specs.items():
         array = feeds.get(name)
         if array is None:
             continue
@@ -34,7 +34,7 @@ def check_feeds(program: Program, feeds: Mapping[str, Any]) -> dict[str, int]:
             if (symbol if isinstance(symbol, int) else sizes.setdefault(symbol, size)) != size:
                 raise FeedError(_disagreement(spec, array, symbol, sizes))
     if known != len(feeds):
-        raise FeedError(_unknown(feeds, program))
+        raise FeedError(_unknown(feeds, subpipeline))
     return sizes
 
 
@@ -44,32 +44,32 @@ def check_mapping(what: str, feeds: object) -> None:
         raise FeedError(f"{what}: expected arrays by name, as {{'name': array}}, got {type(feeds).__name__}")
 
 
-def check_values(program: Program, feeds: Mapping[str, Array], finite: bool) -> None:
+def check_values(subpipeline: Subpipeline, feeds: Mapping[str, Array], finite: bool) -> None:
     """Hold checked feeds against the ranges of their integers, and if `finite` of their floating-point numbers.
 
     Raises FeedError naming the first value outside, and where it is.
     """
-    for name, allowed in program.ranges.items():
+    for name, allowed in subpipeline.ranges.items():
         if (array := feeds.get(name)) is not None and not allowed.holds(array):
             raise FeedError(_outside(name, array, allowed))
-    for name, allowed in program.finite_ranges.items() if finite else ():
+    for name, allowed in subpipeline.finite_ranges.items() if finite else ():
         if (array := feeds.get(name)) is not None and not allowed.holds(array):
             raise FeedError(_not_finite(name, array, allowed))
 
 
-def check_sizes(program: Program, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:
+def check_sizes(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:
     """Inputs that are left to their default. Raises FeedError for a missing input, or sizes in no profile."""
-    missing = [spec for spec in program.inputs if spec.name not in feeds]
-    if required := [str(spec) for spec in missing if spec.name not in program.defaults]:
-        raise FeedError(f"{program.title}: input {' and '.join(required)} is missing")
+    missing = [spec for spec in subpipeline.inputs if spec.name not in feeds]
+    if required := [str(spec) for spec in missing if spec.name not in subpipeline.defaults]:
+        raise FeedError(f"{subpipeline.title}: input {' and '.join(required)} is missing")
     for spec in missing:
-        _check_default(program, spec, sizes)
+        _check_default(subpipeline, spec, sizes)
     for symbol, size in sizes.items():
-        _check_range(symbol, size, program.profiles)
-    if program.profiles and not any(_within(sizes, profile) for profile in program.profiles):
+        _check_range(symbol, size, subpipeline.profiles)
+    if subpipeline.profiles and not any(_within(sizes, profile) for profile in subpipeline.profiles):
         raise FeedError(
             f"{', '.join(f'{s} = {n}' for s, n in sizes.items())}: no single profile of "
-            f"{', '.join(p.name for p in program.profiles)} takes these sizes together"
+            f"{', '.join(p.name for p in subpipeline.profiles)} takes these sizes together"
         )
     return frozenset(spec.name for spec in missing)
 
@@ -113,20 +113,21 @@ def _first(array: Array, allowed: ValueRange) -> str:
     return f"{array[index]} at [{', '.join(map(str, index))}]"
 
 
-def _unknown(feeds: Mapping[str, Any], program: Program) -> str:
+def _unknown(feeds: Mapping[str, Any], subpipeline: Subpipeline) -> str:
     for name, array in feeds.items():
-        if name in program.specs and array is None:
-            return _misfit(program.specs[name][0], array)
-    name = next(name for name in feeds if name not in program.specs)
-    close = difflib.get_close_matches(str(name), program.specs, 1)
+        if name in subpipeline.specs and array is None:
+            return _misfit(subpipeline.specs[name][0], array)
+    name = next(name for name in feeds if name not in subpipeline.specs)
+    close = difflib.get_close_matches(str(name), subpipeline.specs, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{program.title}: no input {name!r}; expected {', '.join(program.specs)}{hint}"
+    return f"{subpipeline.title}: no input {name!r}; expected {', '.join(subpipeline.specs)}{hint}"
 
 
-def _check_default(program: Program, spec: TensorSpec, sizes: Mapping[str, int]) -> None:
+def _check_default(subpipeline: Subpipeline, spec: TensorSpec, sizes: Mapping[str, int]) -> None:
     if unknown := [symbol for symbol in spec.symbols if symbol not in sizes]:
         raise FeedError(
-            f"{program.title}: input {spec.name} has a default, but no given input has its size {', '.join(unknown)}"
+            f"{subpipeline.title}: input {spec.name} has a default, "
+            f"but no given input has its size {', '.join(unknown)}"
         )
 
 

@@ -81,7 +81,7 @@ def _keep(scores: Scores, top_k: int) -> npt.NDArray[np.float64]:
     return wide
 
 
-class Loop:
+class BoundStep:
     """The step of a generation bound to buffers, for one batch; `advance` takes it one position further."""
 
     def __init__(self, device: Device, executable: Executable, step: Step, token: str, values: Mapping[str, Array]):
@@ -114,7 +114,9 @@ class Loop:
         return scores
 
 
-def generate(loop: Loop, generation: Generation, output: str, batch: int, sampling: Sampling, length: int) -> Generated:
+def generate(
+    loop: BoundStep, generation: Generation, output: str, batch: int, sampling: Sampling, length: int
+) -> Generated:
     """Run the loop until every sequence has ended or has `length` ids; `output` is the graph output of the scores.
 
     Raises CheckError if the scores of a sequence that goes on are NaN, or if none or an infinite one is the largest.

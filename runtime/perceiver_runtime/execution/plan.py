@@ -1,6 +1,6 @@
-"""A plan: a program at one set of sizes, with every buffer allocated and every graph bound.
+"""Execution plan: a subpipeline compiled for one set of sizes, with all buffers allocated and all graphs bound.
 
-Running it is copying feeds in, calling bound graphs one after the other, and copying results out.
+A run copies the feeds in, calls the bound graphs in order, and copies the results out.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from time import perf_counter
 import numpy as np
 
 from perceiver_runtime.backends.backend import Device, Executable
-from perceiver_runtime.execution.planner import Planner
-from perceiver_runtime.execution.program import Program
+from perceiver_runtime.execution.plan_builder import PlanBuilder
+from perceiver_runtime.execution.subpipeline import Subpipeline
 from perceiver_runtime.tensors import Array
 
 Record = Callable[[str, float], None]
 
 
-class Plan:
-    """Its buffers belong to one run at a time: a session keeps a plan for each run that is under way."""
+class ExecutionPlan:
+    """One run at a time may use its buffers: a session keeps a plan for each concurrent run."""
 
     def __init__(
         self,
-        program: Program,
+        subpipeline: Subpipeline,
         executables: Mapping[str, Executable],
         device: Device,
         sizes: Mapping[str, int],
         filled: frozenset[str],
     ) -> None:
-        """Inputs in `filled` hold the program's default."""
-        planner = Planner(device, program, executables)
-        planner.lay_out(sizes, filled)
+        """Inputs in `filled` hold the subpipeline's default."""
+        builder = PlanBuilder(device, subpipeline, executables)
+        builder.lay_out(sizes, filled)
         self._device = device
-        self._operations = tuple(planner.operations)
-        self._constants = planner.constants
-        self._shown = tuple((name, spec.name) for name, spec in program.outputs.items())
-        self._results = tuple((s.name, planner.values[s.name].shape, s.dtype) for s in program.outputs.values())
+        self._operations = tuple(builder.operations)
+        self._constants = builder.constants
+        self._shown = tuple((name, spec.name) for name, spec in subpipeline.outputs.items())
+        self._results = tuple((s.name, builder.values[s.name].shape, s.dtype) for s in subpipeline.outputs.values())
 
     def run(self, feeds: Mapping[str, Array], record: Record | None = None) -> dict[str, Array]:
-        """Results by name, in new arrays. `record` gets the seconds of each application of each component."""
+        """Results by name, in new arrays. `record` gets the seconds of each call of each component."""
         results: dict[str, Array] = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
         given = {**self._constants, **feeds} if self._constants else feeds
         if record is None:

@@ -16,23 +16,23 @@ from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.execution.choice import RunsOn, choose
 from perceiver_runtime.execution.feeds import check_feeds, check_mapping, check_sizes, check_values
-from perceiver_runtime.execution.generate import GREEDY, Generated, Loop, Sampling, generate
-from perceiver_runtime.execution.plan import Plan, Record
-from perceiver_runtime.execution.program import (
-    Program,
-    begin_program,
-    component_program,
-    decode_program,
-    encode_program,
-    run_program,
+from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, generate
+from perceiver_runtime.execution.plan import ExecutionPlan, Record
+from perceiver_runtime.execution.subpipeline import (
+    Subpipeline,
+    for_component,
+    for_decode,
+    for_encode,
+    for_generation,
+    for_run,
 )
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensors import Array, TensorSpec, is_whole
 
-PLANS_KEPT = 8
+MAX_IDLE_SIZES = 8
 
 Feeds = Mapping[str, Array]
-PlanKey = tuple[Program, tuple[tuple[str, int], ...], tuple[str, ...]]
+PlanKey = tuple[Subpipeline, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
 def open_session(
@@ -91,15 +91,15 @@ class Session:
             check_precision(backend.name, entry.precision)
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
         bundle.check_unchanged()
-        self._plans: OrderedDict[PlanKey, list[Plan]] = OrderedDict()
+        self._plans: OrderedDict[PlanKey, list[ExecutionPlan]] = OrderedDict()
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(backend.concurrency)
         self._closed = False
-        self._run_program = lru_cache(16)(lambda names: run_program(bundle.manifest, names))
-        self._decode_program = lru_cache(16)(lambda names: decode_program(bundle.manifest, names))
-        self._begin_program = lru_cache(16)(lambda generation: begin_program(bundle.manifest, generation))
-        self._encode_program = encode_program(bundle.manifest)
-        self._component_programs = {c.name: component_program(c) for c in bundle.manifest.components}
+        self._for_run = lru_cache(16)(lambda names: for_run(bundle.manifest, names))
+        self._for_decode = lru_cache(16)(lambda names: for_decode(bundle.manifest, names))
+        self._for_generation = lru_cache(16)(lambda generation: for_generation(bundle.manifest, generation))
+        self._for_encode = for_encode(bundle.manifest)
+        self._for_component = {c.name: for_component(c) for c in bundle.manifest.components}
 
     @property
     def runs_on(self) -> RunsOn:
@@ -126,14 +126,14 @@ class Session:
     ) -> dict[str, Array]:
         """Inputs by name to outputs by name; of the steps, only those that `outputs` depend on run (None: all).
 
-        Inputs with a default may be left out. `record(component, seconds)` is called for each application. Raises
+        Inputs with a default may be left out. `record(component, seconds)` is called for each component call. Raises
         FeedError for wrong names, types, ranks, sizes or values, UsageError for an unknown output.
         """
-        return self._execute(self._run_program(None if outputs is None else tuple(outputs)), feeds, record)
+        return self._execute(self._for_run(None if outputs is None else tuple(outputs)), feeds, record)
 
     def encode(self, feeds: Feeds) -> dict[str, Array]:
         """Inputs to the encoded values (latents, or keys and values of them): once for any number of `decode` calls."""
-        return self._execute(self._encode_program, feeds, None)
+        return self._execute(self._for_encode, feeds, None)
 
     def decode(
         self, encoded: Feeds, feeds: Feeds | None = None, outputs: Iterable[str] | None = None
@@ -147,8 +147,8 @@ class Session:
             check_mapping("decode", given)
         if both := sorted(set(encoded) & set(feeds)):
             raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
-        program = self._decode_program(None if outputs is None else tuple(outputs))
-        return self._execute(program, {**encoded, **feeds}, None)
+        subpipeline = self._for_decode(None if outputs is None else tuple(outputs))
+        return self._execute(subpipeline, {**encoded, **feeds}, None)
 
     def generate(
         self, feeds: Feeds, name: str | None = None, *, sampling: Sampling = GREEDY, length: int | None = None
@@ -163,16 +163,16 @@ class Session:
         allowed = generation.length if length is None else length
         if not is_whole(allowed) or not 1 <= allowed <= generation.length:
             raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
-        values = self._execute(self._begin_program(generation), feeds, None)
-        loop = Loop(self._device, self._executables[step.component], step, generation.token, values)
+        values = self._execute(self._for_generation(generation), feeds, None)
+        loop = BoundStep(self._device, self._executables[step.component], step, generation.token, values)
         output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
         return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
 
     def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
-        """One application of one component on its own graph inputs, to all its graph outputs."""
-        if name not in self._component_programs:
-            raise UsageError(f"component {name!r}; this bundle holds {', '.join(self._component_programs)}")
-        return self._execute(self._component_programs[name], feeds, None)
+        """One call of one component on its own graph inputs, to all its graph outputs."""
+        if name not in self._for_component:
+            raise UsageError(f"component {name!r}; this bundle holds {', '.join(self._for_component)}")
+        return self._execute(self._for_component[name], feeds, None)
 
     def close(self) -> None:
         """Give the graphs and buffers back, and the files of a bundle that it opened; it can't run any more."""
@@ -190,29 +190,29 @@ class Session:
     ) -> None:
         self.close()
 
-    def _execute(self, program: Program, feeds: Feeds, record: Record | None) -> dict[str, Array]:
+    def _execute(self, subpipeline: Subpipeline, feeds: Feeds, record: Record | None) -> dict[str, Array]:
         if self._closed:
             raise UsageError("the session is closed; open it again")
         self.bundle.check_unchanged()
-        sizes = check_feeds(program, feeds)
-        check_values(program, feeds, self.check_finite)
-        key = program, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(program.specs) else ()
+        sizes = check_feeds(subpipeline, feeds)
+        check_values(subpipeline, feeds, self.check_finite)
+        key = subpipeline, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(subpipeline.specs) else ()
         with self._turns:
             idle = self._idle_plans(key)
             try:
                 plan = idle.pop()
             except IndexError:
-                filled = check_sizes(program, feeds, sizes)
-                plan = Plan(program, self._executables, self._device, sizes, filled)
+                filled = check_sizes(subpipeline, feeds, sizes)
+                plan = ExecutionPlan(subpipeline, self._executables, self._device, sizes, filled)
             results = plan.run(feeds, record)
             idle.append(plan)  # not after an error, which may have come from its state
         return results
 
-    def _idle_plans(self, key: PlanKey) -> list[Plan]:
+    def _idle_plans(self, key: PlanKey) -> list[ExecutionPlan]:
         """Plans for these sizes that no run uses: at most one for each turn. The last few sizes are kept."""
         with self._lock:
             idle = self._plans.setdefault(key, [])
             self._plans.move_to_end(key)
-            if len(self._plans) > PLANS_KEPT:
+            if len(self._plans) > MAX_IDLE_SIZES:
                 self._plans.popitem(last=False)
         return idle

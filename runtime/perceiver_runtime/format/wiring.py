@@ -15,7 +15,7 @@ from perceiver_runtime.tensors import Dimension, TensorSpec
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = frozenset(("bool", *INTEGERS, "float16", "float32", "float64"))
-LARGEST = 1 << 64
+MAX_MAGNITUDE = 1 << 64
 """Magnitude of any bound on values."""
 MAX_REPEAT = 10_000
 """Runs of one block: each is a call laid out in memory."""
@@ -217,5 +217,5 @@ def _require_dtypes(specs: Iterable[TensorSpec], where: str) -> None:
             raise BundleError(f"{where}: {spec}: expected one of {', '.join(sorted(DTYPES))}")
         if any(isinstance(d, int) and d < 0 for d in spec.shape):
             raise BundleError(f"{where}: {spec}: a negative dimension")
-        if spec.range is not None and not -LARGEST <= spec.range.min <= spec.range.max <= LARGEST:
+        if spec.range is not None and not -MAX_MAGNITUDE <= spec.range.min <= spec.range.max <= MAX_MAGNITUDE:
             raise BundleError(f"{where}: {spec}: no range of values, {spec.range.min} to {spec.range.max}")

@@ -43,7 +43,7 @@ class Distribution:
 class LatencyReport:
     """Latency of `Session.run` in milliseconds, arrays in host memory to arrays in host memory.
 
-    `total` is timed around whole runs. `components` (all applications of one component in a run) and `overhead` (the
+    `total` is timed around whole runs. `components` (all calls of one component in a run) and `overhead` (the
     rest of the run: checks, copies, calls) come from a second series of as many runs, with timers inside. `others` is
     the load that other programs put on the machine meanwhile (None: not known); `reason` says why this backend ran.
     """

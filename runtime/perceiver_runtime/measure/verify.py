@@ -92,9 +92,9 @@ def golden_arrays(samples: Sequence[GoldenSample], component: str, tensor: str) 
 
 def verify_sample(session: Session, sample: GoldenSample, bounds: Mapping[Key, Bound]) -> Iterator[ParityReport]:
     """The reports of one golden sample, component by component, then those of the pipeline."""
-    for name, application in sample.components.items():
-        got = session.run_component(name, application.inputs)
-        yield from _compare(bounds, name, "teacher-forced", application.outputs, got)
+    for name, call in sample.components.items():
+        got = session.run_component(name, call.inputs)
+        yield from _compare(bounds, name, "teacher-forced", call.outputs, got)
     yield from _compare(bounds, PIPELINE, "chained", sample.values, _chained(session, sample))
 
 
@@ -105,8 +105,8 @@ def _required(manifest: Manifest) -> list[Key]:
 
 
 def _outputs(sample: GoldenSample, component: str) -> Mapping[str, Array]:
-    application = sample.components.get(component)
-    return application.outputs if application is not None else {}
+    call = sample.components.get(component)
+    return call.outputs if call is not None else {}
 
 
 def _chained(session: Session, sample: GoldenSample) -> dict[str, Array]:

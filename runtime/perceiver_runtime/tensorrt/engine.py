@@ -77,7 +77,7 @@ class Engine:
             context.set_tensor_address(name, buffer.address)
         scratch = self._scratch.take(size := context.update_device_memory_size_for_shapes())
         context.set_device_memory(int(scratch.value), size)
-        return Application(self._name, context, self._device, self._rules, (tuple(held.values()), scratch))
+        return BoundEngine(self._name, context, self._device, self._rules, (tuple(held.values()), scratch))
 
     def _context(self) -> IExecutionContext:
         trt = self._trt
@@ -108,8 +108,8 @@ class Engine:
         }
 
 
-class Application:
-    """One engine on one set of buffers. The first call enqueues, later calls launch the CUDA graph captured from it.
+class BoundEngine:
+    """An engine on one set of buffers. The first call enqueues, later calls launch the CUDA graph captured from it.
 
     The first call's data is real, so that nothing reads uninitialised indices, and lazy set-up is over when
     capturing begins. Where TensorRT makes graphs itself, or can't be captured, every call enqueues.

@@ -11,7 +11,7 @@ from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.tensorrt.backend import engine_targets
 from perceiver_runtime.tensorrt.sidecar import Sidecar, parse_sidecar, read_sidecar, sidecar_path
 
-CARD = "README.md"
+MODEL_CARD = "README.md"
 _SECTION = re.compile(r"\n## Engines\n.*?(?=\n## |\Z)", re.DOTALL)
 
 
@@ -63,9 +63,9 @@ def engines_in(directory: Path, components: Sequence[str]) -> tuple[Engines, ...
     )
 
 
-def describe_in_card(directory: Path, lines: Iterable[str]) -> None:
+def describe_in_model_card(directory: Path, lines: Iterable[str]) -> None:
     """Give the card in a directory a section on engines, in place of the one that it has; nothing without a card."""
-    path = directory / CARD
+    path = directory / MODEL_CARD
     if not path.is_file():
         return
     text = _SECTION.sub("", path.read_text(encoding="utf-8", errors="surrogateescape")).rstrip("\n")
@@ -74,7 +74,7 @@ def describe_in_card(directory: Path, lines: Iterable[str]) -> None:
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
 
 
-def card_lines(found: Sequence[Engines]) -> tuple[str, ...]:
+def model_card_lines(found: Sequence[Engines]) -> tuple[str, ...]:
     """What the section says of engines that are there."""
     listed = (f"- `{each.target}`:{str(each).removeprefix(each.target).removeprefix(':')}" for each in found)
     return *listed, "", "`open_session(bundle)` runs them where TensorRT and GPU are these; `session.runs_on` says so."

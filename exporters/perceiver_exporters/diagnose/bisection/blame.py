@@ -22,7 +22,7 @@ class Blame:
     | `backend` | the graph is right as its nodes define it; what the backend makes of it is not |
 
     `error`, `noise` and `bound` are relative L2 distances to the FP32 graph at `tensor`: of the bundle, of a fresh
-    export at the bundle's precision, and the largest that passes. `application` counts the component's runs in the
+    export at the bundle's precision, and the largest that passes. `call` counts the component's runs in the
     pipeline, repetitions and pieces included, from 0. `replay` is a directory for `perceiver-export replay`.
     """
 
@@ -32,7 +32,7 @@ class Blame:
     node: str = ""
     op_type: str = ""
     tensor: str = ""
-    application: int = 0
+    call: int = 0
     error: float = 0.0
     noise: float = 0.0
     bound: float = 0.0

@@ -45,10 +45,10 @@ class ComponentGraphs:
         """Values that can be compared; 0 where this processor can't run the graphs."""
         return len(self._comparison.shared) if self._comparison else 0
 
-    def departed(self, inputs: Mapping[str, Array], application: int, replays: Path | None) -> Blame | None:
+    def departed(self, inputs: Mapping[str, Array], call: int, replays: Path | None) -> Blame | None:
         """The node whose result departs first on these inputs."""
         departure = self._comparison.first(inputs) if self._comparison else None
-        return None if departure is None else self._departed(departure, inputs, application, replays)
+        return None if departure is None else self._departed(departure, inputs, call, replays)
 
     def unlike(self) -> Blame | None:
         """A node that is not the one that is exported, although nothing departs: FP32 under an INT8 label, say."""
@@ -72,9 +72,7 @@ class ComponentGraphs:
         """The graph, without the BF16 that processors have no kernels for."""
         return ir.to_proto(widen(ir.from_proto(model))) if self._precision.name == "bf16" else model
 
-    def _departed(
-        self, departure: Departure, inputs: Mapping[str, Array], application: int, replays: Path | None
-    ) -> Blame:
+    def _departed(self, departure: Departure, inputs: Mapping[str, Array], call: int, replays: Path | None) -> Blame:
         distance = departure.distance
         cause = self._cause(departure)
         node = cause.node if cause else str(_maker(self._got, distance.tensor).name)
@@ -85,7 +83,7 @@ class ComponentGraphs:
             node,
             _operator(node, self._fresh, self._got),
             distance.tensor,
-            application,
+            call,
             distance.error,
             distance.noise,
             distance.bound,

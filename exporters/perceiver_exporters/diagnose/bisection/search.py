@@ -79,14 +79,14 @@ def _on_golden_inputs(bundle: Bundle, graphs: Mapping[str, ComponentGraphs], rep
 def _on_later_inputs(
     blueprint: Blueprint, bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None
 ) -> Iterator[Blame]:
-    """The first application of the reference whose inputs make a component depart: a repetition, or a later piece."""
+    """The first call of the reference whose inputs make a component depart: a repetition, or a later piece."""
     reference = Reference(blueprint.cut, torch.float64)
     for sample in load_golden(bundle):
         runs: Counter[str] = Counter()
-        for application in reference.applications(sample.feeds):
-            name = application.component
+        for call in reference.calls(sample.feeds):
+            name = call.component
             specs = blueprint.cut.component(name).inputs
-            inputs = {spec.name: application.inputs[spec.name].astype(spec.dtype) for spec in specs}
+            inputs = {spec.name: call.inputs[spec.name].astype(spec.dtype) for spec in specs}
             if name in graphs and (blame := graphs[name].departed(inputs, runs[name], replays)):
                 yield blame
                 return

@@ -44,9 +44,9 @@ def audit_activations(
     watched = {name: _Watched(graph, static[name], form) for name, graph in graphs.items()}
     reference = Reference(cut)
     for feeds in samples:
-        for application in reference.applications(feeds):
-            if application.component in watched:
-                watched[application.component].see(application.inputs)
+        for call in reference.calls(feeds):
+            if call.component in watched:
+                watched[call.component].see(call.inputs)
     return {name: each.findings() for name, each in watched.items()}
 
 

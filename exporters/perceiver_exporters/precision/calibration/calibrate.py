@@ -64,9 +64,9 @@ def _run(
         behind = {name: each for name, each in statistics.items() if each.samples <= index}
         if not behind:
             continue
-        for application in Reference(cut, scope=observing(cut, behind)).applications(sample):
-            if application.component in observed and application.component in behind:
-                observed[application.component].see(application.inputs, behind[application.component])
+        for call in Reference(cut, scope=observing(cut, behind)).calls(sample):
+            if call.component in observed and call.component in behind:
+                observed[call.component].see(call.inputs, behind[call.component])
         for each in behind.values():
             each.samples = index + 1
         last = index + 1 == len(samples)

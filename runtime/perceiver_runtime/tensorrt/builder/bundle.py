@@ -19,7 +19,7 @@ from perceiver_runtime.tensorrt.builder.profiles import component_profiles
 from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 from perceiver_runtime.tensorrt.inspection import inspect_engine
 from perceiver_runtime.tensorrt.sidecar import engine_path, graph_sha256, layers_path, sidecar_path, write_sidecar
-from perceiver_runtime.tensorrt.summary import CARD, card_lines, describe_in_card, engines_in
+from perceiver_runtime.tensorrt.summary import MODEL_CARD, describe_in_model_card, engines_in, model_card_lines
 
 Report = Callable[[str, BuildProgress], None]
 
@@ -139,9 +139,9 @@ def _link(bundle: Bundle, target: str, directory: Path) -> None:
 
 def _seal(bundle: Bundle, directory: Path) -> None:
     names = [component.name for component in bundle.manifest.components]
-    describe_in_card(directory, card_lines(engines_in(directory, names)))
+    describe_in_model_card(directory, model_card_lines(engines_in(directory, names)))
     kept = {n: entry for n, entry in bundle.manifest.files.items() if (directory / n).is_file()}
     paths = sorted(path for path in (directory / "engines").rglob("*") if path.is_file())
-    paths += [directory / CARD] if CARD in kept else []
+    paths += [directory / MODEL_CARD] if MODEL_CARD in kept else []
     written = {path.relative_to(directory).as_posix(): file_entry(path) for path in paths}
     write_manifest(directory, dataclasses.replace(bundle.manifest, files={**kept, **written}))

@@ -1,4 +1,4 @@
-"""The applications of one step: repetitions, or pieces along the chunk dimension."""
+"""Component calls of one step: one for each repetition or chunk."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from perceiver_runtime.format.wiring import bind_symbols
 from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import TensorSpec
 
-Piece = slice | None
+ChunkSlice = slice | None
 Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
-class Loop:
-    """`sizes` are those of the component's own symbols; a piece of None is the whole."""
+class StepCalls:
+    """Calls of a step at `sizes` of the component's symbols, one for each of `chunks` (None: the whole tensor)."""
 
     step: Step
     outputs: tuple[TensorSpec, ...]
     sizes: Mapping[str, int]
-    pieces: tuple[Piece, ...]
+    chunks: tuple[ChunkSlice, ...]
 
     def axis(self, spec: TensorSpec) -> int | None:
         """Where a graph input or output has the chunk dimension."""
         chunk = self.step.chunk
         return spec.shape.index(chunk.dimension) if chunk and chunk.dimension in spec.shape else None
 
-    def shape(self, spec: TensorSpec, piece: Piece) -> tuple[int, ...]:
-        """Shape of one piece of a graph input or output."""
+    def shape(self, spec: TensorSpec, chunk: ChunkSlice) -> tuple[int, ...]:
+        """Shape of one chunk of a graph input or output."""
         shape, axis = spec.resolve(self.sizes), self.axis(spec)
-        if piece is None or axis is None:
+        if chunk is None or axis is None:
             return shape
-        return (*shape[:axis], piece.stop - piece.start, *shape[axis + 1 :])
+        return (*shape[:axis], chunk.stop - chunk.start, *shape[axis + 1 :])
 
 
-def unroll(step: Step, executable: Executable, shapes: Mapping[str, tuple[int, ...]], kept: frozenset[str]) -> Loop:
-    """Lay out the applications of a step whose graph inputs have these shapes; outputs are the carried and the kept."""
+def unroll(
+    step: Step, executable: Executable, shapes: Mapping[str, tuple[int, ...]], kept: frozenset[str]
+) -> StepCalls:
+    """Lay out the calls of a step whose graph inputs have these shapes; outputs are the carried and the kept."""
     sizes = cast(Mapping[str, int], bind_symbols(executable.inputs, shapes, step.component))
     wanted = {*step.carry, *(graph for graph, value in step.outputs.items() if value in kept)}
     outputs = tuple(spec for spec in executable.outputs if spec.name in wanted)
-    return Loop(step, outputs, sizes, _pieces(step, sizes))
+    return StepCalls(step, outputs, sizes, _chunks(step, sizes))
 
 
-def _pieces(step: Step, sizes: Mapping[str, int]) -> tuple[Piece, ...]:
+def _chunks(step: Step, sizes: Mapping[str, int]) -> tuple[ChunkSlice, ...]:
     if step.chunk is None:
         return (None,) * step.repeat
     total, size = sizes[step.chunk.dimension], step.chunk.size

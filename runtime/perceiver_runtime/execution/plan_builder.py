@@ -1,8 +1,8 @@
-"""Lay a program out as operations on buffers: order of steps, repetition, chunks, carried states.
+"""Compile a subpipeline into operations on buffers: order of steps, repetition, chunks, carried states.
 
 Chunked steps read views of a value where these are contiguous, else a staging buffer of one chunk's size. A session
 input that is only read in chunks never exists whole on the device, nor does an output that is only written in
-chunks: their pieces go straight from and to the caller's arrays.
+chunks: their chunks go straight from and to the caller's arrays.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from perceiver_runtime.backends.backend import Buffer, Device, Executable
-from perceiver_runtime.execution.loop import Index, Loop, Piece, unroll
-from perceiver_runtime.execution.program import Program
+from perceiver_runtime.execution.step_calls import ChunkSlice, Index, StepCalls, unroll
+from perceiver_runtime.execution.subpipeline import Subpipeline
 from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Array, TensorSpec
 
@@ -40,27 +40,27 @@ class Value:
     buffer: Buffer | None
 
 
-class Planner:
+class PlanBuilder:
     """After `lay_out`: `operations` in order, the final `values`, and `constants` in place of inputs not given."""
 
-    def __init__(self, device: Device, program: Program, executables: Mapping[str, Executable]) -> None:
+    def __init__(self, device: Device, subpipeline: Subpipeline, executables: Mapping[str, Executable]) -> None:
         self.operations: list[Operation] = []
         self.values: dict[str, Value] = {}
         self.constants: dict[str, Array] = {}
         self._device = device
-        self._program = program
+        self._subpipeline = subpipeline
         self._executables = executables
-        self._read_whole = _read_whole(program, executables)
-        self._read_at_all = frozenset(value for step in program.steps for value in step.inputs.values())
-        self._kept = self._read_at_all | {spec.name for spec in program.outputs.values()}
+        self._read_whole = _read_whole(subpipeline, executables)
+        self._read_at_all = frozenset(value for step in subpipeline.steps for value in step.inputs.values())
+        self._kept = self._read_at_all | {spec.name for spec in subpipeline.outputs.values()}
 
     def lay_out(self, sizes: Mapping[str, int], filled: frozenset[str]) -> None:
         """Allocate, bind and order everything for these sizes; inputs in `filled` hold their default."""
-        for spec in self._program.inputs:
+        for spec in self._subpipeline.inputs:
             self._add_input(spec, spec.resolve(sizes), spec.name in filled)
-        for step in self._program.steps:
+        for step in self._subpipeline.steps:
             self._add_step(step, self._executables[step.component])
-        for spec in self._program.outputs.values():
+        for spec in self._subpipeline.outputs.values():
             if (buffer := self.values[spec.name].buffer) is not None:
                 self._emit(None, _download(self._device, buffer, spec.name, (...,)))
 
@@ -72,7 +72,7 @@ class Planner:
         buffer = self._device.allocate(shape, spec.dtype) if resident else None
         self.values[spec.name] = Value(shape, buffer)
         if filled:
-            default = np.array(self._program.defaults[spec.name], spec.dtype)
+            default = np.array(self._subpipeline.defaults[spec.name], spec.dtype)
             self.constants[spec.name] = np.broadcast_to(default, shape)
         if filled and resident:
             self._device.upload(self.constants[spec.name], buffer)
@@ -81,92 +81,94 @@ class Planner:
 
     def _add_step(self, step: Step, executable: Executable) -> None:
         sources = {graph: self.values[value] for graph, value in step.inputs.items()}
-        loop = unroll(step, executable, {graph: value.shape for graph, value in sources.items()}, self._kept)
-        targets = {spec.name: self._allocate(loop, spec) for spec in loop.outputs}
-        staging = _Staging(self._device, loop)
+        calls = unroll(step, executable, {graph: value.shape for graph, value in sources.items()}, self._kept)
+        targets = {spec.name: self._allocate(calls, spec) for spec in calls.outputs}
+        staging = _Staging(self._device, calls)
         bound = _Bound(executable)
-        for index, piece in enumerate(loop.pieces):
-            inputs = {s.name: self._read(staging, s, sources[s.name], piece) for s in executable.inputs}
-            outputs = {s.name: self._write(staging, s, targets[s.name][index % 2], piece) for s in loop.outputs}
+        for index, chunk in enumerate(calls.chunks):
+            inputs = {s.name: self._read(staging, s, sources[s.name], chunk) for s in executable.inputs}
+            outputs = {s.name: self._write(staging, s, targets[s.name][index % 2], chunk) for s in calls.outputs}
             self._emit(step.component, bound.call(inputs, outputs))
-            for spec in loop.outputs:
-                self._store(loop, spec, targets[spec.name][index % 2], piece, outputs[spec.name])
+            for spec in calls.outputs:
+                self._store(calls, spec, targets[spec.name][index % 2], chunk, outputs[spec.name])
             for output, graph in step.carry.items():
                 sources[graph] = Value(sources[graph].shape, outputs[output])
-        last = (len(loop.pieces) - 1) % 2
-        for spec in loop.outputs:
+        last = (len(calls.chunks) - 1) % 2
+        for spec in calls.outputs:
             if spec.name in step.outputs:
-                self.values[step.outputs[spec.name]] = Value(spec.resolve(loop.sizes), targets[spec.name][last])
+                self.values[step.outputs[spec.name]] = Value(spec.resolve(calls.sizes), targets[spec.name][last])
 
-    def _allocate(self, loop: Loop, spec: TensorSpec) -> tuple[Buffer | None, Buffer | None]:
-        """Buffers that even and odd applications write: two if one is read while the other is written."""
-        value = loop.step.outputs.get(spec.name)
-        if loop.axis(spec) is not None and value not in self._read_at_all:
+    def _allocate(self, calls: StepCalls, spec: TensorSpec) -> tuple[Buffer | None, Buffer | None]:
+        """Buffers that even and odd calls write: two if one is read while the other is written."""
+        value = calls.step.outputs.get(spec.name)
+        if calls.axis(spec) is not None and value not in self._read_at_all:
             return None, None
-        shape = spec.resolve(loop.sizes)
+        shape = spec.resolve(calls.sizes)
         first = self._device.allocate(shape, spec.dtype)
-        if spec.name in loop.step.carry and len(loop.pieces) > 1:
+        if spec.name in calls.step.carry and len(calls.chunks) > 1:
             return first, self._device.allocate(shape, spec.dtype)
         return first, first
 
-    def _read(self, staging: _Staging, spec: TensorSpec, value: Value, piece: Piece) -> Buffer:
-        """What an application reads: the value, a view of it, or a staging buffer filled just before."""
-        axis = staging.loop.axis(spec)
-        if axis is None or piece is None:
+    def _read(self, staging: _Staging, spec: TensorSpec, value: Value, chunk: ChunkSlice) -> Buffer:
+        """What a call reads: the value, a view of it, or a staging buffer filled just before."""
+        axis = staging.calls.axis(spec)
+        if axis is None or chunk is None:
             return value.buffer
         if value.buffer is None:
-            staged = staging.buffer(spec, piece)
-            name = staging.loop.step.inputs[spec.name]
-            self._emit(None, _upload(self._device, name, (*WHOLE * axis, piece), staged))
+            staged = staging.buffer(spec, chunk)
+            name = staging.calls.step.inputs[spec.name]
+            self._emit(None, _upload(self._device, name, (*WHOLE * axis, chunk), staged))
             return staged
-        view = self._device.view(value.buffer, axis, piece.start, piece.stop)
+        view = self._device.view(value.buffer, axis, chunk.start, chunk.stop)
         if self._device.is_contiguous(view):
             return view
-        staged = staging.buffer(spec, piece)
+        staged = staging.buffer(spec, chunk)
         self._emit(None, _copy(self._device, view, staged))
         return staged
 
-    def _write(self, staging: _Staging, spec: TensorSpec, target: Buffer | None, piece: Piece) -> Buffer:
-        """What an application writes: the value, a view of it, or a staging buffer emptied just after."""
-        axis = staging.loop.axis(spec)
-        if axis is None or piece is None:
+    def _write(self, staging: _Staging, spec: TensorSpec, target: Buffer | None, chunk: ChunkSlice) -> Buffer:
+        """What a call writes: the value, a view of it, or a staging buffer emptied just after."""
+        axis = staging.calls.axis(spec)
+        if axis is None or chunk is None:
             return target
         if target is not None:
-            view = self._device.view(target, axis, piece.start, piece.stop)
+            view = self._device.view(target, axis, chunk.start, chunk.stop)
             if self._device.is_contiguous(view):
                 return view
-        return staging.buffer(spec, piece)
+        return staging.buffer(spec, chunk)
 
-    def _store(self, loop: Loop, spec: TensorSpec, target: Buffer | None, piece: Piece, written: Buffer) -> None:
-        axis = loop.axis(spec)
-        if axis is None or piece is None:
+    def _store(
+        self, calls: StepCalls, spec: TensorSpec, target: Buffer | None, chunk: ChunkSlice, written: Buffer
+    ) -> None:
+        axis = calls.axis(spec)
+        if axis is None or chunk is None:
             return
         if target is None:
-            name = loop.step.outputs[spec.name]
-            self._emit(None, _download(self._device, written, name, (*WHOLE * axis, piece)))
+            name = calls.step.outputs[spec.name]
+            self._emit(None, _download(self._device, written, name, (*WHOLE * axis, chunk)))
             return
-        view = self._device.view(target, axis, piece.start, piece.stop)
+        view = self._device.view(target, axis, chunk.start, chunk.stop)
         if not self._device.is_contiguous(view):
             self._emit(None, _copy(self._device, written, view))
 
 
 class _Staging:
-    """Buffers of one piece's size, one for each graph input or output and shape."""
+    """Buffers of one chunk's size, one for each graph input or output and shape."""
 
-    def __init__(self, device: Device, loop: Loop) -> None:
-        self.loop = loop
+    def __init__(self, device: Device, calls: StepCalls) -> None:
+        self.calls = calls
         self._device = device
         self._buffers: dict[tuple[str, tuple[int, ...]], Buffer] = {}
 
-    def buffer(self, spec: TensorSpec, piece: Piece) -> Buffer:
-        key = spec.name, self.loop.shape(spec, piece)
+    def buffer(self, spec: TensorSpec, chunk: ChunkSlice) -> Buffer:
+        key = spec.name, self.calls.shape(spec, chunk)
         if key not in self._buffers:
             self._buffers[key] = self._device.allocate(key[1], spec.dtype)
         return self._buffers[key]
 
 
 class _Bound:
-    """Bound graphs of one step; applications on the same buffers share one.
+    """Bound graphs of one step; calls on the same buffers share one.
 
     Holds the buffers: the id of one that was dropped could come back as another's.
     """
@@ -184,10 +186,10 @@ class _Bound:
         return self._calls[key][0]
 
 
-def _read_whole(program: Program, executables: Mapping[str, Executable]) -> frozenset[str]:
+def _read_whole(subpipeline: Subpipeline, executables: Mapping[str, Executable]) -> frozenset[str]:
     """Values that some step reads other than in chunks."""
     read: set[str] = set()
-    for step in program.steps:
+    for step in subpipeline.steps:
         specs = {spec.name: spec for spec in executables[step.component].inputs}
         chunk = step.chunk.dimension if step.chunk else None
         read |= {value for graph, value in step.inputs.items() if chunk not in specs[graph].shape}

@@ -1,4 +1,4 @@
-"""A program: the steps behind one verb of a session, with the inputs it takes and the outputs it gives."""
+"""Subpipeline: the steps that one method of a session runs, with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Profile, TensorSpec, ValueRange
 
-LARGEST_FLOAT = 1 << 64
+MAX_FLOAT = 1 << 64
 """Its square is the first that FP32 can't hold: a normalisation makes NaN of larger numbers."""
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """`inputs` are those that `steps` read; `accepted` may also be given, are checked, and not used.
+class Subpipeline:
+    """Steps with the inputs they read. Inputs in `accepted` may also be given; they are checked and ignored.
 
     `outputs` describe values, by the names that they are shown under. `defaults` fill inputs that are not given. Sizes
     must lie in one of `profiles` (none: any size).
@@ -51,27 +51,27 @@ class Program:
 
 
 def _finite(dtype: np.dtype[np.generic]) -> ValueRange:
-    largest = min(LARGEST_FLOAT, int(np.finfo(dtype).max))  # type: ignore[type-var]
+    largest = min(MAX_FLOAT, int(np.finfo(dtype).max))  # type: ignore[type-var]
     return ValueRange(-largest, largest)
 
 
-def run_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
+def for_run(manifest: Manifest, outputs: Iterable[str] | None) -> Subpipeline:
     """From session inputs to the named outputs (None: all)."""
     pipeline = manifest.pipeline
     values = value_specs(manifest)
     wanted = _choose({spec.name: values[pipeline.shown[spec.name]] for spec in pipeline.outputs}, outputs)
-    return _program("run", manifest, pipeline.needed(_names(wanted)), wanted, values)
+    return _subpipeline("run", manifest, pipeline.needed(_names(wanted)), wanted, values)
 
 
-def encode_program(manifest: Manifest) -> Program:
+def for_encode(manifest: Manifest) -> Subpipeline:
     """From session inputs to the encoded values."""
     pipeline, values = manifest.pipeline, value_specs(manifest)
     wanted = {name: values[name] for name in pipeline.encoded}
     steps = tuple(s for s in pipeline.needed(frozenset(pipeline.encoded)) if s.stage == "encode")
-    return _program("encode", manifest, steps, wanted, values)
+    return _subpipeline("encode", manifest, steps, wanted, values)
 
 
-def decode_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program:
+def for_decode(manifest: Manifest, outputs: Iterable[str] | None) -> Subpipeline:
     """From encoded values, and session inputs of the decode stage, to the named outputs (None: all it makes)."""
     pipeline = manifest.pipeline
     values = value_specs(manifest)
@@ -79,39 +79,39 @@ def decode_program(manifest: Manifest, outputs: Iterable[str] | None) -> Program
     made = {spec.name: values[value] for spec in pipeline.outputs if (value := pipeline.shown[spec.name]) in decoded}
     wanted = _choose(made, outputs)
     steps = tuple(s for s in pipeline.needed(_names(wanted)) if s.stage == "decode")
-    return _program("decode", manifest, steps, wanted, values)
+    return _subpipeline("decode", manifest, steps, wanted, values)
 
 
-def begin_program(manifest: Manifest, generation: Generation) -> Program:
+def for_generation(manifest: Manifest, generation: Generation) -> Subpipeline:
     """From session inputs to what a generation's step reads besides the token: its state before the first id."""
     values = value_specs(manifest)
     read = [v for v in manifest.pipeline.step(generation.component).inputs.values() if v != generation.token]
     steps = manifest.pipeline.needed(frozenset(read))
-    return _program("generate", manifest, steps, {name: values[name] for name in read}, values)
+    return _subpipeline("generate", manifest, steps, {name: values[name] for name in read}, values)
 
 
-def component_program(component: ComponentEntry) -> Program:
-    """One application of one component on its own graph inputs, at any size."""
+def for_component(component: ComponentEntry) -> Subpipeline:
+    """One call of one component on its own graph inputs, at any size."""
     inputs = {spec.name: spec.name for spec in component.inputs}
     outputs = {spec.name: spec.name for spec in component.outputs}
     step = Step(component.name, inputs, outputs, "encode")
-    return Program(component.name, (step,), component.inputs, (), {s.name: s for s in component.outputs}, {}, ())
+    return Subpipeline(component.name, (step,), component.inputs, (), {s.name: s for s in component.outputs}, {}, ())
 
 
-def _program(
+def _subpipeline(
     title: str,
     manifest: Manifest,
     steps: tuple[Step, ...],
     outputs: Mapping[str, TensorSpec],
     values: Mapping[str, TensorSpec],
-) -> Program:
+) -> Subpipeline:
     pipeline = manifest.pipeline
     read = _read_first(steps)
     accepted = list(pipeline.inputs)
     if title == "decode":
         accepted += [values[name] for name in pipeline.encoded]
     inputs = tuple(values[name] for name in read)
-    return Program(title, steps, inputs, tuple(accepted), outputs, pipeline.defaults, manifest.profiles)
+    return Subpipeline(title, steps, inputs, tuple(accepted), outputs, pipeline.defaults, manifest.profiles)
 
 
 def _read_first(steps: tuple[Step, ...]) -> tuple[str, ...]:
