@@ -36,7 +36,7 @@ from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.rules import RULES, Applied, Context, rewrite
-from perceiver_exporters.rules.attention_form import ATTENTION_FORM, fuse, on_cuda
+from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM, fuse, on_cuda
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
 from perceiver_runtime.measure.compare import relative_l2

@@ -28,7 +28,7 @@ from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.rules import RULES
-from perceiver_exporters.rules.attention_form import ATTENTION_FORM
+from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM
 from perceiver_runtime import UsageError, load_bundle
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.format.schema import encode

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
-from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.attention.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
 
 from .conftest import EXACT
 

@@ -18,12 +18,12 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import SharedTraces, trace
 from perceiver_exporters.preflight import check
 from perceiver_exporters.rules import Context, rewrite, stored_outcomes
-from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
-from perceiver_exporters.rules.attention_form import AS_PRODUCTS, ATTENTION_FORM, KERNELS
-from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
-from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
-from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
-from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.attention.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.attention.attention_form import AS_PRODUCTS, ATTENTION_FORM, KERNELS
+from perceiver_exporters.rules.attention.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.constants.gathered_query import GATHERED_QUERY
+from perceiver_exporters.rules.products.packed_projections import PACKED_PROJECTIONS
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import verify

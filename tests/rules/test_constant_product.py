@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules import Context, rewrite
-from perceiver_exporters.rules.constant_product import CONSTANT_PRODUCT
+from perceiver_exporters.rules.constants.constant_product import CONSTANT_PRODUCT
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 

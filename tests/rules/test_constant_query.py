@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perceiver_exporters.ir.graph import products
-from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
 
 from .conftest import EXACT
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
-from perceiver_exporters.rules.constant_sum import CONSTANT_SUM
-from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.attention.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.constants.constant_sum import CONSTANT_SUM
 
 from .conftest import EXACT
 

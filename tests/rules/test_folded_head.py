@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from perceiver_exporters.rules.folded_head import FOLDED_HEAD
+from perceiver_exporters.rules.products.folded_head import FOLDED_HEAD
 
 from .conftest import EXACT
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
+from perceiver_exporters.rules.products.folded_output import FOLDED_OUTPUT
 
 from .conftest import EXACT
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
+from perceiver_exporters.rules.constants.gathered_query import GATHERED_QUERY
 
 from .conftest import EXACT
 

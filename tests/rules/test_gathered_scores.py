@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
-from perceiver_exporters.rules.gathered_scores import GATHERED_SCORES
+from perceiver_exporters.rules.attention.gathered_scores import GATHERED_SCORES
+from perceiver_exporters.rules.constants.gathered_query import GATHERED_QUERY
 from perceiver_runtime.tensors import Profile, Range
 
 from .conftest import EXACT

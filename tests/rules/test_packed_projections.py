@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from perceiver_exporters.ir.graph import products
-from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
+from perceiver_exporters.rules.products.packed_projections import PACKED_PROJECTIONS
 
 from .conftest import EXACT
 

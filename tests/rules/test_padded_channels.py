@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.rules.padded_channels import PADDED_CHANNELS
+from perceiver_exporters.rules.products.padded_channels import PADDED_CHANNELS
 
 from .conftest import EXACT
 

@@ -7,11 +7,11 @@ import pytest
 from onnx_ir.passes import common
 
 from perceiver_deploy.models.positions import GridPositions
-from perceiver_exporters.rules import separable_positions
-from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
-from perceiver_exporters.rules.draft import Draft
-from perceiver_exporters.rules.positions import split
-from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.ir.builder import Draft
+from perceiver_exporters.rules.attention import separable_positions
+from perceiver_exporters.rules.attention.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.matchers.grid_positions import split
 
 from .conftest import EXACT
 

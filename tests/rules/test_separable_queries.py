@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from perceiver_exporters.rules.separable_queries import SEPARABLE_QUERIES
+from perceiver_exporters.rules.attention.separable_queries import SEPARABLE_QUERIES
 
 from .conftest import EXACT
 

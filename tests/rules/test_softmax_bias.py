@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
-from perceiver_exporters.rules.softmax_bias import SOFTMAX_BIAS
+from perceiver_exporters.rules.attention.softmax_bias import SOFTMAX_BIAS
+from perceiver_exporters.rules.products.packed_projections import PACKED_PROJECTIONS
 
 from .conftest import EXACT
 

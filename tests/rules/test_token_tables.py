@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_exporters.rules import token_tables
-from perceiver_exporters.rules.token_tables import TOKEN_TABLES
+from perceiver_exporters.rules.constants import token_tables
+from perceiver_exporters.rules.constants.token_tables import TOKEN_TABLES
 
 from .conftest import EXACT
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from perceiver_exporters.rules.draft import Draft, replace
-from perceiver_exporters.rules.unmasked_attention import UNMASKED_ATTENTION
+from perceiver_exporters.ir.builder import Draft, replace
+from perceiver_exporters.rules.attention.unmasked_attention import UNMASKED_ATTENTION
 
 
 def with_constant_mask(given, everything):

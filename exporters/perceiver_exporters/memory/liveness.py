@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from perceiver_exporters.component import Component
 from perceiver_exporters.memory.arena import Arena, Chunk
-from perceiver_exporters.rules.attention_form import on_processors
+from perceiver_exporters.rules.attention.attention_form import on_processors
 from perceiver_exporters.shapes import Shape
 
 TRANSPOSITIONS = (Tensor.transpose, Tensor.permute)

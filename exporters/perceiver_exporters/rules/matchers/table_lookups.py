@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.rules.draft import Exact
-from perceiver_exporters.rules.sites import array_of, operand, producer
+from perceiver_exporters.ir.builder import Exact
+from perceiver_exporters.rules.matchers.attention import array_of, operand, producer
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph, static_shapes
-from perceiver_exporters.rules.absorption import exempt, gigaflop, per_head
-from perceiver_exporters.rules.draft import Draft, Exact, ints, replace
-from perceiver_exporters.rules.lookups import Lookup, find_normed_rows
+from perceiver_exporters.rules.attention.absorption import exempt, gigaflop, per_head
+from perceiver_exporters.rules.matchers.attention import Query, array_of, operand, projected_query
+from perceiver_exporters.rules.matchers.table_lookups import Lookup, find_normed_rows
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Query, array_of, operand, projected_query
 
 
 @dataclass(frozen=True)

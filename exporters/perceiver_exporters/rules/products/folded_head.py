@@ -17,11 +17,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.rules.absorption import gigaflop
-from perceiver_exporters.rules.draft import Draft, replace
+from perceiver_exporters.rules.attention.absorption import gigaflop
+from perceiver_exporters.rules.matchers.attention import Projection, array_of, biased, producer, projection
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, array_of, biased, producer, projection
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, ints, replace
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.rules.absorption import (
+from perceiver_exporters.rules.attention.absorption import (
     exempt,
     gigaflop,
     per_head,
@@ -18,9 +19,8 @@ from perceiver_exporters.rules.absorption import (
     with_key_bias,
     with_value_bias,
 )
-from perceiver_exporters.rules.draft import Draft, ints, replace
+from perceiver_exporters.rules.matchers.attention import Site, sites
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Site, sites
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:

@@ -18,17 +18,19 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, Operand, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph, static_shapes
-from perceiver_exporters.rules.absorption import (
+from perceiver_exporters.rules.attention.absorption import (
     exempt,
     per_head,
     projected_flops,
     queries_times,
     with_value_bias,
 )
-from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints, replace
-from perceiver_exporters.rules.endings import Ending, find_ending
-from perceiver_exporters.rules.grid_tokens import (
+from perceiver_exporters.rules.matchers.attention import Site, biased, sites
+from perceiver_exporters.rules.matchers.attention_output import Ending, find_ending
+from perceiver_exporters.rules.matchers.grid_positions import Grid
+from perceiver_exporters.rules.matchers.grid_tokens import (
     Statistics,
     Tokens,
     asked_rows,
@@ -36,9 +38,7 @@ from perceiver_exporters.rules.grid_tokens import (
     find_tokens,
     statistics,
 )
-from perceiver_exporters.rules.positions import Grid
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Site, biased, sites
 
 MOST_BYTES = 8 << 20
 """Of a table with the positions' share of every score: what a processor's cache holds."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import Draft, Exact, ints, replace
+from perceiver_exporters.rules.matchers.attention import array_of, operand
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import array_of, operand
 
 Known = dict[ir.Value, Exact]
 """Values that are the same for every row of a batch, as one row (1, ...) in FP64."""

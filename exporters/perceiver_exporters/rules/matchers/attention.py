@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Exact
 from perceiver_exporters.ir.graph import constant_of
-from perceiver_exporters.rules.draft import Exact
 from perceiver_runtime.tensors import Array
 
 KEYS = (0, 2, 3, 1)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph, static_shapes
-from perceiver_exporters.rules.absorption import exempt, per_head
-from perceiver_exporters.rules.draft import Draft, ints, replace
-from perceiver_exporters.rules.grid_tokens import Tokens, asked_rows, beside_deviation, find_tokens, statistics
+from perceiver_exporters.rules.attention.absorption import exempt, per_head
+from perceiver_exporters.rules.matchers.attention import Projection, operand, projected_query
+from perceiver_exporters.rules.matchers.grid_tokens import Tokens, asked_rows, beside_deviation, find_tokens, statistics
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, operand, projected_query
 
 
 @dataclass(frozen=True)

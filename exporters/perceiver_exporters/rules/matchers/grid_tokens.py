@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, Operand, ints
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints
-from perceiver_exporters.rules.positions import Grid, find_grid
-from perceiver_exporters.rules.sites import array_of, operand, producer
+from perceiver_exporters.rules.matchers.attention import array_of, operand, producer
+from perceiver_exporters.rules.matchers.grid_positions import Grid, find_grid
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import Draft, replace
+from perceiver_exporters.rules.matchers.attention import Projection, Site, biased, sites
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, Site, biased, sites
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:

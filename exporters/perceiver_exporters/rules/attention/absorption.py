@@ -14,10 +14,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, Operand, ints
 from perceiver_exporters.ir.graph import EXEMPT
 from perceiver_exporters.ir.sized import Shapes
-from perceiver_exporters.rules.draft import Draft, Exact, Operand, ints
-from perceiver_exporters.rules.sites import Site, array_of
+from perceiver_exporters.rules.matchers.attention import Site, array_of
 
 
 def per_head(matrix: Exact) -> Exact:

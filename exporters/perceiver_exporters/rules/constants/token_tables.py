@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import Draft, Exact, ints, replace
+from perceiver_exporters.rules.matchers.attention import Projection, Site, array_of, operand, producer, sites
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, Site, array_of, operand, producer, sites
 from perceiver_runtime.tensors import Array
 
 MOST_BYTES = 32 << 20

@@ -14,23 +14,23 @@ from onnx_ir.passes import common
 from perceiver_exporters.ir.flops import Cost, cost
 from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.absorbed_attention import ABSORBED_ATTENTION
-from perceiver_exporters.rules.attention_form import ATTENTION_FORM
-from perceiver_exporters.rules.constant_product import CONSTANT_PRODUCT
-from perceiver_exporters.rules.constant_query import CONSTANT_QUERY
-from perceiver_exporters.rules.constant_sum import CONSTANT_SUM
-from perceiver_exporters.rules.folded_head import FOLDED_HEAD
-from perceiver_exporters.rules.folded_output import FOLDED_OUTPUT
-from perceiver_exporters.rules.gathered_query import GATHERED_QUERY
-from perceiver_exporters.rules.gathered_scores import GATHERED_SCORES
-from perceiver_exporters.rules.packed_projections import PACKED_PROJECTIONS
-from perceiver_exporters.rules.padded_channels import PADDED_CHANNELS
+from perceiver_exporters.rules.attention.absorbed_attention import ABSORBED_ATTENTION
+from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM
+from perceiver_exporters.rules.attention.gathered_scores import GATHERED_SCORES
+from perceiver_exporters.rules.attention.separable_positions import SEPARABLE_POSITIONS
+from perceiver_exporters.rules.attention.separable_queries import SEPARABLE_QUERIES
+from perceiver_exporters.rules.attention.softmax_bias import SOFTMAX_BIAS
+from perceiver_exporters.rules.attention.unmasked_attention import UNMASKED_ATTENTION
+from perceiver_exporters.rules.constants.constant_product import CONSTANT_PRODUCT
+from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
+from perceiver_exporters.rules.constants.constant_sum import CONSTANT_SUM
+from perceiver_exporters.rules.constants.gathered_query import GATHERED_QUERY
+from perceiver_exporters.rules.constants.token_tables import TOKEN_TABLES
+from perceiver_exporters.rules.products.folded_head import FOLDED_HEAD
+from perceiver_exporters.rules.products.folded_output import FOLDED_OUTPUT
+from perceiver_exporters.rules.products.packed_projections import PACKED_PROJECTIONS
+from perceiver_exporters.rules.products.padded_channels import PADDED_CHANNELS
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
-from perceiver_exporters.rules.separable_positions import SEPARABLE_POSITIONS
-from perceiver_exporters.rules.separable_queries import SEPARABLE_QUERIES
-from perceiver_exporters.rules.softmax_bias import SOFTMAX_BIAS
-from perceiver_exporters.rules.token_tables import TOKEN_TABLES
-from perceiver_exporters.rules.unmasked_attention import UNMASKED_ATTENTION
 
 METADATA = "perceiver.rules"
 """Metadata key of a rewritten graph: its outcomes, as JSON."""

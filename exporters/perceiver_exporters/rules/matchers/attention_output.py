@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from perceiver_exporters.rules.sites import Projection, biased, heads_of, producer, projected_values, projection
+from perceiver_exporters.rules.matchers.attention import (
+    Projection,
+    biased,
+    heads_of,
+    producer,
+    projected_values,
+    projection,
+)
 
 
 @dataclass(frozen=True)

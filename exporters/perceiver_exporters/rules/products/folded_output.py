@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, ints, replace
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.rules.absorption import gigaflop
-from perceiver_exporters.rules.draft import Draft, ints, replace
-from perceiver_exporters.rules.endings import Ending, find_ending
+from perceiver_exporters.rules.attention.absorption import gigaflop
+from perceiver_exporters.rules.matchers.attention import operand
+from perceiver_exporters.rules.matchers.attention_output import Ending, find_ending
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import operand
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:

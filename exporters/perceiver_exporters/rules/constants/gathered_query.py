@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.constant_query import layer_norm
-from perceiver_exporters.rules.draft import Draft, replace
-from perceiver_exporters.rules.lookups import NormedRows, find_normed_rows
+from perceiver_exporters.rules.constants.constant_query import layer_norm
+from perceiver_exporters.rules.matchers.attention import Projection, operand, projected_query
+from perceiver_exporters.rules.matchers.table_lookups import NormedRows, find_normed_rows
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import Projection, operand, projected_query
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, Exact, replace
 from perceiver_exporters.ir.graph import products
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import Draft, Exact, replace
+from perceiver_exporters.rules.matchers.attention import array_of
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import array_of
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:

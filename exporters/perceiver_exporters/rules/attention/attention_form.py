@@ -32,11 +32,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_exporters.ir.builder import Draft, ints, replace
 from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR, VERSION
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.rules.draft import Draft, ints, replace
+from perceiver_exporters.rules.matchers.attention import KEYS, VALUES, array_of, heads_of, operand, producer
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import KEYS, VALUES, array_of, heads_of, operand, producer
 from perceiver_runtime.tensors import Array
 
 AS_PRODUCTS: Mapping[str, str] = {

@@ -15,9 +15,9 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from perceiver_exporters.ir.builder import Exact
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import Exact
-from perceiver_exporters.rules.sites import array_of, producer
+from perceiver_exporters.rules.matchers.attention import array_of, producer
 from perceiver_runtime.tensors import Array
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.ir.attention import HIGHEST_SCORE
+from perceiver_exporters.ir.builder import replace
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.draft import replace
+from perceiver_exporters.rules.matchers.attention import array_of, operand, producer, sites
 from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
-from perceiver_exporters.rules.sites import array_of, operand, producer, sites
 from perceiver_runtime.tensors import Array
 
 MOVES = ("Unsqueeze", "Expand", "Reshape", "Cast")

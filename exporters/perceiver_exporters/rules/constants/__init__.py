@@ -1,0 +1,1 @@
+"""Rewrite rules that compute at export what depends on constants alone."""

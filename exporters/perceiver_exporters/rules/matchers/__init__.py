@@ -1,0 +1,1 @@
+"""Recognising attention, linear layers, grid positions and table lookups in a traced graph."""

@@ -1,0 +1,1 @@
+"""Rewrite rules on linear layers: folded into one another, packed, padded."""
