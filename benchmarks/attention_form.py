@@ -35,7 +35,7 @@ from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
-from perceiver_exporters.rules import RULES, Applied, Context, rewrite
+from perceiver_exporters.rules import REWRITE_RULES, Applied, Context, rewrite
 from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM, fuse, on_cuda
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
@@ -102,7 +102,7 @@ def forms(name: str, precision: str) -> tuple[Graphs, dict[str, Array]]:
     with quiet():
         model = trace(component, cut.profile, CPU.opset)
     sized, context = SizedGraph(model, component.inputs, cut.profile), Context(CPU, precision)
-    rewrite(sized, context, [rule for rule in RULES if rule is not ATTENTION_FORM])
+    rewrite(sized, context, [rule for rule in REWRITE_RULES if rule is not ATTENTION_FORM])
     if precision == "int8":
         model = quantize(model, ComponentPlan(observe(model, [feeds])), SCHEMES[CPU.quantization])
     fused = model.clone()

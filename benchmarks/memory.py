@@ -23,7 +23,7 @@ from record import bundles, write
 
 from perceiver_deploy.sources.source import resolve
 from perceiver_exporters.component import Cut
-from perceiver_exporters.memory.estimate import forecast, with_chunks
+from perceiver_exporters.memory.estimate import estimate, with_chunks
 from perceiver_runtime.bundle import load_bundle, write_manifest
 
 LIMITS = {"optical-flow-perceiver": 0.75e9, "multimodal-perceiver": 0.6e9}
@@ -126,9 +126,9 @@ def rows(directory: Path, names: Sequence[str]) -> Iterator[Row]:
         bundle, cut = bundles(model, directory, ("fp32",))["fp32"], model.family.cut(model.module)
         chunked = any(step.chunk for step in cut.pipeline.steps)
         kind = "in chunks" if chunked else "whole"
-        yield row(name, kind, forecast(cut).total, bundle, LIMITS.get(name, float("inf")))
+        yield row(name, kind, estimate(cut).total, bundle, LIMITS.get(name, float("inf")))
         if chunked:
-            yield row(name, "whole", forecast(whole(cut)).total, unchunked(bundle))
+            yield row(name, "whole", estimate(whole(cut)).total, unchunked(bundle))
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
-from perceiver_exporters.rules import RULES, Context, Outcome, Rule, rewrite
+from perceiver_exporters.rules import REWRITE_RULES, Context, RewriteRule, RuleOutcome, rewrite
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.measure.latency import machine
 from perceiver_runtime.tensors import Array
@@ -53,7 +53,7 @@ class Variant:
 
     name: str
     session: ort.InferenceSession
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RuleOutcome, ...]
 
 
 def build(model: str) -> Cut:
@@ -83,17 +83,17 @@ def inputs(component: Component, cut: Cut) -> dict[str, Array]:
 
 def variants(graph: ir.Model, component: Component, cut: Cut, threads: int) -> list[Variant]:
     """The graph as traced, with all rules, and without each of those that were applied."""
-    whole = _variant("all rules", graph, component, cut, RULES, threads)
+    whole = _variant("all rules", graph, component, cut, REWRITE_RULES, threads)
     applied = [o.rule for o in whole.outcomes if o.applied and o.before != o.after]
     without = [
-        _variant(f"without {name}", graph, component, cut, [r for r in RULES if r.name != name], threads)
+        _variant(f"without {name}", graph, component, cut, [r for r in REWRITE_RULES if r.name != name], threads)
         for name in (applied if len(applied) > 1 else [])
     ]
     return [_variant("as traced", graph, component, cut, (), threads), whole, *without]
 
 
 def _variant(
-    name: str, graph: ir.Model, component: Component, cut: Cut, rules: Sequence[Rule], threads: int
+    name: str, graph: ir.Model, component: Component, cut: Cut, rules: Sequence[RewriteRule], threads: int
 ) -> Variant:
     model = graph.clone()
     outcomes = rewrite(SizedGraph(model, component.inputs, cut.profile), Context(TARGETS["cpu"], "fp32"), rules)
@@ -131,7 +131,7 @@ def table(model: str, component: str, made: Sequence[Variant], times: Mapping[st
         f"As traced {np.median(times[plain]):.1f} ms, with all rules {np.median(times[whole]):.1f} ms: "
         f"{ratio(times[plain], times[whole])} times as fast.",
         "",
-        "| Rule | GFLOP | MB written | MB of constants | slower without it |",
+        "| RewriteRule | GFLOP | MB written | MB of constants | slower without it |",
         "|---|---:|---:|---:|---:|",
         f"| all | {_change(first.flops, last.flops, 1e9)} | {_change(first.written, last.written, 1e6)} "
         f"| {_change(first.constants, last.constants, 1e6)} | {ratio(times[plain], times[whole])} |",

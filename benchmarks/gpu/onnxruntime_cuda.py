@@ -27,7 +27,7 @@ from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.rules import RULES
+from perceiver_exporters.rules import REWRITE_RULES
 from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM
 from perceiver_runtime import UsageError, load_bundle
 from perceiver_runtime.bundle import Bundle
@@ -149,7 +149,7 @@ def with_products(bundle: Bundle, path: Path) -> Bundle:
     """The bundle's model exported again, all its rules applied but the one that fuses attention."""
     manifest = bundle.manifest
     source = blueprint(reference_of(bundle))
-    rules = [rule for rule in RULES if rule is not ATTENTION_FORM]
+    rules = [rule for rule in REWRITE_RULES if rule is not ATTENTION_FORM]
     export_bundle(source, path, manifest.precision, manifest.target, rules=rules)
     return load_bundle(path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from perceiver_exporters.bundle.stored import stored_graph
 from perceiver_exporters.precision.proof import held
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
-from perceiver_exporters.preflight.report import Forecast
+from perceiver_exporters.preflight.report import EngineMemoryEstimate
 from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
@@ -59,7 +59,7 @@ def build(
 ) -> BuildOutcome:
     """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
 
-    The default place of a kit is beside the bundle; the default `workspace` is what the preflight forecasts, and for
+    The default place of a kit is beside the bundle; the default `workspace` is the preflight estimate, and for
     engines built ahead of time as much as the largest board has: without a GPU it reserves nothing. Raises CheckError
     if the preflight finds it blocked (nothing is built then), or if an engine has fewer products in the bundle's
     precision than its graph; BuildError, BundleError, UsageError (unknown target, existing kit).
@@ -67,9 +67,9 @@ def build(
     path = Path(bundle)
     place, engines = engine_target(TARGETS, target)
     preflight = check(path, target, memory)
-    if blocked := [f for f in preflight.findings if f.verdict == "blocked" and f.rule not in STALE_ENGINES]:
-        raise CheckError(f"{path} for {target}: " + "; ".join(f"{f.rule} {f.message}: {f.remedy}" for f in blocked))
-    allowed = _workspace(place, preflight.forecast) if workspace is None else workspace
+    if blocked := [f for f in preflight.findings if f.verdict == "blocked" and f.check not in STALE_ENGINES]:
+        raise CheckError(f"{path} for {target}: " + "; ".join(f"{f.check} {f.message}: {f.remedy}" for f in blocked))
+    allowed = _workspace(place, preflight.memory) if workspace is None else workspace
     here = _builder(engines, load_bundle(path).manifest.precision)
     if callable(here):
         built = here(path, target, allowed, report)
@@ -80,11 +80,11 @@ def build(
     return BuildOutcome(target, preflight, kit=destination, reason=here)
 
 
-def _workspace(target: Target, forecast: Forecast) -> int:
+def _workspace(target: Target, memory: EngineMemoryEstimate) -> int:
     """Bytes of scratch memory that a build may use. TensorRT takes what it needs of them, and fails below that."""
     if target.engines is not None and target.engines.ahead:
-        return max(forecast.workspace, *(board.memory for board in target.boards))
-    return forecast.workspace
+        return max(memory.workspace, *(board.memory for board in target.boards))
+    return memory.workspace
 
 
 def _prove(bundle: Path, built: tuple[EngineReport, ...]) -> None:
@@ -120,8 +120,8 @@ def write_build_kit(
         tensorrt=".".join(map(str, engines.tensorrt)),
         compute_capabilities=engines.capabilities(loaded.manifest.precision),
         workspace=workspace,
-        build_peak=preflight.forecast.build_peak - preflight.forecast.workspace + workspace,
-        run_peak=preflight.forecast.run_peak,
+        build_peak=preflight.memory.build_peak - preflight.memory.workspace + workspace,
+        run_peak=preflight.memory.run_peak,
     )
     with staged(destination, overwrite=overwrite) as directory:
         files = {path: entry for path, entry in loaded.manifest.files.items() if not path.startswith("engines/")}

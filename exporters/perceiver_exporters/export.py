@@ -31,7 +31,7 @@ from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.proof import prove
 from perceiver_exporters.precision.report import ComponentPrecision, save_report
 from perceiver_exporters.reference import Reference, in_double
-from perceiver_exporters.rules import RULES, Context, Rule, rewrite
+from perceiver_exporters.rules import REWRITE_RULES, Context, RewriteRule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
 from perceiver_exporters.targets.target import TARGETS, Target
 from perceiver_runtime.bundle import write_manifest
@@ -57,7 +57,7 @@ def export_bundle(
     overwrite: bool = False,
     progress: Progress = lambda _: None,
     tracer: Tracer = trace,
-    rules: Sequence[Rule] = RULES,
+    rules: Sequence[RewriteRule] = REWRITE_RULES,
     quantization: QuantizationOptions = DEFAULTS,
 ) -> Manifest:
     """Write the bundle of a model at one precision for one target, whole or not at all, and return its manifest.
@@ -117,7 +117,7 @@ def component_graphs(
     target: Target,
     *,
     tracer: Tracer = trace,
-    rules: Sequence[Rule] = RULES,
+    rules: Sequence[RewriteRule] = REWRITE_RULES,
 ) -> tuple[Graphs, Plan]:
     """The graphs of an export, and how they were quantised: with the default options and, without golden samples to
     measure it on, no scale migration. Raises what `export_bundle` raises.
@@ -147,7 +147,7 @@ def require_data(blueprint: Blueprint, precision: Precision, quantization: Quant
 
 
 def _trace(
-    cut: Cut, precision: Precision, target: Target, progress: Progress, tracer: Tracer, rules: Sequence[Rule]
+    cut: Cut, precision: Precision, target: Target, progress: Progress, tracer: Tracer, rules: Sequence[RewriteRule]
 ) -> Traced:
     """The FP32 graph of each component."""
     traced = {}

@@ -16,7 +16,7 @@ from perceiver_deploy.sources.source import Model, blueprint, resolve
 from perceiver_deploy.sources.source_record import write_record
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle, require_data
-from perceiver_exporters.memory.estimate import fit, forecast
+from perceiver_exporters.memory.estimate import estimate, fit
 from perceiver_exporters.precision.options import DEFAULTS, Budget, QuantizationOptions, require
 from perceiver_exporters.sizes import with_ranges
 from perceiver_exporters.targets.target import TARGETS, Target
@@ -95,7 +95,7 @@ def export(
     _announce(model)
     made = _sized(blueprint(model), target, max_batch, ranges, max_memory)
     quantization = _checked(model, made, precision, target, quantization, max_accuracy_drop)
-    progress(f"memory: {forecast(made.cut)}")
+    progress(f"memory: {estimate(made.cut)}")
     manifest = export_bundle(
         made, Path(out), precision, target, overwrite=overwrite, progress=progress, quantization=quantization
     )
@@ -143,7 +143,7 @@ def plan(
         target,
         len(made.calibration),
         components,
-        str(forecast(made.cut)),
+        str(estimate(made.cut)),
         made.cut.profile.dimensions,
     )
 

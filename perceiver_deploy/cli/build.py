@@ -21,7 +21,7 @@ GIGABYTE = 10**9
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--target", required=True, help="jetson-orin, jetson-thor, rtx or hopper.")
 @click.option("--kit", type=click.Path(path_type=Path), help="Where a build kit goes, if the device must build.")
-@click.option("--workspace", type=MEBIBYTES, help="Bound of TensorRT's scratch memory, in MiB (default: as forecast).")
+@click.option("--workspace", type=MEBIBYTES, help="Bound of TensorRT's scratch memory, in MiB (default: as estimated).")
 @click.option("--memory", type=GIGABYTES, help="Memory of the board in GB, where the target has several.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing kit.")
 @json_option
@@ -58,7 +58,7 @@ def command(
         print_json({**vars(outcome), "kit": str(outcome.kit) if outcome.kit else None})
         return 0
     for finding in outcome.preflight.findings:
-        say(f"{finding.rule} {finding.verdict}: {finding.component} {finding.message}; {finding.remedy}")
+        say(f"{finding.check} {finding.verdict}: {finding.component} {finding.message}; {finding.remedy}")
     if outcome.kit is not None:
         click.echo(f"{outcome.reason}\nbuild kit: {outcome.kit}\ncopy it to the device and run there: ./build.sh")
         return 0

@@ -26,12 +26,12 @@ def command(bundle: Path, target: str, memory: float | None, as_json: bool) -> i
     if as_json:
         print_json({"bundle": str(bundle), "verdict": report.verdict, **vars(report)})
         return code
-    expected = report.forecast
+    expected = report.memory
     print_table(
         f"{bundle} for {target}: {report.verdict}; building takes up to {expected.build_peak / 1e9:.1f} GB, running "
-        f"{expected.run_peak / 1e9:.1f} GB (forecasts)",
-        ("rule:<", "verdict:<", "component:<", "found:<", "remedy:<"),
-        [(f.rule, f.verdict, f.component, f.message, f.remedy) for f in report.findings],
-        caption=f"{len(report.rules)} rules, {len(report.findings)} findings",
+        f"{expected.run_peak / 1e9:.1f} GB (estimated)",
+        ("check:<", "verdict:<", "component:<", "found:<", "remedy:<"),
+        [(f.check, f.verdict, f.component, f.message, f.remedy) for f in report.findings],
+        caption=f"{len(report.checks)} checks, {len(report.findings)} findings",
     )
     return code

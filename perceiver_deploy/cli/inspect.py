@@ -11,7 +11,7 @@ from perceiver_deploy.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from perceiver_exporters.precision.report import ComponentPrecision
-    from perceiver_exporters.rules import Outcome
+    from perceiver_exporters.rules import RuleOutcome
     from perceiver_runtime.bundle import Bundle
 
 
@@ -73,7 +73,7 @@ def _show_components(loaded: Bundle) -> None:
     )
 
 
-def _outcomes(loaded: Bundle) -> dict[str, tuple[Outcome, ...]]:
+def _outcomes(loaded: Bundle) -> dict[str, tuple[RuleOutcome, ...]]:
     from perceiver_exporters.bundle.stored import stored_graph
     from perceiver_exporters.rules import outcomes
 
@@ -86,7 +86,7 @@ def _report(loaded: Bundle) -> tuple[ComponentPrecision, ...]:
     return parse_report(loaded.read(PATH), loaded.file(PATH))
 
 
-def _show_rules(loaded: Bundle, outcomes: dict[str, tuple[Outcome, ...]]) -> None:
+def _show_rules(loaded: Bundle, outcomes: dict[str, tuple[RuleOutcome, ...]]) -> None:
     rows = [
         (
             component,

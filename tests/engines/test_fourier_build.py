@@ -41,4 +41,4 @@ def test_a_small_classifier_of_large_images_builds_with_default_options(
     assert len(outcome.engines) == 3
     sidecar = read_sidecar(load_bundle(tmp_path / "bundle").file(sidecar_path("rtx", "encoder")))
     assert sidecar.profiles[0].dimensions["batch"].max == 8
-    assert np.prod((8, 224, 224, 261)) * 4 * 2 < outcome.preflight.forecast.workspace < sidecar.workspace_bytes
+    assert np.prod((8, 224, 224, 261)) * 4 * 2 < outcome.preflight.memory.workspace < sidecar.workspace_bytes

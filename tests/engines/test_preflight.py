@@ -20,9 +20,9 @@ from onnx import TensorProto
 from perceiver_deploy.cli.main import main
 from perceiver_exporters import engines
 from perceiver_exporters.preflight import check
-from perceiver_exporters.preflight.graph_rules import NO_IMPORTER
+from perceiver_exporters.preflight.checks import CHECKS
+from perceiver_exporters.preflight.graph_checks import NO_IMPORTER
 from perceiver_exporters.preflight.memory import live_bytes
-from perceiver_exporters.preflight.table import RULES
 from perceiver_runtime.errors import CheckError, UsageError
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.sidecar import read_sidecar, sidecar_path, write_sidecar
@@ -114,7 +114,7 @@ class Fault:
     name: str
     make: Callable[[Path], Path]
     target: str
-    rule: str
+    check: str
     verdict: str
     message: str
     remedy: str
@@ -179,7 +179,7 @@ FAULTS = (
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_seeded_fault_is_caught(fault: Fault, tmp_path: Path) -> None:
     report = check(fault.make(tmp_path / "bundle"), fault.target)
-    found = [finding for finding in report.findings if finding.rule == fault.rule]
+    found = [finding for finding in report.findings if finding.check == fault.check]
     assert len(found) == 1, report.findings
     assert found[0].verdict == fault.verdict
     assert fault.message in found[0].message
@@ -197,8 +197,8 @@ def test_nothing_is_built_from_a_blocked_bundle(fault: Fault, tmp_path: Path, mo
     path = fault.make(tmp_path / "bundle")
     before, started = content(tmp_path), []
     monkeypatch.setattr(engines, "_builder", lambda *_: lambda path, *_: started.append(path) or ())
-    if fault.verdict == "blocked" and fault.rule not in engines.STALE_ENGINES:
-        with pytest.raises(CheckError, match=f"{fault.rule} .*{fault.remedy}"):
+    if fault.verdict == "blocked" and fault.check not in engines.STALE_ENGINES:
+        with pytest.raises(CheckError, match=f"{fault.check} .*{fault.remedy}"):
             engines.build(path, fault.target)
         assert started == []
     else:
@@ -213,13 +213,13 @@ def test_the_command_names_rule_and_remedy(fault: Fault, tmp_path: Path, capsys:
         main(["check", str(fault.make(tmp_path / "bundle")), "--target", fault.target, "--json"])
     report = json.loads(capsys.readouterr().out)
     assert ended.value.code == (1 if report["verdict"] == "blocked" else 0)
-    assert [(f["verdict"], fault.remedy in f["remedy"]) for f in report["findings"] if f["rule"] == fault.rule] == [
+    assert [(f["verdict"], fault.remedy in f["remedy"]) for f in report["findings"] if f["check"] == fault.check] == [
         (fault.verdict, True)
     ]
 
 
 def test_the_twelve_faults_have_a_rule_each() -> None:
-    assert [fault.rule for fault in FAULTS] == [f"PF{n:03}" for n in range(1, 13)]
+    assert [fault.check for fault in FAULTS] == [f"PF{n:03}" for n in range(1, 13)]
 
 
 @pytest.mark.parametrize("target", ["jetson-orin", "jetson-thor", "rtx", "hopper"])
@@ -227,7 +227,7 @@ def test_a_sound_bundle_passes_every_rule(target: str, tmp_path: Path) -> None:
     report = check(sound(tmp_path / "bundle"), target)
     assert report.findings == ()
     assert report.verdict == "ok"
-    assert report.rules == tuple(f"PF{n:03}" for n in range(1, len(RULES) + 1))
+    assert report.checks == tuple(f"PF{n:03}" for n in range(1, len(CHECKS) + 1))
 
 
 def test_the_same_graphs_pass_where_they_are_right(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_the_same_graphs_pass_where_they_are_right(tmp_path: Path) -> None:
     assert check(many_keys(tmp_path / "b", 65_536, F32), "jetson-orin").findings == ()
     assert check(many_keys(tmp_path / "c", 65_000, F16), "jetson-orin").findings == ()
     assert check(fp8(tmp_path / "d"), "jetson-thor").findings == ()
-    assert {f.rule for f in check(with_engine(tmp_path / "e"), "jetson-orin").findings} == set()
+    assert {f.check for f in check(with_engine(tmp_path / "e"), "jetson-orin").findings} == set()
 
 
 def test_wide_and_odd_heads_are_a_risk(tmp_path: Path) -> None:
@@ -254,23 +254,23 @@ def test_wide_and_odd_heads_are_a_risk(tmp_path: Path) -> None:
     nodes[-1] = node("MatMul", "weights x", "y")
     cut = {"start": np.array([0]), "stop": np.array([13]), "axis": np.array([2]), "factor": np.float32(0.25)}
     findings = check(seeded.bundle(tmp_path / "odd", nodes, cut), "rtx").findings
-    assert [(f.rule, f.verdict) for f in findings] == [("PF013", "risky")]
+    assert [(f.check, f.verdict) for f in findings] == [("PF013", "risky")]
     assert "width 13" in findings[0].message
 
 
 def test_types_that_tensorrt_lacks(tmp_path: Path) -> None:
     nodes = [node("Cast", "x", "wide", to=TensorProto.DOUBLE), node("Cast", "wide", "y", to=F32)]
     findings = check(seeded.bundle(tmp_path / "bundle", nodes), "rtx").findings
-    assert [(f.rule, f.verdict) for f in findings] == [("PF014", "blocked")]
+    assert [(f.check, f.verdict) for f in findings] == [("PF014", "blocked")]
 
 
 def test_a_named_boards_memory_decides(tmp_path: Path) -> None:
     path = sound(tmp_path / "bundle")
     assert check(path, "jetson-orin", memory=8 * 10**9).verdict == "ok"
     report = check(path, "jetson-orin", memory=2 * 10**9)
-    assert [f.rule for f in report.findings] == ["PF010"]
+    assert [f.check for f in report.findings] == ["PF010"]
     assert "a board of 2 GB" in report.findings[0].message
-    assert report.forecast.build_peak > report.forecast.run_peak > 0
+    assert report.memory.build_peak > report.memory.run_peak > 0
 
 
 def test_the_forecast_counts_what_lives_at_once() -> None:

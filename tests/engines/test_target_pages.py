@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perceiver_exporters.precision import PRECISIONS
-from perceiver_exporters.preflight.table import RULES
+from perceiver_exporters.preflight.checks import CHECKS
 from perceiver_exporters.targets.target import TARGETS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tensorrt.md").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def test_narrower_precisions_of_older_gpus() -> None:
 
 
 def test_every_rule_of_the_preflight_has_its_row() -> None:
-    assert [(row[0], row[1].split(" (")[0]) for row in rows(r"PF\d+")] == [(rule.id, rule.title) for rule in RULES]
+    assert [(row[0], row[1].split(" (")[0]) for row in rows(r"PF\d+")] == [(rule.id, rule.title) for rule in CHECKS]
 
 
 def test_a_target_names_precisions_that_exist_and_says_why_it_lacks_the_others():

@@ -21,7 +21,7 @@ from perceiver_deploy.models.released import RELEASED
 from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_deploy.zoo import zoo
 from perceiver_exporters.export import export_bundle
-from perceiver_exporters.memory.estimate import fit, forecast, with_chunks
+from perceiver_exporters.memory.estimate import estimate, fit, with_chunks
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.measure.compare import relative_l2
@@ -109,11 +109,11 @@ def test_golden_samples_hold_chunks_rather_than_everything():
 
 def test_smaller_chunks_need_less_memory_and_fit_takes_the_largest_that_do():
     cut = flow_cut()
-    expected = [forecast(with_chunks(cut, {"rows": rows})).total for rows in (24, 12, 6, 3)]
+    expected = [estimate(with_chunks(cut, {"rows": rows})).total for rows in (24, 12, 6, 3)]
     assert expected == sorted(expected, reverse=True)
     assert len(set(expected)) == 4
-    assert forecast(fit(cut, expected[1])).chunks == {"rows": 12}
-    assert forecast(fit(cut, expected[2] + 1)).chunks == {"rows": 6}
+    assert estimate(fit(cut, expected[1])).chunks == {"rows": 12}
+    assert estimate(fit(cut, expected[2] + 1)).chunks == {"rows": 6}
     with pytest.raises(UsageError, match="the least possible is"):
         fit(cut, 1_000_000)
 
@@ -122,7 +122,7 @@ def test_a_forecast_leaves_the_model_as_it_is():
     family = FAMILIES["multimodal-autoencoder"]
     module = family.build(SMALL["multimodal-autoencoder"]).eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    forecast(family.cut(module))
+    estimate(family.cut(module))
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
 
@@ -139,7 +139,7 @@ def test_a_forecast_counts_what_lives_at_the_same_time():
     step = next(s for s in cut.pipeline.steps if s.component == "processor_block")
     inputs = (dataclasses.replace(component.inputs[0], name="latents"),)
     pipeline = dataclasses.replace(cut.pipeline, inputs=inputs, outputs=(), steps=(step,), defaults={})
-    got = forecast(dataclasses.replace(cut, components=(component,), pipeline=pipeline))
+    got = estimate(dataclasses.replace(cut, components=(component,), pipeline=pipeline))
     assert got.weights == 5 * (1000 * 1000 + 1000) * 4
     assert got.components["processor_block"] == pytest.approx(2 * 100 * 1000 * 4, rel=1e-3)
 

@@ -18,7 +18,7 @@ from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.export import component_graphs
 from perceiver_exporters.precision import PRECISIONS
-from perceiver_exporters.rules import RULES
+from perceiver_exporters.rules import REWRITE_RULES
 from perceiver_exporters.targets.target import TARGETS
 
 VISION = {
@@ -37,7 +37,7 @@ def ratios(family: str, config: object, directory: Path) -> dict[str, float]:
     made = blueprint(Model("size", FAMILIES[family], config, module, False))
     parameters = sum(p.nbytes for p in module.parameters())
     found = {}
-    for name, rules in (("traced", ()), ("rewritten", RULES)):
+    for name, rules in (("traced", ()), ("rewritten", REWRITE_RULES)):
         (directory / name).mkdir()
         graphs, _ = component_graphs(made, PRECISIONS["fp32"], TARGETS["cpu"], rules=rules)
         save_graphs(graphs, directory / name)

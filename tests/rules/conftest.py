@@ -21,7 +21,7 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.reference import Reference
-from perceiver_exporters.rules import Context, Outcome, Rule, rewrite
+from perceiver_exporters.rules import Context, RewriteRule, RuleOutcome, rewrite
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.tensors import Array
 
@@ -79,8 +79,8 @@ class Subject:
     feeds: list[dict[str, Array]]
 
     def rewritten(
-        self, *rules: Rule, target: str = "cpu", precision: str = "fp32"
-    ) -> tuple[ir.Model, tuple[Outcome, ...]]:
+        self, *rules: RewriteRule, target: str = "cpu", precision: str = "fp32"
+    ) -> tuple[ir.Model, tuple[RuleOutcome, ...]]:
         component, graph = self.cut.component(self.name), self.graph.clone()
         sized = SizedGraph(graph, component.inputs, self.cut.profile)
         return graph, rewrite(sized, Context(TARGETS[target], precision), rules)

@@ -165,7 +165,7 @@ def test_a_bundle_for_cuda_verifies_on_a_processor(exported):
 
 def test_tensorrt_is_told_to_take_another_bundle(exported):
     path, _, _ = exported
-    (found,) = {(f.verdict, f.message, f.remedy) for f in check(path, "jetson-orin").findings if f.rule == "PF001"}
+    (found,) = {(f.verdict, f.message, f.remedy) for f in check(path, "jetson-orin").findings if f.check == "PF001"}
     assert found[0] == "blocked"
     assert "com.microsoft.MultiHeadAttention" in found[1]
     assert "export for this target" in found[2]

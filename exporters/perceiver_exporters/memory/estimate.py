@@ -26,7 +26,7 @@ Peaks = dict[tuple[str, tuple[Shape, ...]], int]
 
 
 @dataclass(frozen=True)
-class Forecast:
+class MemoryEstimate:
     """Bytes of a session that runs at the profile's `opt` sizes: `weights` as packed, `values` between the steps.
 
     `components` holds what each needs for itself; `chunks` the sizes that this is for.
@@ -54,22 +54,22 @@ class Forecast:
         return f"{self.total / 1e6:,.0f} MB expected for a run in fp32 ({', '.join(parts)}){pieces}"
 
 
-def forecast(cut: Cut) -> Forecast:
+def estimate(cut: Cut) -> MemoryEstimate:
     """Peak memory of one run, by its parts."""
-    return _forecast(cut, {})
+    return _estimate(cut, {})
 
 
 def fit(cut: Cut, limit: int) -> Cut:
-    """The cut with chunks so large that its forecast is just within `limit` bytes.
+    """The cut with chunks so large that its estimate is just within `limit` bytes.
 
-    Chunks start whole; as long as the forecast is too high, those of the component that needs most are halved. Raises
+    Chunks start whole; as long as the estimate is too high, those of the component that needs most are halved. Raises
     UsageError if even chunks of one need more.
     """
     sizes = {dimension: cut.profile.dimensions[dimension].max for dimension in _chunks(cut)}
     known: Peaks = {}
     while True:
         chunked = with_chunks(cut, sizes)
-        expected = _forecast(chunked, known)
+        expected = _estimate(chunked, known)
         if expected.total <= limit:
             return chunked
         steps = [step for step in cut.pipeline.steps if step.chunk and sizes[step.chunk.dimension] > 1]
@@ -96,7 +96,7 @@ def with_chunks(cut: Cut, sizes: Mapping[str, int]) -> Cut:
     return dataclasses.replace(cut, pipeline=dataclasses.replace(cut.pipeline, steps=steps), profile=profile)
 
 
-def _forecast(cut: Cut, known: Peaks) -> Forecast:
+def _estimate(cut: Cut, known: Peaks) -> MemoryEstimate:
     components: dict[str, int] = {}
     for step, inputs in zip(cut.pipeline.steps, step_shapes(cut), strict=True):
         component = cut.component(step.component)
@@ -106,7 +106,7 @@ def _forecast(cut: Cut, known: Peaks) -> Forecast:
             known[key] = peak(component, piece, split=step.chunk is not None)
         components[component.name] = max(components.get(component.name, 0), known[key])
     weights = {id(t): t.nbytes for c in cut.components for t in (*c.module.parameters(), *c.module.buffers())}
-    return Forecast(sum(weights.values()), sum(value_bytes(cut).values()), components, _chunks(cut))
+    return MemoryEstimate(sum(weights.values()), sum(value_bytes(cut).values()), components, _chunks(cut))
 
 
 def _chunks(cut: Cut) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Forecast of the memory that building and running take, against the memory of the target's boards."""
+"""Estimated memory of building and running engines, compared with the memory of the target's boards."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from perceiver_exporters.preflight.report import Forecast
-from perceiver_exporters.preflight.rule import Problem
+from perceiver_exporters.preflight.report import EngineMemoryEstimate, Problem
 from perceiver_exporters.preflight.subject import Subject
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE
 
@@ -28,13 +27,13 @@ USABLE = 0.85
 """Share of a board's unified memory that is left to us; the rest is the system's."""
 
 
-def forecast(subject: Subject) -> Forecast:
+def estimate(subject: Subject) -> EngineMemoryEstimate:
     """Estimate from weights, and from the activations that are live at once at the largest shapes."""
     weights = {name: weight_bytes(model.graph) for name, model in subject.graphs.items()}
     live = {name: live_bytes(graph) for name, graph in subject.largest.items()}
     largest = math.ceil(SCRATCH_FACTOR * max(live.values(), default=0))
     workspace = max(DEFAULT_WORKSPACE, largest)
-    return Forecast(
+    return EngineMemoryEstimate(
         weights=sum(weights.values()),
         scratch=largest,
         workspace=workspace,
@@ -44,8 +43,8 @@ def forecast(subject: Subject) -> Forecast:
 
 
 def fits(subject: Subject) -> Iterator[Problem]:
-    """A forecast beyond the named board, or beyond every board of the target; beyond some of them is a risk."""
-    expected = forecast(subject)
+    """The estimate exceeds the named board or all boards of the target (blocked), or some of them (risky)."""
+    expected = estimate(subject)
     peak = max(expected.build_peak, expected.run_peak)
     need = f"building takes up to {_gb(expected.build_peak)}, running {_gb(expected.run_peak)}"
     boards = {board.name: board.memory for board in subject.target.boards}

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["ok", "risky", "blocked"]
+Problem = tuple[Verdict, str, str]
+"""Verdict, component (empty: the whole bundle), message."""
 _ORDER: tuple[Verdict, ...] = ("ok", "risky", "blocked")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One rule that a bundle breaks. `component` is empty where the whole bundle does."""
+class PreflightFinding:
+    """A problem that one check found. `component` is empty for a problem of the whole bundle."""
 
-    rule: str
+    check: str
     verdict: Verdict
     component: str
     message: str
@@ -21,7 +23,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class EngineMemoryEstimate:
     """Estimated bytes: weights of all engines, scratch of the largest, and the peaks of building and running.
 
     `workspace` is what the builder must be allowed: an engine whose scratch is larger fails to build.
@@ -39,9 +41,9 @@ class PreflightReport:
     """Everything that stands between a bundle and its target, found before any build starts."""
 
     target: str
-    findings: tuple[Finding, ...]
-    forecast: Forecast
-    rules: tuple[str, ...]
+    findings: tuple[PreflightFinding, ...]
+    memory: EngineMemoryEstimate
+    checks: tuple[str, ...]
 
     @property
     def verdict(self) -> Verdict:

@@ -30,12 +30,12 @@ from perceiver_exporters.rules.products.folded_head import FOLDED_HEAD
 from perceiver_exporters.rules.products.folded_output import FOLDED_OUTPUT
 from perceiver_exporters.rules.products.packed_projections import PACKED_PROJECTIONS
 from perceiver_exporters.rules.products.padded_channels import PADDED_CHANNELS
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Outcome, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, RuleOutcome, Verdict
 
 METADATA = "perceiver.rules"
 """Metadata key of a rewritten graph: its outcomes, as JSON."""
 
-RULES: tuple[Rule, ...] = (
+REWRITE_RULES: tuple[RewriteRule, ...] = (
     UNMASKED_ATTENTION,
     CONSTANT_QUERY,
     GATHERED_QUERY,
@@ -55,7 +55,9 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def rewrite(sized: SizedGraph, context: Context, rules: Sequence[Rule] = RULES) -> tuple[Outcome, ...]:
+def rewrite(
+    sized: SizedGraph, context: Context, rules: Sequence[RewriteRule] = REWRITE_RULES
+) -> tuple[RuleOutcome, ...]:
     """Run the rules over an FP32 graph in place, and store what they did in its metadata."""
     before = cost(sized)
     made = []
@@ -68,18 +70,20 @@ def rewrite(sized: SizedGraph, context: Context, rules: Sequence[Rule] = RULES) 
     return tuple(made)
 
 
-def outcomes(model: ir.Model) -> tuple[Outcome, ...]:
+def outcomes(model: ir.Model) -> tuple[RuleOutcome, ...]:
     """What `rewrite` stored in the graph."""
     stored = json.loads(model.metadata_props.get(METADATA, "[]"))
-    return tuple(Outcome(o["rule"], o["applied"], o["detail"], Cost(**o["before"]), Cost(**o["after"])) for o in stored)
+    return tuple(
+        RuleOutcome(o["rule"], o["applied"], o["detail"], Cost(**o["before"]), Cost(**o["after"])) for o in stored
+    )
 
 
-def stored_outcomes(path: Path) -> tuple[Outcome, ...]:
+def stored_outcomes(path: Path) -> tuple[RuleOutcome, ...]:
     """What was done to a graph of a bundle; its weights are not read."""
     return outcomes(ir.from_proto(onnx.load(path, load_external_data=False)))
 
 
-def _run(rule: Rule, sized: SizedGraph, context: Context) -> Verdict:
+def _run(rule: RewriteRule, sized: SizedGraph, context: Context) -> Verdict:
     if rule.backends and context.target.backend not in rule.backends:
         return Declined(f"not for {context.target.backend}")
     verdict = rule.apply(sized, context)
@@ -91,7 +95,7 @@ def _run(rule: Rule, sized: SizedGraph, context: Context) -> Verdict:
     return verdict
 
 
-def _outcome(rule: Rule, verdict: Verdict, before: Cost, after: Cost) -> Outcome:
+def _outcome(rule: RewriteRule, verdict: Verdict, before: Cost, after: Cost) -> RuleOutcome:
     if isinstance(verdict, Applied):
-        return Outcome(rule.name, True, verdict.what, before, after)
-    return Outcome(rule.name, False, verdict.reason, before, after)
+        return RuleOutcome(rule.name, True, verdict.what, before, after)
+    return RuleOutcome(rule.name, False, verdict.reason, before, after)

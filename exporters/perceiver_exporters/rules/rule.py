@@ -41,7 +41,7 @@ Verdict = Applied | Declined
 
 
 @dataclass(frozen=True)
-class Rule:
+class RewriteRule:
     """A rewrite that keeps a graph's function up to the rounding of FP32.
 
     `apply` changes the graph in place or leaves it alone. `backends` are those it is for; empty: every one.
@@ -54,7 +54,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RuleOutcome:
     """What one rule did to one component, and what the graph cost before and after."""
 
     rule: str

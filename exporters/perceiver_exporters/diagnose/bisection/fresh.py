@@ -24,7 +24,7 @@ from perceiver_exporters.precision.integers.smooth import divisors, smooth
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.planning import plan_precision
 from perceiver_exporters.precision.report import ComponentPrecision
-from perceiver_exporters.rules import RULES, Context, outcomes, rewrite
+from perceiver_exporters.rules import REWRITE_RULES, Context, outcomes, rewrite
 from perceiver_exporters.targets.target import TARGETS, Target
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.golden import load_golden
@@ -98,7 +98,7 @@ def _traced(
     applied = {outcome.rule for outcome in done if outcome.applied}
     model = tracer(component, cut.limits or cut.profile, target.opset)
     traced = SizedGraph(model, component.inputs, cut.profile)
-    rewrite(traced, Context(target, precision.name), [rule for rule in RULES if rule.name in applied])
+    rewrite(traced, Context(target, precision.name), [rule for rule in REWRITE_RULES if rule.name in applied])
     return traced
 
 

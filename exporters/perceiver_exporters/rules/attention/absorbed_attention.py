@@ -20,7 +20,7 @@ from perceiver_exporters.rules.attention.absorption import (
     with_value_bias,
 )
 from perceiver_exporters.rules.matchers.attention import Site, sites
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
@@ -61,7 +61,7 @@ def _absorb(graph: ir.Graph, site: Site) -> None:
     replace(site.weighted.outputs[0], with_value_bias(after, site, values, site.value.bias_by_head(heads)))
 
 
-ABSORBED_ATTENTION = Rule(
+ABSORBED_ATTENTION = RewriteRule(
     "absorbed-attention",
     "key and value projections taken over to the queries and the weighted inputs",
     apply,

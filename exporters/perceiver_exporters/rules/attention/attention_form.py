@@ -36,7 +36,7 @@ from perceiver_exporters.ir.builder import Draft, ints, replace
 from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR, VERSION
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.rules.matchers.attention import KEYS, VALUES, array_of, heads_of, operand, producer
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
 
 AS_PRODUCTS: Mapping[str, str] = {
@@ -234,4 +234,4 @@ def _over_batch(write: Draft, query: ir.Value | Array, key: ir.Value) -> ir.Valu
     return write("Expand", query, shape, name="queries")
 
 
-ATTENTION_FORM = Rule("attention-form", "attention as the one operator that a target's backend has it in", apply)
+ATTENTION_FORM = RewriteRule("attention-form", "attention as the one operator that a target's backend has it in", apply)

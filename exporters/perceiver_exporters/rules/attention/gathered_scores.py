@@ -21,7 +21,7 @@ from perceiver_exporters.ir.sized import SizedGraph, static_shapes
 from perceiver_exporters.rules.attention.absorption import exempt, gigaflop, per_head
 from perceiver_exporters.rules.matchers.attention import Query, array_of, operand, projected_query
 from perceiver_exporters.rules.matchers.table_lookups import Lookup, find_normed_rows
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _sum(write: Draft, values: list[ir.Value], name: str) -> ir.Value:
     return reduce(lambda left, right: write("Add", left, right, name=name), values)
 
 
-GATHERED_SCORES = Rule(
+GATHERED_SCORES = RewriteRule(
     "gathered-scores",
     "scores of queries that are put together from several tables, looked up and added",
     apply,

@@ -38,7 +38,7 @@ from perceiver_exporters.rules.matchers.grid_tokens import (
     find_tokens,
     statistics,
 )
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 MOST_BYTES = 8 << 20
 """Of a table with the positions' share of every score: what a processor's cache holds."""
@@ -206,7 +206,7 @@ def _column_values(write: Draft, sums: ir.Value, columns: Exact, matrix: Exact) 
     return exempt(write("MatMul", narrow, per_head(matrix), name="column_values"))
 
 
-SEPARABLE_POSITIONS = Rule(
+SEPARABLE_POSITIONS = RewriteRule(
     "separable-positions",
     "the positions' share of attention under LayerNorm from one table per axis of the grid",
     apply,

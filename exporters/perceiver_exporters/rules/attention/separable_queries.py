@@ -17,7 +17,7 @@ from perceiver_exporters.ir.sized import SizedGraph, static_shapes
 from perceiver_exporters.rules.attention.absorption import exempt, per_head
 from perceiver_exporters.rules.matchers.attention import Projection, operand, projected_query
 from perceiver_exporters.rules.matchers.grid_tokens import Tokens, asked_rows, beside_deviation, find_tokens, statistics
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _rewrite(graph: ir.Graph, asking: Asking) -> None:
     replace(asking.scores.outputs[0], write("Reshape", scores, ints(0, heads, -1, asking.keys), name="scores"))
 
 
-SEPARABLE_QUERIES = Rule(
+SEPARABLE_QUERIES = RewriteRule(
     "separable-queries",
     "the positions' share of the queries of a grid from one table per axis, met by the keys",
     apply,

@@ -13,7 +13,7 @@ from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import Projection, Site, biased, sites
 from perceiver_exporters.rules.matchers.attention_output import find_endings
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, _: Context) -> Verdict:
@@ -48,6 +48,6 @@ def _hand_on(graph: ir.Graph, site: Site) -> bool:
     return True
 
 
-SOFTMAX_BIAS = Rule(
+SOFTMAX_BIAS = RewriteRule(
     "softmax-bias", "biases of keys dropped, those of values in the output's", apply, backends=("onnxruntime",)
 )

@@ -11,7 +11,7 @@ from perceiver_exporters.ir.attention import HIGHEST_SCORE
 from perceiver_exporters.ir.builder import replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of, operand, producer, sites
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
 
 MOVES = ("Unsqueeze", "Expand", "Reshape", "Cast")
@@ -53,4 +53,4 @@ def _excludes_nothing(op: str, value: ir.Value) -> bool:
     return constant is not None and EXCLUDES_NOTHING[op](constant)
 
 
-UNMASKED_ATTENTION = Rule("unmasked-attention", "masks that exclude nothing are dropped", apply)
+UNMASKED_ATTENTION = RewriteRule("unmasked-attention", "masks that exclude nothing are dropped", apply)

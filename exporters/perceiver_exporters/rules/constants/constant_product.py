@@ -12,7 +12,7 @@ from perceiver_exporters.ir.builder import Draft, Exact, replace
 from perceiver_exporters.ir.graph import products
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
@@ -38,4 +38,4 @@ def _evaluate(node: ir.Node) -> Exact | None:
     return made + get.get_float("beta", 1.0) * bias[0] if bias else made
 
 
-CONSTANT_PRODUCT = Rule("constant-product", "products of two constants, computed at export", apply)
+CONSTANT_PRODUCT = RewriteRule("constant-product", "products of two constants, computed at export", apply)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.builder import Draft, Exact, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of, operand
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 Known = dict[ir.Value, Exact]
 """Values that are the same for every row of a batch, as one row (1, ...) in FP64."""
@@ -177,4 +177,4 @@ _HANDLERS: dict[str, Callable[[Exact, ir.Node], Exact | None]] = {
     "Transpose": _transpose,
 }
 
-CONSTANT_QUERY = Rule("constant-query", "queries that depend on no input, projected at export", apply)
+CONSTANT_QUERY = RewriteRule("constant-query", "queries that depend on no input, projected at export", apply)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of, operand, producer
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
@@ -44,6 +44,6 @@ def _constant(node: ir.Node) -> int | None:
     return next((index for index, value in enumerate(node.inputs) if array_of(value) is not None), None)
 
 
-CONSTANT_SUM = Rule(
+CONSTANT_SUM = RewriteRule(
     "constant-sum", "constants that are added one after the other, added at export", apply, backends=("onnxruntime",)
 )

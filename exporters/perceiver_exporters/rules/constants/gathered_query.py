@@ -15,7 +15,7 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.constants.constant_query import layer_norm
 from perceiver_exporters.rules.matchers.attention import Projection, operand, projected_query
 from perceiver_exporters.rules.matchers.table_lookups import NormedRows, find_normed_rows
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 @dataclass(frozen=True)
@@ -52,4 +52,4 @@ def _rewrite(graph: ir.Graph, lookup: Lookup) -> None:
     replace(product.outputs[0], write("Unsqueeze", rows, operand(lookup.normed.headed, 1), name="queries"))
 
 
-GATHERED_QUERY = Rule("gathered-query", "queries looked up in a table that is projected at export", apply)
+GATHERED_QUERY = RewriteRule("gathered-query", "queries looked up in a table that is projected at export", apply)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.builder import Draft, Exact, ints, replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import Projection, Site, array_of, operand, producer, sites
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
 
 MOST_BYTES = 32 << 20
@@ -126,7 +126,7 @@ def _centre(table: Exact) -> Exact:
     return centred
 
 
-TOKEN_TABLES = Rule(
+TOKEN_TABLES = RewriteRule(
     "token-tables",
     "keys and values of embedded tokens from three tables",
     apply,

@@ -21,7 +21,7 @@ from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.rules.attention.absorption import gigaflop
 from perceiver_exporters.rules.matchers.attention import Projection, array_of, biased, producer, projection
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 @dataclass(frozen=True)
@@ -135,4 +135,4 @@ def _module(layer: Projection) -> str:
     return str(layer.product.name).rsplit("/", 1)[0]
 
 
-FOLDED_HEAD = Rule("folded-head", "last projections folded into the output's", apply)
+FOLDED_HEAD = RewriteRule("folded-head", "last projections folded into the output's", apply)

@@ -15,7 +15,7 @@ from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.rules.attention.absorption import gigaflop
 from perceiver_exporters.rules.matchers.attention import operand
 from perceiver_exporters.rules.matchers.attention_output import Ending, find_ending
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
@@ -53,7 +53,7 @@ def _fold(graph: ir.Graph, ending: Ending) -> None:
     replace(ending.output.product.outputs[0], write("Squeeze", attended, ints(1), name="merged"))
 
 
-FOLDED_OUTPUT = Rule(
+FOLDED_OUTPUT = RewriteRule(
     "folded-output",
     "output projections of one head folded into the values' projections",
     apply,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.builder import Draft, replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import Projection, Site, biased, sites
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
@@ -49,6 +49,6 @@ def _pack(graph: ir.Graph, site: Site, packed: tuple[Projection, ...]) -> None:
         start = stop
 
 
-PACKED_PROJECTIONS = Rule(
+PACKED_PROJECTIONS = RewriteRule(
     "packed-projections", "queries, keys and values from one product", apply, backends=("onnxruntime",)
 )

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.builder import Draft, ints
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of
-from perceiver_exporters.rules.rule import Applied, Context, Declined, Rule, Verdict
+from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
 
 MULTIPLE = 8
@@ -61,7 +61,7 @@ def _with_zero_rows(weight: Array, missing: int) -> Array:
     return np.pad(weight, ((0, missing), (0, 0)))
 
 
-PADDED_CHANNELS = Rule(
+PADDED_CHANNELS = RewriteRule(
     "padded-channels",
     "inputs of products padded to widths that tensor cores take",
     apply,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from perceiver_exporters.preflight.rule import Problem
+from perceiver_exporters.preflight.report import Problem
 from perceiver_exporters.preflight.subject import Subject
 from perceiver_runtime.tensorrt.dialect import Dialect
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from perceiver_exporters.ir.quiet import quiet
-from perceiver_exporters.preflight.memory import forecast
+from perceiver_exporters.preflight.checks import CHECKS
+from perceiver_exporters.preflight.memory import estimate
 from perceiver_exporters.preflight.report import PreflightReport
 from perceiver_exporters.preflight.subject import Subject, read_subject
-from perceiver_exporters.preflight.table import RULES
 from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
 from perceiver_runtime.errors import UsageError
 
@@ -26,8 +26,8 @@ def check(bundle: str | Path, target: str, memory: int | None = None) -> Preflig
 
 def examine(subject: Subject) -> PreflightReport:
     """Apply all rules."""
-    findings = tuple(finding for rule in RULES for finding in rule.findings(subject))
-    return PreflightReport(subject.target.name, findings, forecast(subject), tuple(rule.id for rule in RULES))
+    findings = tuple(finding for each in CHECKS for finding in each.findings(subject))
+    return PreflightReport(subject.target.name, findings, estimate(subject), tuple(each.id for each in CHECKS))
 
 
 def engine_target(targets: Mapping[str, Target], name: str) -> tuple[Target, EngineTarget]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perceiver_exporters.preflight.rule import Problem
+from perceiver_exporters.preflight.report import Problem
 from perceiver_exporters.preflight.subject import Subject
 from perceiver_runtime.tensorrt.dialect import version_of
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from perceiver_exporters.ir.graph import has_constant_weight
-from perceiver_exporters.preflight.rule import Problem
+from perceiver_exporters.preflight.report import Problem
 from perceiver_exporters.preflight.subject import Subject
 
 LARGEST_HALF = 65_504
