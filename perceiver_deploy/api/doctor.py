@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from perceiver_runtime.backends.opt_out import opt_out
 
 REQUIRED = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "click", "safetensors", "polygraphy")
+ONNXRUNTIME = "pip install 'perceiver-deploy[cpu]', or 'perceiver-deploy[gpu]' for an NVIDIA GPU"
 OPTIONAL = {
     "onnxruntime": "pip install 'perceiver-deploy[cpu]'",
     "openvino": "pip install 'perceiver-deploy[openvino]'",
@@ -63,15 +64,23 @@ def _packages() -> list[Finding]:
 
 
 def _package(name: str, needed: bool, remedy: str) -> Finding:
+    version = _version(name)
+    return Finding(name, version or "not installed", version is not None, needed, "" if version else remedy)
+
+
+def _version(name: str) -> str | None:
     try:
-        return Finding(name, importlib.metadata.version(name), True, needed)
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", False, needed, remedy)
+        return None
 
 
 def _providers() -> list[Finding]:
     if importlib.util.find_spec("onnxruntime") is None:
-        return [Finding("onnxruntime providers", "none", False, True, OPTIONAL["onnxruntime"])]
+        return [Finding("onnxruntime providers", "none", False, True, ONNXRUNTIME)]
+    if all(map(_version, ("onnxruntime", "onnxruntime-gpu"))):
+        remedy = f"pip uninstall --yes onnxruntime onnxruntime-gpu, then {ONNXRUNTIME}"
+        return [Finding("onnxruntime providers", "both packages fill the folder onnxruntime", False, True, remedy)]
     opt_out()
     import onnxruntime
 

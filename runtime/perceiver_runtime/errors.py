@@ -24,6 +24,9 @@ INTERNAL_ERROR = 70
 INTERRUPTED = 130
 CLOSED_OUTPUT = 141
 
+INSTALL_ONNXRUNTIME = "pip install 'perceiver-runtime[cpu]', or 'perceiver-runtime[gpu]' for an NVIDIA GPU"
+"""Works wherever this package is installed, from a checkout or from wheels: pip adds what the extra names."""
+
 
 class PerceiverError(Exception):
     """Base of all errors raised on purpose. The message says what was expected, what came, and the remedy."""

@@ -131,7 +131,9 @@ def test_missing_backend_exits_4(
     monkeypatch.delitem(sys.modules, "perceiver_runtime.backends.onnxruntime", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["verify", str(bundle)]) == 4
-    assert "pip install 'perceiver-runtime[ort]'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "pip install 'perceiver-runtime[cpu]'" in error
+    assert "'perceiver-runtime[gpu]'" in error
     assert main(["info", str(bundle)]) == 0
 
 

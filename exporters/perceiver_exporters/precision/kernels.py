@@ -20,7 +20,7 @@ from perceiver_exporters.ir.flops import node_flops
 from perceiver_exporters.ir.graph import constant_of, has_constant_weight, products
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.targets.target import Target
-from perceiver_runtime.errors import CheckError, UnavailableError
+from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, CheckError, UnavailableError
 
 INTEGER_KERNELS = frozenset(
     {"MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger", "QAttention"}
@@ -133,7 +133,7 @@ def _optimised(model: ir.Model) -> onnx.ModelProto:
 
         import onnxruntime as ort
     except ImportError as error:
-        raise UnavailableError(f"the proof of precision needs onnxruntime: {error}; pip install onnxruntime") from error
+        raise UnavailableError(f"the proof of precision needs onnxruntime: {error}; {INSTALL_ONNXRUNTIME}") from error
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3

@@ -11,7 +11,7 @@ from perceiver_runtime.backends.backend import Backend, Buffer, Device
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.backends.versions import refusal
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
+from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, BundleError, PerceiverError, UnavailableError
 from perceiver_runtime.format.external_data import external_files, inlined, linked
 from perceiver_runtime.manifest import ComponentEntry
 
@@ -19,7 +19,7 @@ try:
     import onnxruntime as ort
 except ImportError as error:
     raise UnavailableError(
-        f"backend onnxruntime: the package is not installed ({error}); pip install 'perceiver-runtime[ort]'"
+        f"backend onnxruntime: the package is not installed ({error}); {INSTALL_ONNXRUNTIME}"
     ) from error
 
 from perceiver_runtime.backends.integer_products import avoid_saturation
@@ -41,7 +41,8 @@ REMEDY = {
     "onnxruntime": "reinstall onnxruntime",
     "onnxruntime-exact": "reinstall onnxruntime",
     QUICK: "reinstall onnxruntime",
-    "onnxruntime-cuda": "on a machine with an NVIDIA GPU, install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime",
+    "onnxruntime-cuda": "on a machine with an NVIDIA GPU, `pip uninstall onnxruntime`, then "
+    "`pip install 'onnxruntime-gpu[cuda,cudnn]'`",
     "onnxruntime-tensorrt": "install onnxruntime-gpu and tensorrt, on a machine with an NVIDIA GPU",
     "onnxruntime-rtx": "install onnxruntime-ep-nv-tensorrt-rtx and its onnxruntime, on a machine with an RTX GPU",
 }

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
-from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 from perceiver_runtime.tensors import Array
 
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
@@ -98,7 +98,7 @@ def _session(model: onnx.ModelProto) -> Any:
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise UnavailableError(f"comparing nodes needs onnxruntime: {error}; pip install onnxruntime") from error
+        raise UnavailableError(f"comparing nodes needs onnxruntime: {error}; {INSTALL_ONNXRUNTIME}") from error
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3

@@ -31,7 +31,7 @@ from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.low import rewrite
 from perceiver_exporters.precision.precision import Feeds, Request
 from perceiver_exporters.reference import Reference
-from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 ACTIVATION_RULES = frozenset({"RA008", "RA009"})
 Findings = Mapping[str, tuple[Finding, ...]]
@@ -144,7 +144,7 @@ def _session(model: ir.Model, names: Sequence[str], fused: Sequence[ir.Node]) ->
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise UnavailableError(f"the range audit needs onnxruntime: {error}; pip install onnxruntime") from error
+        raise UnavailableError(f"the range audit needs onnxruntime: {error}; {INSTALL_ONNXRUNTIME}") from error
     proto: onnx.ModelProto = ir.to_proto(model)
     del proto.graph.output[:]
     watched = list(names)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.integers.layers import weighted
 from perceiver_exporters.precision.precision import Feeds
-from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 
 def quantized_tensors(graph: ir.Graph) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def _session(model: ir.Model, outputs: Sequence[str]) -> Any:
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise UnavailableError(f"int8 needs onnxruntime to calibrate: {error}; pip install onnxruntime") from error
+        raise UnavailableError(f"int8 needs onnxruntime to calibrate: {error}; {INSTALL_ONNXRUNTIME}") from error
     proto: onnx.ModelProto = ir.to_proto(model)
     del proto.graph.output[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs or [str(model.graph.inputs[0].name)])
