@@ -13,7 +13,8 @@ import click
 import numpy as np
 import torch
 
-from perceiver_deploy.api.growth import GrowthReport, bundle_growth, write_growth
+from perceiver_deploy.api.growth import GrowthReport, write_growth
+from perceiver_deploy.api.growth import growth as bundle_growth
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.released import RELEASED

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from hybrid_rows import PARTS
 from torch import Tensor
 
-from perceiver_deploy.api.evaluate import evaluate_bundles
+from perceiver_deploy.api.evaluate import evaluate
 from perceiver_deploy.datasets.emoji import decode
 from perceiver_deploy.datasets.emoji.dataset import feeds
 from perceiver_deploy.datasets.emoji.sample import Splits, read_sample
@@ -168,7 +168,7 @@ def _accuracy(emoji: Bundles, languages: Bundles) -> Iterator[str]:
     chances = _chances()
     for name, bundles in ((EMOJI, emoji), (LANGUAGES, languages)):
         print(f"evaluate {name}", file=sys.stderr, flush=True)
-        evaluated = evaluate_bundles([bundles["cpu", precision] for precision in PRECISIONS], threads=1)
+        evaluated = evaluate([bundles["cpu", precision] for precision in PRECISIONS], threads=1)
         for reports in zip(*evaluated, strict=True):
             first = reports[0]
             for metric in first.difference:

@@ -44,7 +44,7 @@ def measured(name: str, precision: str, bundle: Path, rounds: int, threads: int)
     with open_session(bundle, "onnxruntime", threads) as session:
         sample = load_golden(session.bundle)[0].feeds
         feeds = {spec.name: sample[spec.name][:1] for spec in session.inputs}
-        latency = measure(session, feeds, runs=RUNS)
+        latency = measure(session, feeds, iterations=RUNS)
         speed = compare(session, model, feeds, rounds, threads)
         return Small(
             name,

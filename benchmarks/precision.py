@@ -20,7 +20,7 @@ import torch
 from record import VARIANTS
 
 from perceiver_deploy.api.benchmark import benchmark
-from perceiver_deploy.api.evaluate import evaluate_bundles
+from perceiver_deploy.api.evaluate import evaluate
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
@@ -56,7 +56,7 @@ def export(name: str, made: Blueprint, folder: Path, traces: SharedTraces) -> li
 
 def trained(name: str, folder: Path) -> Iterator[str]:
     paths = export(name, blueprint(resolve(name)), folder, SharedTraces())
-    evaluated = evaluate_bundles(paths, threads=1)
+    evaluated = evaluate(paths, threads=1)
     for path, precision, reports in zip(paths, PRECISIONS, evaluated, strict=True):
         shared = parity(path), f"{graphs(path) / 1e6:.2f}", latency(path), shares(path), kernels(path)
         for report in (r for r in reports if r.agreement is not None):
@@ -76,7 +76,7 @@ def parity(path: Path) -> str:
 
 
 def latency(path: Path) -> str:
-    report = benchmark(path, threads=1, rounds=100)
+    report = benchmark(path, threads=1, iterations=100)
     return f"{report.session.p50:.2f} ({report.speedup:.2f})"
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     options = parser.parse_args()
     with open_session(options.bundle, options.backend) as session, record(open_source()) as recording:
-        latency = measure(session, batch=options.batch, runs=options.runs)
+        latency = measure(session, batch=options.batch, iterations=options.runs)
         versions = dict(session.versions)
     stated = {"transfers": "included", "cuda_graphs": "on", "versions": versions}
     print(json.dumps({"latency": encode(latency), "device": encode(recording.summary()), **stated}, indent=2))

@@ -18,6 +18,7 @@ from perceiver_runtime.backends import check_threads
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.measure.latency import Distribution, sized_feeds
 from perceiver_runtime.measure.load import LoadMeter, OtherLoad
+from perceiver_runtime.progress import report
 from perceiver_runtime.tensors import Array
 
 MODALITIES = {"pixel_values": "pixels", "input_ids": "ids"}
@@ -51,7 +52,8 @@ def benchmark(
     *,
     reference: str | None = None,
     batch: int = 1,
-    rounds: int = 50,
+    iterations: int = 50,
+    warmup: int = 5,
     threads: int | None = None,
     backend: str = "auto",
 ) -> BenchmarkReport:
@@ -62,22 +64,23 @@ def benchmark(
     or for a batch or a number of threads out of range.
     """
     check_threads(threads)
+    report(f"time {bundle} and torch eager in turn")
     with open_session(bundle, backend, threads, check_finite=False) as session:
         threads = threads or session.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
         feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
         model = reference_of(session.bundle, reference)
-        return compare(session, model, feeds, rounds, threads)
+        return compare(session, model, feeds, iterations, threads, warmup)
 
 
 def compare(
-    session: Session, model: Model, feeds: Mapping[str, Array], rounds: int, threads: int, warmup: int = 5
+    session: Session, model: Model, feeds: Mapping[str, Array], iterations: int, threads: int, warmup: int = 5
 ) -> BenchmarkReport:
     """Time an open session and a module in turn on the same feeds."""
     names = [spec.name for spec in session.inputs]
     eager = eager_call(model, {name: feeds[name] for name in names})
     meter = LoadMeter()
-    times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, rounds, warmup)
+    times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, iterations, warmup)
     speedup = ratio(times["eager"], times["session"])
     return BenchmarkReport(
         bundle=str(session.bundle.path),

@@ -1,8 +1,7 @@
-"""`bisect_bundle`: where a bundle departs from the model that it was made from."""
+"""`bisect`: where a bundle departs from the model that it was made from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +9,16 @@ from perceiver_deploy.api.verify import backend_for
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.diagnose.bisection import Blame, bisect, can_export_again
+from perceiver_exporters.diagnose import bisection
+from perceiver_exporters.diagnose.bisection import Blame, can_export_again
 from perceiver_runtime import load_bundle
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import PerceiverError
+from perceiver_runtime.progress import report
 
 
 @dataclass(frozen=True)
-class BundleBisection:
+class Bisection:
     """`source` says what the bundle was compared with, or why it could not be: then blame ends at the component."""
 
     bundle: str
@@ -31,14 +32,13 @@ class BundleBisection:
         return not self.blames
 
 
-def bisect_bundle(
+def bisect(
     path: str | Path,
     *,
     reference: str | None = None,
     backend: str | None = None,
     replays: Path | None = None,
-    progress: Callable[[str], None] = lambda _: None,
-) -> BundleBisection:
+) -> Bisection:
     """Find the component, then the node, where a bundle departs from its source.
 
     The source is the model that the bundle was exported from, found where it was or by its name, or `reference`: a
@@ -48,10 +48,10 @@ def bisect_bundle(
     """
     bundle = load_bundle(path)
     made, source = _source(bundle, reference)
-    found = bisect(
-        Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays, progress=progress
+    found = bisection.bisect(
+        Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays, progress=report
     )
-    return BundleBisection(str(path), source, found.blames, found.compared)
+    return Bisection(str(path), source, found.blames, found.compared)
 
 
 def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, str]:

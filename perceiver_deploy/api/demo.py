@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perceiver_deploy.api.benchmark import BenchmarkReport, benchmark
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_deploy.datasets.metrics import ClassificationMetrics
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
-from perceiver_runtime import open_session, verify
+from perceiver_runtime import open_session
 from perceiver_runtime.format.outputs import check_directory
 from perceiver_runtime.format.staging import check_destination
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.measure.latency import Distribution, LatencyReport, measure
 from perceiver_runtime.measure.verify import PIPELINE
+from perceiver_runtime.progress import report
 
 SOURCE = "fashion-perceiver"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -74,13 +75,14 @@ class _Measured:
         return 100 * (self.evaluation.reference.accuracy - self.evaluation.deployed.accuracy)
 
 
-def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
+def demo(out: str | Path = "demo") -> DemoReport:
     """Write one bundle per precision under `out` and measure each."""
+    out = Path(out)
     check_directory(out)
     for precision in PRECISIONS:
         check_destination(out / f"{SOURCE}-{precision}", overwrite=True)
     made, traces = blueprint(resolve(SOURCE)), SharedTraces()
-    measured = {precision: _measure(out, precision, made, traces, progress) for precision in PRECISIONS}
+    measured = {precision: _measure(out, precision, made, traces) for precision in PRECISIONS}
     first = measured[PRECISIONS[0]]
     return DemoReport(
         rows=tuple(row for m in measured.values() for row in _rows(m)),
@@ -93,13 +95,11 @@ def run(out: Path, progress: Callable[[str], None]) -> DemoReport:
     )
 
 
-def _measure(
-    out: Path, precision: str, made: Blueprint, traces: SharedTraces, progress: Callable[[str], None]
-) -> _Measured:
+def _measure(out: Path, precision: str, made: Blueprint, traces: SharedTraces) -> _Measured:
     bundle = out / f"{SOURCE}-{precision}"
-    progress(f"[{precision}] export")
+    report(f"[{precision}] export")
     manifest = export_bundle(made, bundle, precision, overwrite=True, tracer=traces)
-    progress(f"[{precision}] verify, evaluate, time")
+    report(f"[{precision}] verify, evaluate, time")
     parity = verify(bundle)
     with open_session(bundle, threads=THREADS) as session:
         latency = measure(session, batch=1)

@@ -78,11 +78,11 @@ SCORINGS: Mapping[str, _Scoring] = {
 def evaluate_bundle(
     bundle: str | Path, *, reference: str | None = None, batch: int = 64, threads: int | None = None
 ) -> EvaluationReport[ClassificationMetrics]:
-    """Score the main output of a bundle and of its reference: the first report of `evaluate_bundles`."""
-    return evaluate_bundles([bundle], reference=reference, batch=batch, threads=threads)[0][0]
+    """Score the main output of a bundle and of its reference: the first report of `evaluate`."""
+    return evaluate([bundle], reference=reference, batch=batch, threads=threads)[0][0]
 
 
-def evaluate_bundles(
+def evaluate(
     bundles: Sequence[str | Path], *, reference: str | None = None, batch: int = 64, threads: int | None = None
 ) -> tuple[tuple[EvaluationReport[Any], ...], ...]:
     """Score bundles of one model, and their reference, on the held-out data of the model's data set.
@@ -108,7 +108,7 @@ def evaluate_bundles(
         return tuple(tuple(compare(session, dataset, expected, batch=batch)) for session in sessions)
 
 
-def evaluate(
+def evaluate_session(
     session: Session, dataset: Dataset, reference: Cut, *, batch: int = 64
 ) -> EvaluationReport[ClassificationMetrics]:
     """Score the main output of an open session and of its reference, cut the same way, `batch` samples at a time."""

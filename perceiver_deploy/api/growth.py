@@ -30,7 +30,7 @@ class GrowthReport:
     growth: tuple[ErrorGrowth, ...]
 
 
-def bundle_growth(path: str | Path, *, reference: str | None = None, backend: str | None = None) -> GrowthReport:
+def growth(path: str | Path, *, reference: str | None = None, backend: str | None = None) -> GrowthReport:
     """Measure a bundle's error growth against its reference in FP64, on its golden samples.
 
     Over the runs of each repeated block, and over the layers of each trunk that runs once. Raises UsageError if it has

@@ -30,7 +30,7 @@ class ModelSummary:
     gflop: Mapping[str, float]
 
 
-def models() -> tuple[ModelSummary, ...]:
+def list_models() -> tuple[ModelSummary, ...]:
     """Describe every model of the zoo."""
     return tuple(summarise(entry) for entry in zoo().values())
 

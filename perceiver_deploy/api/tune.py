@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,30 +15,30 @@ from perceiver_runtime.format.ranges import BATCH, batch_within
 from perceiver_runtime.format.tuning import Measured, Tuning, write_tuning
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
+from perceiver_runtime.progress import report
 from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino")
-ROUNDS = 15
 Setting = tuple[str, int]
 
 
-def tune(bundle: str | Path, *, rounds: int | None = None, progress: Callable[[str], None] = lambda _: None) -> Tuning:
+def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning:
     """Time batch 1 of the golden sample on every installed CPU backend with 1, 2, 4, ... threads, all in turn.
 
     The tuning is written beside the bundle, where `open_session(backend="auto")` heeds it on machines of this kind.
     Every setting computes in the bundle's own precision. Raises BundleError.
     """
-    path, rounds = Path(bundle), rounds or ROUNDS
+    path = Path(bundle)
     with ExitStack() as stack:
         sessions = {
             (name, threads): stack.enter_context(session)
             for threads in thread_counts(usable_cores())
             for name in BACKENDS
-            if (session := _open(path, name, threads, progress)) is not None
+            if (session := _open(path, name, threads)) is not None
         }
         feeds = _first_row(next(iter(sessions.values())))
-        progress(f"time {', '.join(f'{name} x{threads}' for name, threads in sessions)}: {rounds} rounds in turn")
-        times = interleave({setting: partial(s.run, feeds) for setting, s in sessions.items()}, rounds)
+        report(f"time {', '.join(f'{name} x{threads}' for name, threads in sessions)}: {iterations} iterations in turn")
+        times = interleave({setting: partial(s.run, feeds) for setting, s in sessions.items()}, iterations, warmup)
         versions = {setting: session.versions for setting, session in sessions.items()}
     return write_tuning(path, rank(times, versions))
 
@@ -62,11 +62,11 @@ def rank(
     )
 
 
-def _open(path: Path, name: str, threads: int, progress: Callable[[str], None]) -> Session | None:
+def _open(path: Path, name: str, threads: int) -> Session | None:
     try:
         return open_session(path, name, threads, check_finite=False)
     except UnavailableError as error:
-        progress(f"not measured: {error}")
+        report(f"not measured: {error}")
         return None
 
 

@@ -11,8 +11,10 @@ from perceiver_exporters.diagnose.bisection.replay import Replay, write_replay
 from perceiver_exporters.precision.kernels import HERE
 from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.targets.target import TARGETS
-from perceiver_runtime import load_bundle, open_session, verify
+from perceiver_runtime import Session, load_bundle, open_session
+from perceiver_runtime import verify as compare_golden
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.execution.choice import RunsOn
 from perceiver_runtime.golden import GoldenSample, load_golden
 from perceiver_runtime.measure.compare import Bound, ParityReport
 from perceiver_runtime.measure.verify import PIPELINE, Key, VerifyReport, golden_bounds, verify_sample
@@ -21,7 +23,7 @@ from perceiver_runtime.tensors import Array
 
 @dataclass(frozen=True)
 class Verification:
-    """What numbers say (`parity`), and what the graphs say of themselves (`breaches`)."""
+    """Verdict on a bundle: its numbers (`parity`), and where graphs are not what the manifest claims (`breaches`)."""
 
     parity: VerifyReport
     breaches: tuple[Breach, ...]
@@ -29,8 +31,18 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every tensor is within its tolerance, and every graph is what its label says."""
+        """Whether every tensor is within its tolerance, and every graph is what the manifest claims."""
         return self.parity.passed and not self.breaches
+
+    @property
+    def reports(self) -> tuple[ParityReport, ...]:
+        """One report for each compared tensor."""
+        return self.parity.reports
+
+    @property
+    def runs_on(self) -> RunsOn | None:
+        """Backend and threads of the session that was compared."""
+        return self.parity.runs_on
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,30 @@ def backend_for(target: str) -> str:
     return "auto" if target in HERE or target not in TARGETS else "onnxruntime-exact"
 
 
-def verify_bundle(path: str | Path, backend: str | None = None) -> Verification:
-    """Hold a bundle against its golden samples and its claims. Raises what `perceiver_runtime.measure.verify` raises.
+def verify(
+    bundle: Session | Bundle | str | Path, backend: str | None = None, threads: int | None = None
+) -> Verification:
+    """Compare a bundle with its golden samples, and its graphs with what the manifest claims of them.
 
-    `backend` None: the one that computes as the bundle's target does.
+    Args:
+        bundle: A bundle, its directory, or an open session, which then runs as it is.
+        backend: What runs the bundle; None takes the backend that computes as the bundle's target does.
+        threads: CPU threads; None leaves the choice to the session.
+
+    Returns:
+        The verdict, the same as that of `perceiver-export verify`.
+
+    Raises:
+        BundleError: The bundle is damaged, has no golden samples, or no tolerance for a tensor.
+        UnavailableError: The backend is not on this machine.
+        UsageError: There is no such backend, or `threads` is out of range.
     """
-    bundle = load_bundle(path)
-    chosen = backend or backend_for(bundle.manifest.target)
-    with runnable_bundle(bundle, chosen) as runnable:
-        return Verification(verify(runnable, chosen), check_claims(bundle), chosen)
+    if isinstance(bundle, Session):
+        return Verification(compare_golden(bundle), check_claims(bundle.bundle), bundle.backend)
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    chosen = backend or backend_for(loaded.manifest.target)
+    with runnable_bundle(loaded, chosen) as runnable:
+        return Verification(compare_golden(runnable, chosen, threads), check_claims(loaded), chosen)
 
 
 def write_failures(path: str | Path, verification: Verification, directory: Path) -> tuple[Failure, ...]:

@@ -7,47 +7,46 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_table, progress, quiet_option
+from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.values import backend_option
 from perceiver_deploy.cli.verify import default_directory
 
 if TYPE_CHECKING:
-    from perceiver_deploy.api.bisect import BundleBisection
+    from perceiver_deploy.api.bisect import Bisection
     from perceiver_exporters.diagnose.bisection import Blame
 
-COLUMNS = ("component:<", "node:<", "operator:<", "run", "error", "noise", "bound")
+COLUMNS = ("component:<", "node:<", "operator:<", "run", "error", "noise:?", "bound")
 
 
 @click.command("bisect")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", help="Model of the zoo or checkpoint that the bundle was made from, if not found by name.")
-@click.option("--backend", help="Backend to verify on (default: the one that computes as the bundle's target does).")
-@click.option("--out", type=click.Path(path_type=Path), help="Where replays go [perceiver-failures/BUNDLE/nodes].")
-@json_option
-@quiet_option
-def command(
-    bundle: Path, reference: str | None, backend: str | None, out: Path | None, as_json: bool, quiet: bool
-) -> int:
+@backend_option(None, "What runs the bundle (default: the backend that computes as the bundle's target does).")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), help="Where replays go [perceiver-failures/BUNDLE/nodes]."
+)
+@common_options
+def command(bundle: Path, reference: str | None, backend: str | None, out: Path | None, as_json: bool) -> int:
     """Find the component of BUNDLE, then the node, that departs from the model it was made from; exit 1 if one does.
 
     The golden samples blame the component. The model is exported again, and the graphs compared value by value and
-    node by node. For each departure a replay is written: the part of the graph, its inputs, and what should come out.
+    node by node. For each departure a replay is written: the part of the graph, its inputs, and the expected outputs.
     """
-    from perceiver_deploy.api.bisect import bisect_bundle
-    from perceiver_runtime.cli.report import to_json
+    from perceiver_deploy.api.bisect import bisect
     from perceiver_runtime.format.outputs import check_directory
 
     if out is not None:
         check_directory(out)
     replays = out or default_directory(bundle) / "nodes"
-    found = bisect_bundle(bundle, reference=reference, backend=backend, replays=replays, progress=progress(quiet))
+    found = bisect(bundle, reference=reference, backend=backend, replays=replays)
     if as_json:
-        click.echo(to_json(found))
+        print_json(found)
     else:
         _print(found)
     return 0 if found.passed else 1
 
 
-def _print(found: BundleBisection) -> None:
+def _print(found: Bisection) -> None:
     from perceiver_runtime.escapes import command_line
 
     if found.passed:
@@ -62,5 +61,5 @@ def _print(found: BundleBisection) -> None:
 
 def _row(blame: Blame) -> tuple[str, ...]:
     numbers = (blame.error, blame.noise, blame.bound) if blame.bound else ()
-    shown = [f"{number:.2e}" for number in numbers] or ["", "", ""]
+    shown = [f"{number:.1e}" for number in numbers] or ["", "", ""]
     return blame.component, blame.node or f"({blame.kind})", blame.op_type, str(blame.call), *shown

@@ -7,73 +7,55 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.numbers import GIGABYTES, MEBIBYTES
-from perceiver_deploy.cli.output import json_option, print_json, print_table, progress, quiet_option
+from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.values import ENGINE_TARGET, Size
+from perceiver_runtime.progress import report
 
 if TYPE_CHECKING:
     from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 
-MEGABYTE = 1 << 20
-GIGABYTE = 10**9
-
 
 @click.command("build")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--target", required=True, help="jetson-orin, jetson-thor, rtx or hopper.")
+@click.option("--target", required=True, type=ENGINE_TARGET, help="What the engines are for.")
 @click.option("--kit", type=click.Path(path_type=Path), help="Where a build kit goes, if the device must build.")
-@click.option("--workspace", type=MEBIBYTES, help="Bound of TensorRT's scratch memory, in MiB (default: as estimated).")
-@click.option("--memory", type=GIGABYTES, help="Memory of the board in GB, where the target has several.")
+@click.option("--workspace", type=Size(), help="Most scratch memory of TensorRT, as 512MB (default: as estimated).")
+@click.option("--memory", type=Size(), help="Memory of the board, as 8GB, where the target has several.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing kit.")
-@json_option
-@quiet_option
+@common_options
 def command(
     bundle: Path,
     target: str,
     kit: Path | None,
     workspace: int | None,
-    memory: float | None,
+    memory: int | None,
     overwrite: bool,
     as_json: bool,
-    quiet: bool,
-) -> int:
+) -> None:
     """Add TensorRT engines for a target to BUNDLE, or make a kit that builds them on the device."""
     from perceiver_exporters.engines import build
-
-    say = progress(quiet)
-
-    def report(component: str, step: BuildProgress) -> None:
-        if step.depth == 0 and step.step == step.steps:
-            say(f"{component}: {step.phase}")
+    from perceiver_runtime.cli.report import engine_table
 
     outcome = build(
         bundle,
         target,
         kit=kit,
-        workspace=None if workspace is None else workspace * MEGABYTE,
-        memory=None if memory is None else int(memory * GIGABYTE),
+        workspace=workspace,
+        memory=memory,
         overwrite=overwrite,
-        report=report,
+        report=_report_phase,
     )
     if as_json:
-        print_json({**vars(outcome), "kit": str(outcome.kit) if outcome.kit else None})
-        return 0
+        return print_json({**vars(outcome), "kit": str(outcome.kit) if outcome.kit else None})
     for finding in outcome.preflight.findings:
-        say(f"{finding.check} {finding.verdict}: {finding.component} {finding.message}; {finding.remedy}")
+        report(f"{finding.check} {finding.verdict}: {finding.component} {finding.message}; {finding.remedy}")
     if outcome.kit is not None:
-        click.echo(f"{outcome.reason}\nbuild kit: {outcome.kit}\ncopy it to the device and run there: ./build.sh")
-        return 0
-    print_table(
-        f"{bundle}: engines for {target}",
-        ("component:<", "seconds", "MB", "layers", "matrix products:<"),
-        [
-            (
-                r.component,
-                f"{r.seconds:.1f}",
-                f"{r.engine_bytes / 1e6:.2f}",
-                str(r.layers),
-                ", ".join(f"{n} {kind}" for kind, n in r.products.items()),
-            )
-            for r in outcome.engines
-        ],
-    )
-    return 0
+        return click.echo(
+            f"{outcome.reason}\nbuild kit: {outcome.kit}\ncopy it to the device and run there: ./build.sh"
+        )
+    return print_table(f"{bundle}: engines for {target}", *engine_table(outcome.engines))
+
+
+def _report_phase(component: str, step: BuildProgress) -> None:
+    if step.depth == 0 and step.step == step.steps:
+        report(f"{component}: {step.phase}")

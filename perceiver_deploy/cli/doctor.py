@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_json, print_table
+from perceiver_deploy.cli.output import common_options, print_json, print_table
 
 
 @click.command("doctor")
-@json_option
+@common_options
 def command(as_json: bool) -> int:
     """Show what this machine can export, build and run. Exit 4 if it can't export and verify."""
     from perceiver_deploy.api.doctor import diagnose

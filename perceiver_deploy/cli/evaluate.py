@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perceiver_deploy.cli.numbers import POINTS
-from perceiver_deploy.cli.output import json_option, print_json, print_markdown, print_table, progress, quiet_option
+from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.values import POINTS, THREADS
 from perceiver_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,52 +24,48 @@ Reports = Sequence["EvaluationReport[Any]"]
 @click.command("evaluate")
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reference", help="Model or checkpoint to compare with (default: the bundles' own source).")
-@click.option("--max-drop", type=POINTS, help="Fail (exit 1) if an accuracy falls by more than this many points.")
+@click.option(
+    "--max-accuracy-drop", type=POINTS, help="Fail (exit 1) if an accuracy falls by more than this many points."
+)
 @click.option("--per-class", is_flag=True, help="Precision, recall and F1 of each class too.")
-@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
-@json_option
-@quiet_option
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples per call.")
+@click.option("--threads", type=THREADS, help="CPU threads of all (default: PyTorch's choice).")
+@common_options
 def command(
     bundles: tuple[Path, ...],
     reference: str | None,
-    max_drop: float | None,
+    max_accuracy_drop: float | None,
     per_class: bool,
-    markdown: bool,
+    batch: int,
+    threads: int | None,
     as_json: bool,
-    quiet: bool,
 ) -> int:
     """Measure task metrics on held-out data: those of the reference beside those of BUNDLES, all of one model."""
-    from perceiver_deploy.api.evaluate import evaluate_bundles
+    from perceiver_deploy.api.evaluate import evaluate
 
-    if markdown and as_json:
-        raise click.UsageError("--markdown and --json are two forms of the same table; ask for one")
-    progress(quiet)(f"evaluate {', '.join(map(str, bundles))} and their reference on held-out data")
-    evaluated = evaluate_bundles(bundles, reference=reference)
-    for bundle, reports in zip(bundles, evaluated, strict=True):
-        progress(quiet)(f"{bundle} ran on {reports[0].runs_on}")
+    evaluated = evaluate(bundles, reference=reference, batch=batch, threads=threads)
     columns = ("output:<", "samples", "metric:<", "reference", *_titles(bundles, evaluated))
     rows = [row for reports in zip(*evaluated, strict=True) for row in _rows(reports, per_class)]
     if as_json:
         print_json([report for reports in evaluated for report in reports])
-    elif markdown:
-        print_markdown(columns, rows)
     else:
-        print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows)
-    return 0 if max_drop is None else _judge(bundles, evaluated, max_drop)
+        runs = ", ".join(dict.fromkeys(str(reports[0].runs_on) for reports in evaluated))
+        print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows, f"Ran on {runs}.")
+    return 0 if max_accuracy_drop is None else _judge(bundles, evaluated, max_accuracy_drop)
 
 
-def _judge(bundles: Sequence[Path], evaluated: Sequence[Reports], max_drop: float) -> int:
+def _judge(bundles: Sequence[Path], evaluated: Sequence[Reports], max_accuracy_drop: float) -> int:
     """1 if an accuracy fell by more than so many points; says which."""
     scored = [(b, r) for b, reports in zip(bundles, evaluated, strict=True) for r in reports]
     drops = [(b, r, -100 * r.difference["accuracy"]) for b, r in scored if "accuracy" in r.difference]
     if not drops:
         metrics = ", ".join(dict.fromkeys(name for _, r in scored for name in r.difference))
-        raise UsageError(f"--max-drop bounds an accuracy; this model is scored by {metrics}; leave it out")
-    fallen = [(b, r, drop) for b, r, drop in drops if drop > max_drop + ROUNDING]
+        raise UsageError(f"--max-accuracy-drop bounds an accuracy; this model is scored by {metrics}; leave it out")
+    fallen = [(b, r, drop) for b, r, drop in drops if drop > max_accuracy_drop + ROUNDING]
     for bundle, r, drop in fallen:
         click.echo(
             f"FAILED: {bundle}: accuracy of {r.output}: reference {r.reference.accuracy:.4f}, deployed "
-            f"{r.deployed.accuracy:.4f}: {drop:.2f} points lost, {max_drop:g} allowed",
+            f"{r.deployed.accuracy:.4f}: {drop:.2f} points lost, {max_accuracy_drop:g} allowed",
             err=True,
         )
     return 1 if fallen else 0

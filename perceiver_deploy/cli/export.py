@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from perceiver_deploy.cli.numbers import POINTS, Bytes, Pixels
-from perceiver_deploy.cli.output import Progress, json_option, print_json, print_table, progress, quiet_option
+from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Pixels, Size
+from perceiver_runtime.progress import report
 
 if TYPE_CHECKING:
-    from perceiver_deploy.api.export import ExportPlan
+    from perceiver_deploy.api.export import DryRun
     from perceiver_exporters.precision.options import QuantizationOptions
 
 
 @click.command("export")
 @click.argument("source")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle.")
-@click.option(
-    "--precision",
-    default="fp32",
-    show_default=True,
-    help="fp32, fp16, bf16, int8, int8-dynamic, fp8 or int4.",
-)
-@click.option("--target", default="cpu", show_default=True, help="Where the bundle is to run.")
-@click.option("--max-memory", type=Bytes(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
+@click.option("--precision", default="fp32", show_default=True, type=PRECISION, help="What the graphs compute in.")
+@click.option("--target", default="cpu", show_default=True, type=TARGET, help="What the bundle is to run on.")
+@click.option("--max-memory", type=Size(), help="What a session may need, as 1500MB; sets the sizes of chunks.")
 @click.option("--max-batch", type=click.IntRange(1), help="Largest batch [64 or the model's; for engines at most 8].")
 @click.option(
     "--range",
@@ -65,103 +61,56 @@ if TYPE_CHECKING:
 @click.option("--local-files-only", is_flag=True, help="Take a hub id from the cache; download nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle once the new one is complete.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the golden samples after the export.")
-@click.option("--dry-run", is_flag=True, help="Print the plan; trace and write nothing.")
-@json_option
-@quiet_option
+@click.option("--dry-run", "dry", is_flag=True, help="Tell what would be written; trace and write nothing.")
+@common_options
 def command(
     source: str,
     out: Path,
-    precision: str,
-    target: str,
-    max_memory: int | None,
-    max_batch: int | None,
     ranges: tuple[str, ...],
     calibrations: tuple[str, ...],
-    max_accuracy_drop: float | None,
     reduce_range: bool,
-    tuned: bool,
     no_cache: bool,
-    image_size: tuple[int, int] | None,
-    revision: str | None,
-    cache_dir: Path | None,
-    local_files_only: bool,
+    tuned: bool,
     overwrite: bool,
     no_verify: bool,
-    dry_run: bool,
+    dry: bool,
     as_json: bool,
-    quiet: bool,
+    **settings: Any,
 ) -> int:
     """Export SOURCE to a bundle and verify it: a model of the zoo, a checkpoint directory, or a hub id."""
-    from perceiver_deploy.api.export import export, plan
-    from perceiver_deploy.checkpoints import LoadOptions
+    from perceiver_deploy.api.export import dry_run, export
+    from perceiver_deploy.api.options import ExportOptions
+    from perceiver_deploy.cli.verify import check
     from perceiver_runtime.format.outputs import check_file
     from perceiver_runtime.format.ranges import parse_ranges
     from perceiver_runtime.format.tuning import tuning_path
 
-    if tuned and target != "cpu":
-        raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {target}")
+    if tuned and settings["target"] != "cpu":
+        raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {settings['target']}")
     if tuned:
         check_file(tuning_path(out))
-    options = LoadOptions(
-        image_size=image_size, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-    )
     quantization = _quantization(calibrations, no_cache, reduce_range)
-    if dry_run:
-        planned = plan(
-            source,
-            out,
-            precision=precision,
-            target=target,
-            overwrite=overwrite,
-            max_memory=max_memory,
-            max_batch=max_batch,
-            ranges=parse_ranges(ranges),
-            options=options,
-            quantization=quantization,
-            max_accuracy_drop=max_accuracy_drop,
-        )
-        return _show_plan(planned, as_json)
-    report = progress(quiet)
-    manifest = export(
-        source,
-        out,
-        precision=precision,
-        target=target,
-        overwrite=overwrite,
-        max_memory=max_memory,
-        max_batch=max_batch,
-        ranges=parse_ranges(ranges),
-        options=options,
-        quantization=quantization,
-        max_accuracy_drop=max_accuracy_drop,
-        progress=report,
-    )
+    options = ExportOptions(ranges=parse_ranges(ranges), quantization=quantization, **settings)
+    if dry:
+        return _show_dry_run(dry_run(source, out, overwrite=overwrite, options=options), as_json)
+    manifest = export(source, out, overwrite=overwrite, options=options)
     if tuned:
-        _tune(out, report, as_json)
+        _tune(out, as_json)
     if no_verify:
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
         return 0
-    from perceiver_deploy.cli.verify import check
-
     report("verify against the golden samples")
-    return check(out, None, None, as_json)
+    return check(out, None, None, None, as_json)
 
 
-def _tune(bundle: Path, report: Progress, as_json: bool) -> None:
+def _tune(bundle: Path, as_json: bool) -> None:
     from perceiver_deploy.api.tune import tune
-    from perceiver_runtime.format.tuning import tuning_path
+    from perceiver_deploy.cli.tune import print_tuning
 
-    tuning = tune(bundle, progress=report)
-    report(f"tuning: {tuning_path(bundle)}")
-    if as_json:
-        return  # stdout is for one document; the tuning is one of its own
-    columns = ("setting:<", "ms", "time / fastest", "95% interval")
-    rows = [
-        (f"{m.backend}, threads {m.threads}", f"{m.milliseconds:.3f}", f"{m.ratio:.2f}", f"{m.low:.2f} to {m.high:.2f}")
-        for m in tuning.measured
-    ]
-    print_table(f"{bundle}, batch 1", columns, rows, tuning.machine)
+    tuning = tune(bundle)
+    if not as_json:  # stdout is for one document; the tuning is one of its own
+        print_tuning(bundle, tuning)
 
 
 def _quantization(calibrations: tuple[str, ...], no_cache: bool, reduce_range: bool) -> QuantizationOptions:
@@ -181,20 +130,18 @@ def _quantization(calibrations: tuple[str, ...], no_cache: bool, reduce_range: b
     return QuantizationOptions(method, named, cache, reduce_range=reduce_range)
 
 
-def _show_plan(planned: ExportPlan, as_json: bool) -> int:
+def _show_dry_run(planned: DryRun, as_json: bool) -> int:
     if as_json:
         print_json(planned)
         return 0
     sizes = ", ".join(f"{name} {span}" for name, span in planned.ranges.items()) or "fixed"
-    weights = "shipped or given weights" if planned.pretrained else "RANDOM weights"
+    from perceiver_runtime.cli.report import amount, weights
+
     print_table(
-        f"{planned.source} ({planned.family}, {weights}) -> {planned.destination}: "
+        f"{planned.source} ({planned.family}, {weights(planned.pretrained)} weights) -> {planned.destination}: "
         f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches; "
         f"memory: {planned.memory}; sizes (MIN:OPT:MAX): {sizes}",
         ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
-        [
-            (c.name, str(c.repeat), f"{c.parameters:,}", "\n".join(c.inputs), "\n".join(c.outputs))
-            for c in planned.components
-        ],
+        [(c.name, str(c.repeat), amount(c.parameters), c.inputs, c.outputs) for c in planned.components],
     )
     return 0

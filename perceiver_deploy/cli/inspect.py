@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_json, print_table
+from perceiver_deploy.cli.output import common_options, print_json, print_table
 
 if TYPE_CHECKING:
     from perceiver_exporters.precision.report import ComponentPrecision
@@ -19,21 +19,18 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--rules", is_flag=True, help="Show which rewrite rules were applied to each graph, or why not.")
 @click.option("--precision", is_flag=True, help="Show the proof of precision, what was kept in FP32, and why.")
-@json_option
+@common_options
 def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking every file's size and hash.
 
     With --json, --rules and --precision together are one object with an entry for each.
     """
-    from perceiver_runtime import load_bundle
+    from perceiver_deploy.api.inspect import inspect
     from perceiver_runtime.cli.report import overview
 
-    loaded = load_bundle(bundle)
-    parts: dict[str, Any] = {}
-    if rules:
-        parts["rules"] = _outcomes(loaded)
-    if precision:
-        parts["precision"] = _report(loaded)
+    found = inspect(bundle, rules=rules, precision=precision)
+    loaded = found.bundle
+    parts = {name: part for name in ("rules", "precision") if (part := getattr(found, name)) is not None}
     if as_json:
         return print_json(parts if len(parts) > 1 else next(iter(parts.values()), overview(loaded)))
     if rules:
@@ -44,46 +41,32 @@ def command(bundle: Path, rules: bool, precision: bool, as_json: bool) -> None:
 
 
 def _show_components(loaded: Bundle) -> None:
-    from perceiver_runtime.cli.report import running
+    from perceiver_runtime.cli.report import amount, running, weights
     from perceiver_runtime.measure.verify import golden_origin
 
-    manifest = loaded.manifest
+    manifest, source = loaded.manifest, loaded.manifest.source
     steps = {step.component: step for step in manifest.pipeline.steps}
     rows = [
         (
             c.name,
             c.precision,
             str(steps[c.name].repeat) if c.name in steps else "",
-            f"{c.parameters:,}",
-            f"{c.flops / 1e9:.4g}",
-            "\n".join(map(str, c.inputs)),
-            "\n".join(map(str, c.outputs)),
+            amount(c.parameters),
+            amount(c.flops, "G"),
+            tuple(map(str, c.inputs)),
+            tuple(map(str, c.outputs)),
         )
         for c in manifest.components
     ]
-    weights = "trained" if manifest.source.pretrained else "RANDOM weights"
     total = sum(f.size for f in manifest.files.values()) / 1e6
     print_table(
-        f"{loaded.path}: {manifest.source.name} ({manifest.source.family}, {weights}), {manifest.precision} for "
-        f"{manifest.target}, opset {manifest.opset}, {len(manifest.files)} files, {total:.2f} MB; golden samples: "
+        f"{loaded.path}: {source.name} ({source.family}, {weights(source.pretrained)} weights), {manifest.precision} "
+        f"for {manifest.target}, opset {manifest.opset}, {len(manifest.files)} files, {total:.3g} MB; golden samples: "
         f"{golden_origin(manifest)}",
-        ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<"),
+        ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<?"),
         rows,
         running(loaded),
     )
-
-
-def _outcomes(loaded: Bundle) -> dict[str, tuple[RuleOutcome, ...]]:
-    from perceiver_exporters.bundle.stored import stored_graph
-    from perceiver_exporters.rules import outcomes
-
-    return {c.name: outcomes(stored_graph(loaded, c.onnx)) for c in loaded.manifest.components}
-
-
-def _report(loaded: Bundle) -> tuple[ComponentPrecision, ...]:
-    from perceiver_exporters.precision.report import PATH, parse_report
-
-    return parse_report(loaded.read(PATH), loaded.file(PATH))
 
 
 def _show_rules(loaded: Bundle, outcomes: dict[str, tuple[RuleOutcome, ...]]) -> None:
@@ -91,7 +74,7 @@ def _show_rules(loaded: Bundle, outcomes: dict[str, tuple[RuleOutcome, ...]]) ->
         (
             component,
             outcome.rule,
-            "applied" if outcome.applied else "declined",
+            "yes" if outcome.applied else "no",
             _change(outcome.before.flops, outcome.after.flops, 1e9),
             _change(outcome.before.written, outcome.after.written, 1e6),
             _change(outcome.before.constants, outcome.after.constants, 1e6),
@@ -102,13 +85,13 @@ def _show_rules(loaded: Bundle, outcomes: dict[str, tuple[RuleOutcome, ...]]) ->
     ]
     print_table(
         f"{loaded.path}: rewrite rules, in order; GFLOP of matrix products, MB that nodes write, MB of constants",
-        ("component:<", "rule:<", "", "GFLOP", "written", "constants", "what or why not:<"),
+        ("component:<", "rule:<", "applied:<", "GFLOP:?", "written:?", "constants:?", "what or why not:<"),
         rows,
     )
 
 
 def _change(before: int, after: int, unit: float) -> str:
-    return f"{before / unit:.4g} -> {after / unit:.4g}" if before != after else f"{after / unit:.4g}"
+    return f"{before / unit:.3g} -> {after / unit:.3g}" if before != after else f"{after / unit:.3g}"
 
 
 def _show_precision(loaded: Bundle, report: tuple[ComponentPrecision, ...]) -> None:
@@ -119,7 +102,7 @@ def _show_precision(loaded: Bundle, report: tuple[ComponentPrecision, ...]) -> N
             f"{entry.overall:.1%}",
             entry.run_in(loaded.manifest.precision),
             entry.ranges,
-            "\n".join((*entry.kept, *map(str, entry.findings))),
+            (*entry.kept, *map(str, entry.findings)),
         )
         for entry in report
     ]

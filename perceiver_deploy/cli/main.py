@@ -8,6 +8,7 @@ import sys
 import click
 
 from perceiver_runtime.cli.exits import run_program
+from perceiver_runtime.cli.suggest import did_you_mean
 from perceiver_runtime.errors import UsageError
 
 COMMANDS = {
@@ -20,7 +21,8 @@ COMMANDS = {
     "evaluate": "measure a bundle's task metrics beside the reference's",
     "check": "find what keeps a bundle from a device, before any build",
     "build": "add TensorRT engines to a bundle, or make a kit that builds them on the device",
-    "bench": "measure a bundle's latency beside PyTorch's",
+    "benchmark": "measure a bundle's latency beside PyTorch's",
+    "tune": "measure what runs a bundle fastest on this machine, and record it",
     "inspect": "show what a bundle holds",
     "demo": "export, verify, evaluate and time the shipped model at every precision",
     "doctor": "show what this machine can export, build and run",
@@ -41,7 +43,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         if cmd_name not in COMMANDS:
-            return None
+            names = ", ".join(COMMANDS)
+            ctx.fail(f"expected a command of {names}, got {cmd_name!r:.40}{did_you_mean(cmd_name, COMMANDS)}")
         command: click.Command = importlib.import_module(f"perceiver_deploy.cli.{cmd_name}").command
         return command
 

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import click
 
-from perceiver_deploy.cli.output import json_option, print_json, print_table
+from perceiver_deploy.cli.output import common_options, print_json, print_table
+
+COLUMNS = ("name:<", "family:<", "weights:<", "parameters", "GFLOP", "inputs:<?", "latents:<?", "outputs:<?")
 
 
 @click.command("models")
-@json_option
+@common_options
 def command(as_json: bool) -> None:
-    """List the models of the zoo: family, size, inputs and outputs, GFLOP per component at batch 1."""
-    from perceiver_deploy.api.models import models
+    """List the models of the zoo: family, size, GFLOP per component at batch 1, inputs and outputs."""
+    from perceiver_deploy.api.models import list_models
+    from perceiver_runtime.cli.report import amount, weights
 
-    rows = models()
+    found = list_models()
     if as_json:
-        return print_json(rows)
-    columns = ("name:<", "family:<", "weights:<", "parameters", "GFLOP", "inputs:<", "latents:<", "outputs:<")
-    return print_table(
-        "Models",
-        columns,
-        [
-            (
-                m.name,
-                m.family,
-                "shipped" if m.pretrained else "from a checkpoint",
-                f"{m.parameters:,}",
-                "\n".join(f"{component} {gflop:.3g}" for component, gflop in m.gflop.items()),
-                "\n".join(m.inputs),
-                "\n".join(m.latents),
-                "\n".join(m.outputs),
-            )
-            for m in rows
-        ],
-    )
+        return print_json(found)
+    rows = [
+        (
+            m.name,
+            m.family,
+            weights(m.pretrained),
+            amount(m.parameters),
+            amount(sum(m.gflop.values()) * 1e9, "G"),
+            m.inputs,
+            m.latents,
+            m.outputs,
+        )
+        for m in found
+    ]
+    return print_table("Models of the zoo", COLUMNS, rows)

@@ -1,29 +1,36 @@
-"""Results on stdout, progress on stderr. Rich where a person reads, plain JSON where a program does."""
+"""Results on stdout, progress on stderr: tables where a person reads, JSON where a program does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from perceiver_runtime.escapes import printable
+from perceiver_deploy.cli.progress import progress_handler
+from perceiver_runtime.cli.progress import progress_shown
+from perceiver_runtime.cli.table import Cell, markdown, table, wrapped
 
-Progress = Callable[[str], None]
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print results as JSON on stdout.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+Command = TypeVar("Command", bound=Callable[..., Any])
+MARKDOWN = "perceiver_deploy.markdown"
 
 
-def progress(quiet: bool) -> Progress:
-    """A reporter of one line per stage on stderr, or of nothing."""
-    if quiet:
-        return lambda _: None
-    console = Console(stderr=True, highlight=False)
-    return lambda line: console.print(printable(line), style="dim", markup=False)
+def common_options(function: Command) -> Command:
+    """The options of every command: `--json`, `--markdown`, `--quiet`. The function gets `as_json`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
+    @click.option("--markdown", "as_markdown", is_flag=True, help="Print tables as Markdown.")
+    @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+    @functools.wraps(function)
+    def command(*arguments: Any, as_json: bool, as_markdown: bool, quiet: bool, **options: Any) -> Any:
+        if as_json and as_markdown:
+            raise click.UsageError("--markdown and --json are two forms of the same results; ask for one")
+        click.get_current_context().meta[MARKDOWN] = as_markdown
+        with progress_shown(None if quiet else progress_handler()):
+            return function(*arguments, as_json=as_json, **options)
+
+    return command  # type: ignore[return-value]  # the options that it takes off are click's to pass
 
 
 def print_json(value: Any) -> None:
@@ -33,24 +40,11 @@ def print_json(value: Any) -> None:
     click.echo(to_json(value))
 
 
-def print_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """The same as a Markdown table on stdout."""
-    names = [column.partition(":") for column in columns]
-    rule = (":---" if align == "<" else "---:" for _, _, align in names)
-    for row in ([name for name, _, _ in names], rule, *rows):
-        click.echo(f"| {' | '.join(row)} |")
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> None:
-    """A table on stdout: left-aligned first columns of names, right-aligned numbers."""
-    title, caption = escape(printable(title)), escape(printable(caption))
-    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", show_edge=False)
-    for column in columns:
-        name, _, align = column.partition(":")
-        table.add_column(name, justify="left" if align == "<" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    console = Console(highlight=False)
-    natural = console.measure(table, options=console.options.update(width=10_000)).maximum
-    console.width = max(console.width, natural)  # a narrow window may break lines; no number is ever cut
-    console.print(table)
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> None:
+    """A table on stdout, in the form that was asked for (columns: see `perceiver_runtime.cli.table`)."""
+    if click.get_current_context().meta.get(MARKDOWN):
+        click.echo(markdown(columns, rows))
+    else:
+        click.echo("\n".join((*([wrapped(title)] if title else ()), "", table(columns, rows))))
+        if caption:
+            click.echo(f"\n{wrapped(caption)}")

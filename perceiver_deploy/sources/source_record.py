@@ -1,4 +1,4 @@
-"""Where the source of a bundle was found on this machine: for `bisect`, `evaluate` and `bench`, which need it again.
+"""Where the source of a bundle was found on this machine; `bisect`, `evaluate` and `benchmark` need it again.
 
 It is stored beside the bundle, which holds no paths, and is never packed into it. Whether what is found there is the
 source is decided by the hash of its weights.

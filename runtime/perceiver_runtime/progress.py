@@ -40,8 +40,10 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
         Each item. After it, a record at level DEBUG whose attribute `progress` is a `Done`.
     """
     count = len(items) if total is None and isinstance(items, Sized) else total
-    for done, item in enumerate(items):
+    done = 0
+    for item in items:
         LOGGER.debug("%s", what, extra={"progress": Done(what, done, count)})
         yield item
-    if count:
-        LOGGER.debug("%s", what, extra={"progress": Done(what, count, count)})
+        done += 1
+    if done:
+        LOGGER.debug("%s", what, extra={"progress": Done(what, done, done)})

@@ -72,11 +72,15 @@ def _code(text: str) -> Iterator[str]:
 
 
 def _commands(code: str) -> tuple[list[str], list[set[str]]]:
-    """The commands that a piece of code names (`check\\|build` is two), and the options of each that there is."""
+    """The commands that a piece of code names (`check\\|build` is two), and the options of each that there is.
+
+    A command that both programs have, and that stands alone, may have the options of either.
+    """
     words = code.removeprefix("$ ").split()
     programs = [OPTIONS[words[0]]] if words[0] in OPTIONS else list(OPTIONS.values())
     names = words[1].split("\\|") if words[0] in OPTIONS and len(words) > 1 else words[:1]
-    return names, [commands[name] for name in names for commands in programs if name in commands]
+    found = [[commands[name] for commands in programs if name in commands] for name in names]
+    return names, [set().union(*each) for each in found if each]
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))

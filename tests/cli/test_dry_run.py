@@ -21,7 +21,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("call", [exporting.plan, exporting.export])
+@pytest.mark.parametrize("call", [exporting.dry_run, exporting.export])
 def test_both_refuse(call: Callable[..., Any], case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, reason = CASES[case]
     bare = dataclasses.replace(source.resolve("fashion-perceiver"), dataset=None)
@@ -31,7 +31,7 @@ def test_both_refuse(call: Callable[..., Any], case: str, tmp_path: Path, monkey
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("call", [exporting.plan, exporting.export])
+@pytest.mark.parametrize("call", [exporting.dry_run, exporting.export])
 def test_destinations_are_checked_before_the_model_is_loaded(call: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path, tmp_path / "file" / "b", tmp_path / ("x" * 250)):

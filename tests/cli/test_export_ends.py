@@ -28,7 +28,7 @@ def _shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("perceiver-export --help > /dev/full", 4, "No space left on device"),
         ("perceiver-export --help >&-", 0, ""),
         ("perceiver-export exprôt", 2, "expr\\xf4t"),
-        ("perceiver-export exprot --json", 2, "No such command"),
+        ("perceiver-export exprot --json", 2, "did you mean export?"),
     ],
 )
 def test_streams(command, code, said):
@@ -36,11 +36,9 @@ def test_streams(command, code, said):
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     if "--json" in command:
-        assert json.loads(done.stdout)["error"] == {
-            "type": "UsageError",
-            "message": "No such command 'exprot'.",
-            "exit_code": 2,
-        }
+        error = json.loads(done.stdout)["error"]
+        assert (error["type"], error["exit_code"]) == ("UsageError", 2)
+        assert "exprot" in error["message"]
 
 
 @pytest.mark.parametrize(

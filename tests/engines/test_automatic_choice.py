@@ -170,12 +170,12 @@ def test_every_command_says_what_ran(
         printed = capsys.readouterr()
         assert said in printed.err
         assert all(record["runs_on"] == runs_on for record in json.loads(printed.out))
-    assert main(["bench", str(built), "--runs", "2", "--warmup", "1", "--json"]) == 0
+    assert main(["benchmark", str(built), "--iterations", "2", "--warmup", "1", "--json"]) == 0
     printed = capsys.readouterr()
     assert said in printed.err
     report = json.loads(printed.out)
     assert {name: report[name] for name in runs_on} == runs_on
-    assert main(["bench", str(built), "--runs", "2", "--warmup", "1"]) == 0
+    assert main(["benchmark", str(built), "--iterations", "2", "--warmup", "1"]) == 0
     assert said.removeprefix("running on ") in capsys.readouterr().out
 
 
@@ -227,18 +227,18 @@ def test_info_card_and_kit_name_engines_and_backend(
         assert engines.removeprefix("jetson-orin") in card
         assert "None yet" not in card
     install(jetson)
-    assert main(["info", str(kit)]) == 0
+    assert main(["inspect", str(kit)]) == 0
     shown = capsys.readouterr().out
     assert f"engines {engines}" in shown
     assert "auto    tensorrt (engines for jetson-orin fit" in shown
-    assert main(["info", str(kit), "--json"]) == 0
+    assert main(["inspect", str(kit), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [each["target"] for each in shown["engines"]] == ["jetson-orin"]
     assert shown["runs_on"]["backend"] == "tensorrt"
     with pytest.raises(SystemExit):
         inspect(["inspect", str(kit)])
     assert "engines jetson-orin: tensorrt 10.3.0" in capsys.readouterr().out
-    assert main(["info", str(path)]) == 0
+    assert main(["inspect", str(path)]) == 0
     assert "auto    onnxruntime, 1 thread (no engines in the bundle; no tuning)" in capsys.readouterr().out
 
 

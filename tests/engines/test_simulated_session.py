@@ -46,7 +46,7 @@ def test_gives_what_onnx_runtime_gives(built: Path, jetson: SimulatedJetson) -> 
 def test_verifies_and_measures(built: Path, jetson: SimulatedJetson) -> None:
     with jetson.open(built) as session:
         assert verify(session).passed
-        assert measure(session, warmup=1, runs=3)
+        assert measure(session, warmup=1, iterations=3)
 
 
 def test_only_wanted_outputs_are_asked_for(built: Path, jetson: SimulatedJetson) -> None:

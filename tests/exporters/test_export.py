@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_exporters.bundle import storage
 from perceiver_exporters.bundle.sealing import seal
@@ -99,7 +99,7 @@ def test_verification_hashes_a_bundle_once(bundle: Bundle, monkeypatch: pytest.M
     monkeypatch.setattr(
         loading, "_check_hashes", lambda directory, files: (hashed.append(files), check(directory, files))
     )
-    assert verify_bundle(path).passed
+    assert verify(path).passed
     assert len(hashed) == 1
 
 

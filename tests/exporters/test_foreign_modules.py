@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from foreign import FOREIGN
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.graph import constant_of
@@ -50,7 +50,7 @@ def plan(name: str, graph: ir.Model, kept: frozenset[str] = frozenset()) -> Comp
 def test_every_precision_holds(name: str, precision: str, target: str, tmp_path: Path) -> None:
     blueprint = FOREIGN[name].blueprint()
     manifest = export_bundle(blueprint, tmp_path / "b", precision, target, tracer=TRACES[name])
-    assert verify_bundle(tmp_path / "b").passed
+    assert verify(tmp_path / "b").passed
     assert all(tolerance.rel_l2 < 0.1 for tolerance in manifest.tolerances)
     integers = name not in ("plain", "conv-twice") if precision == "int8-dynamic" else name != "plain"
     if target == "cpu" and precision != "fp16" and integers:

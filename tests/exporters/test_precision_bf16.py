@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from perceiver_deploy.api.verify import verify_bundle, write_failures
+from perceiver_deploy.api.verify import verify, write_failures
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.diagnose.bisection.replay import read_replay, run_replay
 from perceiver_exporters.precision.widen import widen
@@ -50,7 +50,7 @@ def test_a_widened_graph_makes_the_roundings(blueprint: Blueprint, graphs: dict[
 @pytest.mark.parametrize("target", ["rtx", "cuda"])
 def test_a_bundle_verifies_without_bf16_kernels(target: str, bundle: Bundle) -> None:
     path, _ = bundle("bf16", target=target)
-    verification = verify_bundle(path)
+    verification = verify(path)
     assert verification.passed, [r for r in verification.parity.reports if not r.passed]
     errors = [r.rel_l2 for r in verification.parity.reports if r.component == "pipeline"]
     assert 1e-4 < max(errors) < 3e-2
@@ -59,7 +59,7 @@ def test_a_bundle_verifies_without_bf16_kernels(target: str, bundle: Bundle) -> 
 def test_a_broken_bundle_does_not(bundle: Bundle, traced: dict[str, ir.Model], tmp_path: Path) -> None:
     broken = {**traced, "processor_block": swap_query_and_key(traced["processor_block"].clone())}
     path, _ = bundle("bf16", target="rtx", tracer=lambda component, *_: broken[component.name].clone())
-    verification = verify_bundle(path)
+    verification = verify(path)
     failed = {r.component for r in verification.parity.reports if not r.passed}
     assert failed == {"processor_block", "pipeline"}
     for failure in write_failures(path, verification, tmp_path / "failures"):

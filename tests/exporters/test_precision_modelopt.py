@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_exporters.engines import build
 from perceiver_exporters.precision.modelopt import PYTHON, _save
 from perceiver_exporters.precision.options import require
@@ -137,7 +137,7 @@ def test_tensorrt_takes_them(precision: str, bundle: Bundle) -> None:
 @pytest.mark.usefixtures("modelopt")
 def test_an_int4_bundle_verifies_here(bundle: Bundle) -> None:
     path, _ = bundle("int4", target="rtx")
-    verification = verify_bundle(path)
+    verification = verify(path)
     assert verification.parity.passed, [r for r in verification.parity.reports if not r.passed]
 
 
@@ -197,7 +197,7 @@ def test_targets_without_it_refuse_with_the_reason(precision: str, target: str, 
 @pytest.mark.parametrize("precision", ["fp8", "int4"])
 def test_the_real_modelopt(precision: str, bundle: Bundle) -> None:
     path, _ = bundle(precision, target="rtx")
-    assert verify_bundle(path).parity.passed
+    assert verify(path).parity.passed
 
 
 def test_calibration_inputs_may_have_any_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify as verify_bundle
 from perceiver_exporters.bundle.sealing import seal
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.diagnose.bisection import bisect

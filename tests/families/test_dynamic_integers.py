@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_models import SMALL, small_model
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.precision.options import QuantizationOptions
@@ -27,7 +27,7 @@ def test_it_holds_its_tolerances_and_its_claims(family: str, tmp_path: Path) -> 
     source = Source("small", family, weights_sha256(model.module), {}, pretrained=False)
     blueprint = Blueprint(source, model.cut, (model.feeds,), ())
     export_bundle(blueprint, tmp_path / "b", "int8-dynamic", quantization=QuantizationOptions(reduce_range=True))
-    verification = verify_bundle(tmp_path / "b")
+    verification = verify(tmp_path / "b")
     assert verification.breaches == ()
     assert [report for report in verification.parity.reports if not report.passed] == []
     report = load_report(tmp_path / "b" / PATH)

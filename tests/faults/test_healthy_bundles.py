@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import export_bundle
@@ -44,7 +44,7 @@ def test_a_healthy_bundle_raises_no_alarm(name: str, seed: int, precision: str, 
     source = ARCHITECTURES[name](seed)
     tracer = reweighted(*base(name))
     export_bundle(source, tmp_path / "bundle", precision, tracer=tracer)
-    verification = verify_bundle(tmp_path / "bundle")
+    verification = verify(tmp_path / "bundle")
     assert verification.breaches == ()
     assert [report for report in verification.parity.reports if not report.passed] == []
     found = bisect(tmp_path / "bundle", source, tracer=tracer)

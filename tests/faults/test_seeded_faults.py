@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.api.verify import verify_bundle
+from perceiver_deploy.api.verify import verify
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.diagnose.bisection.replay import run_replay
@@ -42,7 +42,7 @@ def test_a_seeded_fault_is_caught_and_blamed(
 
 def _check_verify(broken: Path, fault: Fault) -> None:
     """The right component and no other fails, by its numbers or by the rule that it breaks."""
-    verification = verify_bundle(broken)
+    verification = verify(broken)
     assert not verification.passed
     failed = {report.component for report in verification.parity.reports if not report.passed}
     assert failed | {"pipeline"} == {fault.component, "pipeline"} or (fault.rule and not failed)
@@ -60,7 +60,7 @@ def test_an_fp32_graph_labelled_int8_is_no_int8(
     shutil.copytree(healthy("perceiver", "int8"), broken)
     shutil.copy(healthy("perceiver", "fp32") / f"onnx/{BLOCK}.onnx", broken / "onnx")
     reseal(load_bundle(healthy("perceiver", "int8")).manifest, broken)
-    verification = verify_bundle(broken)
+    verification = verify(broken)
     assert verification.parity.passed
     assert [(breach.component, breach.rule) for breach in verification.breaches] == [(BLOCK, "label")]
     found = bisect(broken, sources["perceiver"], tracer=traces["perceiver"])
@@ -73,7 +73,7 @@ def test_a_repetition_that_is_left_out_is_the_pipelines_fault(
     healthy: Healthy, sources: Sources, traces: Traces, tmp_path: Path
 ) -> None:
     broken = seed_manifest(healthy("perceiver", "fp32"), tmp_path / "broken", truncate)
-    failed = {report.component for report in verify_bundle(broken).parity.reports if not report.passed}
+    failed = {report.component for report in verify(broken).parity.reports if not report.passed}
     assert failed == {"pipeline"}
     found = bisect(broken, sources["perceiver"], tracer=traces["perceiver"])
     assert [(blame.component, blame.kind, blame.why) for blame in found.blames] == [

@@ -19,7 +19,6 @@ def test_export_and_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         return load_bundle(tiny_bundles.write(out, tiny_bundles.full_model(), tiny_bundles.feeds())).manifest
 
     monkeypatch.setattr("perceiver_deploy.api.export.export", export)
-    monkeypatch.setattr("perceiver_deploy.api.tune.ROUNDS", 3)
     done = CliRunner().invoke(
         command, ["fashion-perceiver", "-o", str(tmp_path / "b"), "--tune", "--no-verify", "-q"], standalone_mode=False
     )

@@ -32,7 +32,7 @@ def _record(bundle: Path, backend: str = "onnxruntime-exact", threads: int = 1, 
 
 def test_tune_measures_what_is_installed(bundle: Path) -> None:
     before = {p: p.read_bytes() for p in bundle.rglob("*") if p.is_file()}
-    tuning = tune(bundle, rounds=3)
+    tuning = tune(bundle, iterations=3)
     assert read_tuning(bundle) == tuning
     assert [m.milliseconds for m in tuning.measured] == sorted(m.milliseconds for m in tuning.measured)
     assert tuning.winner.ratio == 1
@@ -41,17 +41,19 @@ def test_tune_measures_what_is_installed(bundle: Path) -> None:
     load_bundle(bundle)
 
 
-def test_a_backend_that_is_not_installed_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_is_not_installed_is_named(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse(path: Path, name: str, threads: int, **options: Any) -> Any:
         if name == "openvino":
             raise UnavailableError("backend openvino: the package is not installed")
         return open_session(path, name, threads, **options)
 
     monkeypatch.setattr(tuner, "open_session", refuse)
-    lines: list[str] = []
-    tuning = tune(bundle, rounds=2, progress=lines.append)
+    caplog.set_level("INFO")
+    tuning = tune(bundle, iterations=2)
     assert {m.backend for m in tuning.measured} == {"onnxruntime"}
-    assert "not measured: backend openvino: the package is not installed" in lines
+    assert "not measured: backend openvino: the package is not installed" in caplog.messages
 
 
 def test_rank() -> None:

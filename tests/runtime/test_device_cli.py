@@ -15,15 +15,15 @@ from perceiver_runtime.cli.main import main
 
 
 def test_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", str(bundle)]) == 0
+    assert main(["inspect", str(bundle)]) == 0
     out = capsys.readouterr().out
     for part in (
-        "tiny (test, not pretrained), fp32 for cpu",
+        "tiny (test, random weights), fp32 for cpu",
         "mask: float32[batch, 5] = 1 if not given",
         "keys 1 to 32",
     ):
         assert part in out
-    assert main(["info", str(bundle), "--json"]) == 0
+    assert main(["inspect", str(bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["source"]["name"] == "tiny"
 
 
@@ -45,7 +45,7 @@ def test_failed_verification_exits_1(copy: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_bench(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", str(bundle), "--runs", "5", "--warmup", "1", "--batch", "2", "--threads", "1"]
+    arguments = ["benchmark", str(bundle), "--iterations", "5", "--warmup", "1", "--batch", "2", "--threads", "1"]
     assert main(arguments) == 0
     assert "overhead" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0
@@ -89,7 +89,7 @@ def test_exit_codes(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     run = ["run", str(bundle)]
     cases = {
         3: [
-            ["info", str(tmp_path / "none")],
+            ["inspect", str(tmp_path / "none")],
             [*run, *out, "--input", x],
             [*run, *out, "--input", f"x={tmp_path / 'none.npy'}"],
             [*run, *out, "--input", f"x={tmp_path / 'objects.npy'}"],
@@ -98,7 +98,7 @@ def test_exit_codes(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         2: [
             ["verify", str(bundle), "--backend", "none"],
             ["verify", str(bundle), "--threads", "0"],
-            ["bench", str(bundle), "--runs", "0"],
+            ["benchmark", str(bundle), "--iterations", "0"],
             [*run, *out, "--input", "x"],
             [*run, *out, "--input", x, "--input", x],
             [*run, *out, "--outputs", "z"],
@@ -119,7 +119,9 @@ def test_unwritable_output(bundle: Path, tmp_path: Path) -> None:
     assert main(["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", out]) == 2
 
 
-@pytest.mark.parametrize("arguments", [[], ["zzz"], ["info"], ["run", "b"], ["bench", "b", "--runs", "many"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["zzz"], ["inspect"], ["run", "b"], ["benchmark", "b", "--iterations", "many"]]
+)
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("usage: perceiver-run")
@@ -134,7 +136,7 @@ def test_missing_backend_exits_4(
     error = capsys.readouterr().err
     assert "pip install 'perceiver-runtime[cpu]'" in error
     assert "'perceiver-runtime[gpu]'" in error
-    assert main(["info", str(bundle)]) == 0
+    assert main(["inspect", str(bundle)]) == 0
 
 
 def test_module_runs_without_heavy_imports(bundle: Path) -> None:
@@ -147,5 +149,5 @@ def test_module_runs_without_heavy_imports(bundle: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("set()\n")
-    module = [sys.executable, "-m", "perceiver_runtime", "info", str(bundle)]
+    module = [sys.executable, "-m", "perceiver_runtime", "inspect", str(bundle)]
     assert subprocess.run(module, capture_output=True, check=False).returncode == 0

@@ -86,10 +86,10 @@ def _shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("perceiver-run info {bundle} | true", 141, ""),
-        ("perceiver-run info {bundle} > /dev/full", 4, "No space left on device"),
-        ("perceiver-run info {bundle} >&-", 0, ""),
-        ("perceiver-run info {bundle}/none 2>&-", 3, ""),
+        ("perceiver-run inspect {bundle} | true", 141, ""),
+        ("perceiver-run inspect {bundle} > /dev/full", 4, "No space left on device"),
+        ("perceiver-run inspect {bundle} >&-", 0, ""),
+        ("perceiver-run inspect {bundle}/none 2>&-", 3, ""),
     ],
 )
 def test_outputs_that_take_nothing(bundle: Path, command: str, code: int, said: str) -> None:
@@ -103,7 +103,7 @@ def test_a_terminal_without_the_characters(copy: Path) -> None:
     place = copy.rename(copy.with_name("出力"))
     done = _shell(f"perceiver-run verify '{place}'", LC_ALL="C", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
-    missing = _shell(f"perceiver-run info '{place}x'", LC_ALL="C", PYTHONIOENCODING="ascii:strict")
+    missing = _shell(f"perceiver-run inspect '{place}x'", LC_ALL="C", PYTHONIOENCODING="ascii:strict")
     assert missing.returncode == 3
     assert "\\u51fa" in missing.stderr
 
@@ -114,7 +114,7 @@ def test_names_can_not_control_the_terminal() -> None:
 
 
 WRONG = {
-    "--runs": ["0", "-1", "1e3", "nan", "9" * 5000],
+    "--iterations": ["0", "-1", "1e3", "nan", "9" * 5000],
     "--warmup": ["-1", "x"],
     "--batch": ["0", "1.5"],
     "--threads": ["0", "-2", "inf"],
@@ -125,12 +125,12 @@ WRONG = {
 def test_numbers_are_refused_by_the_name_of_their_option(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", "bundle", option, value, "--json"]) == 2
+    assert main(["benchmark", "bundle", option, value, "--json"]) == 2
     captured = capsys.readouterr()
     assert f"argument {option}: expected an integer" in captured.err
     assert json.loads(captured.out)["error"]["type"] == "UsageError"
 
 
 def test_more_threads_than_make_sense(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(bundle), "--threads", "100000"]) == 2
+    assert main(["benchmark", str(bundle), "--threads", "100000"]) == 2
     assert "threads 100000; expected 1 to " in capsys.readouterr().err

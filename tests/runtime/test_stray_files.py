@@ -66,7 +66,7 @@ def test_run_inside_a_bundle(copy: Path, module: str, arguments: list[str]) -> N
     """The bundle is refused; what lies in it is not executed."""
     (copy / f"{module}.py").write_text(STRAY)
     done = subprocess.run(
-        [sys.executable, *arguments, "info", "."], cwd=copy, capture_output=True, text=True, check=False
+        [sys.executable, *arguments, "inspect", "."], cwd=copy, capture_output=True, text=True, check=False
     )
     assert not (copy / "executed").exists()
     assert done.returncode == 3, done.stderr
@@ -95,7 +95,7 @@ def test_names_that_are_no_names(copy: Path, name: str, capsys: pytest.CaptureFi
         change(copy, edit)
         with pytest.raises(BundleError, match="expected letters"):
             load_bundle(copy)
-        assert main(["info", str(copy)]) == 3
+        assert main(["inspect", str(copy)]) == 3
         assert "\x1b" not in capsys.readouterr().err
 
 

@@ -240,9 +240,9 @@ def _save(bundle: Path, tensors: dict[str, np.ndarray], same: object) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_measure(session: Session, batch: int) -> None:
-    report = measure(session, batch=batch, warmup=2, runs=20)
+    report = measure(session, batch=batch, warmup=2, iterations=20)
     total = report.total
-    assert len(total.samples) == report.runs == 20
+    assert len(total.samples) == report.iterations == 20
     assert min(total.samples) <= total.p50 <= total.p90 <= total.p95 <= total.p99 <= max(total.samples)
     assert list(report.components) == ["encoder", "start", "fold", "block", "head", "query"]
     assert all(0 < d.p50 < 1e3 for d in report.components.values())
@@ -254,7 +254,7 @@ def test_measure(session: Session, batch: int) -> None:
 
 
 def test_measure_refuses_nonsense(session: Session) -> None:
-    for wrong in ({"batch": 0}, {"runs": 0}, {"warmup": -1}):
+    for wrong in ({"batch": 0}, {"iterations": 0}, {"warmup": -1}):
         with pytest.raises(UsageError, match="expected at least 1, 0 and 1"):
             measure(session, **wrong)
     with pytest.raises(UsageError, match="batch 5; this bundle takes 1 to 4"):
@@ -263,4 +263,4 @@ def test_measure_refuses_nonsense(session: Session) -> None:
 
 def test_overhead_is_small(session: Session) -> None:
     """Checks, copies and calls around 11 calls with 6 staged pieces: well below a millisecond."""
-    assert min(measure(session, warmup=20, runs=100).overhead.samples) < 0.4
+    assert min(measure(session, warmup=20, iterations=100).overhead.samples) < 0.4

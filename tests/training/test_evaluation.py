@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from perceiver_deploy.api import evaluate as evaluation
-from perceiver_deploy.api.evaluate import evaluate, evaluate_bundle, evaluate_bundles
+from perceiver_deploy.api.evaluate import evaluate, evaluate_bundle, evaluate_session
 from perceiver_deploy.api.export import export
 from perceiver_deploy.checkpoints.native import load_checkpoint, read_config, save_checkpoint
 from perceiver_deploy.cli import evaluate as evaluate_command
@@ -59,7 +59,7 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
         broken = resolve(NAME).module
         with torch.no_grad():
             broken.head.bias[0] += 100.0  # always T-shirt/top
-        report = evaluate(session, few, cut(broken), batch=50)
+        report = evaluate_session(session, few, cut(broken), batch=50)
     assert report.reference.accuracy == pytest.approx(np.mean(few.targets == 0))
     assert report.difference["accuracy"] == pytest.approx(report.deployed.accuracy - report.reference.accuracy)
     assert report.difference["accuracy"] > 0.5
@@ -69,7 +69,7 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
 def test_batches_of_any_size_give_the_same_scores(bundle, few):
     reference = cut(resolve(NAME).module)
     with open_session(bundle, threads=1) as session:
-        reports = [evaluate(session, few, reference, batch=batch) for batch in (1, 7, 64)]
+        reports = [evaluate_session(session, few, reference, batch=batch) for batch in (1, 7, 64)]
     assert reports[0] == reports[1] == reports[2]
 
 
@@ -80,7 +80,7 @@ def test_samples_run_in_batches_that_the_bundle_takes(bundle, few, sizes):
     profile = dataclasses.replace(loaded.manifest.profiles[0], dimensions={"batch": sizes})
     narrow = dataclasses.replace(loaded, manifest=dataclasses.replace(loaded.manifest, profiles=(profile,)))
     with open_session(narrow, threads=1) as session:
-        report = evaluate(session, few, cut(resolve(NAME).module), batch=65)
+        report = evaluate_session(session, few, cut(resolve(NAME).module), batch=65)
     assert report.samples == 100
     assert report.agreement == 1.0
 
@@ -118,7 +118,7 @@ def two(bundle, tmp_path_factory):
 @pytest.fixture
 def evaluated(two, few, monkeypatch):
     monkeypatch.setitem(DATASETS, "fashion-mnist", lambda: few)
-    return evaluate_bundles(two, threads=1)
+    return evaluate(two, threads=1)
 
 
 def test_each_bundle_is_reported_in_order(evaluated):
@@ -130,7 +130,7 @@ def test_each_bundle_is_reported_in_order(evaluated):
 
 
 def shown(two, monkeypatch, evaluated, *options: str) -> str:
-    monkeypatch.setattr(evaluation, "evaluate_bundles", lambda bundles, reference: evaluated)
+    monkeypatch.setattr(evaluation, "evaluate", lambda bundles, reference: evaluated)
     return CliRunner().invoke(evaluate_command.command, [*map(str, two), "--quiet", *options]).output
 
 
@@ -161,4 +161,4 @@ def test_bundles_of_two_models_are_refused(two):
     manifest["source"]["weights_sha256"] = "0" * 64
     path.write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match="one model"):
-        evaluate_bundles(two)
+        evaluate(two)

@@ -68,9 +68,9 @@ def _usage(manifest: Manifest) -> str:
     return f"""## Run it
 
 ```
-perceiver-run info .
+perceiver-run inspect .
 perceiver-run verify .
-perceiver-run bench .
+perceiver-run benchmark .
 ```
 
 ```python

@@ -1,4 +1,4 @@
-"""`perceiver-run {info,verify,bench,run,build} BUNDLE`: results on stdout, progress and errors on stderr.
+"""`perceiver-run {inspect,verify,benchmark,run,build} BUNDLE`: results on stdout, progress and errors on stderr.
 
 Exit codes: see `perceiver_runtime.errors`.
 """
@@ -10,12 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceiver_runtime import __version__
+from perceiver_runtime import __version__, progress
 from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.cli.options import Parser, integer
+from perceiver_runtime.cli.progress import ProgressLines, progress_shown
+from perceiver_runtime.cli.table import markdown, table
 from perceiver_runtime.escapes import command_line
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.format import arrays
@@ -32,38 +34,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options = _parser().parse_args(arguments)
-        code: int = options.command(options)
+        options.draw = markdown if options.markdown else table
+        with progress_shown(None if options.quiet else ProgressLines()):
+            code: int = options.command(options)
         return code
 
     return run_program("perceiver-run", "perceiver-run", command, as_json="--json" in arguments)
 
 
-def _info(options: argparse.Namespace) -> int:
+def _inspect(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.bundle)
     if options.json:
         print(report.to_json(report.overview(bundle)))
     else:
-        print(f"{report.describe(bundle.manifest)}\n\n{report.running(bundle)}")
+        print(f"{report.describe(bundle.manifest, options.draw)}\n\n{report.running(bundle)}")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
     with _open(options) as session:
-        _progress(f"verifying {len(session.manifest.golden)} golden samples on {session.backend}")
+        progress.report(f"verifying {len(session.manifest.golden)} golden samples on {session.backend}")
         result = verify(session)
     records = report.records(result.reports, result.runs_on)
-    print(report.to_json(records) if options.json else report.parity_table(result))
+    print(report.to_json(records) if options.json else report.parity_table(result, options.draw))
     if not result.passed:
-        _progress(f"to find the node, on a workstation: {command_line('perceiver-export', 'bisect', options.bundle)}")
+        _tell(f"to find the node, on a workstation: {command_line('perceiver-export', 'bisect', options.bundle)}")
     return 0 if result.passed else 1
 
 
-def _bench(options: argparse.Namespace) -> int:
+def _benchmark(options: argparse.Namespace) -> int:
     with _open(options) as session:
-        _progress(f"{options.warmup} runs to warm up, {options.runs} to measure, as many again with timers inside")
-        latency = measure(session, batch=options.batch, warmup=options.warmup, runs=options.runs)
-    require_idle(latency.others, _progress, strict=options.strict)
-    print(report.to_json(latency) if options.json else report.latency_table(latency))
+        progress.report(f"{options.warmup} runs to warm up, twice {options.iterations} to measure")
+        latency = measure(session, batch=options.batch, warmup=options.warmup, iterations=options.iterations)
+    require_idle(latency.others, _tell, strict=options.strict)
+    print(report.to_json(latency) if options.json else report.latency_table(latency, options.draw))
     return 0
 
 
@@ -75,13 +79,13 @@ def _run(options: argparse.Namespace) -> int:
         results = session.run(feeds, options.outputs)
     arrays.save(options.out, results)
     shapes = report.records(arrays.shapes(results), session.runs_on)
-    print(report.to_json(shapes) if options.json else report.array_table(results, options.out))
+    print(report.to_json(shapes) if options.json else report.array_table(results, options.out, options.draw))
     return 0
 
 
 def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session:
     """Golden samples are run as the reference took them; the caller's arrays are checked."""
-    _progress(f"opening {options.bundle}")
+    progress.report(f"opening {options.bundle}")
     session = open_session(
         options.bundle,
         options.backend,
@@ -89,11 +93,11 @@ def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session
         copy_weights=options.copy_weights,
         check_finite=check_finite,
     )
-    _progress(f"running on {session.runs_on}")
+    progress.report(f"running on {session.runs_on}")
     return session
 
 
-def _progress(message: str) -> None:
+def _tell(message: str) -> None:
     print(message, file=sys.stderr)
 
 
@@ -103,22 +107,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = Parser(add_help=False)
     shared.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
-    shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    forms = shared.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="print results as JSON")
+    forms.add_argument("--markdown", action="store_true", help="print tables as Markdown")
+    shared.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     device = Parser(add_help=False, parents=[shared])
     chosen = "engines that fit this machine, else a tuning, else onnxruntime"
-    device.add_argument("--backend", default="auto", help=f"auto (the default: {chosen}), {', '.join(BACKENDS)}")
+    device.add_argument("--backend", default="auto", choices=("auto", *BACKENDS), help=f"auto (the default): {chosen}")
     device.add_argument("--threads", type=integer(1), help="CPU threads (default: 1 for small models, else all cores)")
     device.add_argument("--copy-weights", action="store_true", help="read large weights into memory, don't map them")
-    info = commands.add_parser("info", parents=[shared], help="check the files and say what the bundle is")
-    info.set_defaults(command=_info)
+    inspect = commands.add_parser("inspect", parents=[shared], help="check the files and say what the bundle is")
+    inspect.set_defaults(command=_inspect)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")
     check.set_defaults(command=_verify)
-    bench = commands.add_parser("bench", parents=[device], help="measure latency, whole and per component")
+    bench = commands.add_parser("benchmark", parents=[device], help="measure latency, whole and per component")
     bench.add_argument("--batch", type=integer(1), default=1, help="rows per run (default: 1)")
     bench.add_argument("--warmup", type=integer(0), default=10, help="runs before the measured ones (default: 10)")
-    bench.add_argument("--runs", type=integer(1), default=100, help="measured runs (default: 100)")
+    bench.add_argument("--iterations", type=integer(1), default=100, help="measured runs (default: 100)")
     bench.add_argument("--strict", action="store_true", help="exit 1 if other programs were busy meanwhile")
-    bench.set_defaults(command=_bench)
+    bench.set_defaults(command=_benchmark)
     run = commands.add_parser("run", parents=[device], help="run arrays from files")
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="one input; repeat for more")
     run.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs by name")

@@ -1,13 +1,18 @@
-"""Options of `perceiver-run`: wrong usage is a UsageError, numbers are held against their range."""
+"""Options of `perceiver-run`: wrong usage is a UsageError that names the option and what was expected."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from perceiver_runtime.cli.suggest import did_you_mean
 from perceiver_runtime.errors import UsageError
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+LARGEST = 1_000_000
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,8 +26,19 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         raise UsageError(message)
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Refuse unknown options here, where the command's own are known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if options := [word.partition("=")[0] for word in unknown if word.startswith("-")]:
+            near = did_you_mean(options[0], self._option_string_actions)
+            self.error(f"no such option: {options[0]}{near}")
+        return found, unknown
 
-LARGEST = 1_000_000
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(name) for name in action.choices]
+            message = f"expected one of {', '.join(names)}, got {str(value)!r:.40}{did_you_mean(str(value), names)}"
+            raise argparse.ArgumentError(action, message)
 
 
 def integer(least: int, most: int = LARGEST) -> Callable[[str], int]:
@@ -38,3 +54,18 @@ def integer(least: int, most: int = LARGEST) -> Callable[[str], int]:
         return number
 
     return convert
+
+
+def size(text: str) -> int:
+    """A type for `add_argument`: bytes, written with their unit, as 1500MB or 1.5GB."""
+    number = text.rstrip("BbGgIiKkMm")
+    unit = text[len(number) :].upper()
+    try:
+        value = float(number) * UNITS[unit]
+    except (KeyError, ValueError):
+        value = math.nan
+    if not 1 <= value < 1 << 62:
+        raise argparse.ArgumentTypeError(
+            f"expected a size with a unit of {', '.join(UNITS).replace('IB', 'iB')}, as 1500MB, got {text!r:.40}"
+        )
+    return int(value)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.cli.table import Draw, table, wrapped
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.execution.choice import RunsOn, expected
 from perceiver_runtime.format import schema, strict_json
@@ -17,8 +18,23 @@ from perceiver_runtime.measure.latency import Distribution, LatencyReport
 from perceiver_runtime.measure.verify import VerifyReport, golden_origin
 from perceiver_runtime.tensors import Array, TensorSpec
 
-CENTRED = ("centred", "tolerance")
-"""Columns of a parity table: the error relative to the spread of the golden rows, and its bound."""
+if TYPE_CHECKING:  # other commands must not wait for these modules
+    from perceiver_runtime.tensorrt.builder.bundle import EngineReport
+
+PARITY = (
+    "component:<",
+    "tensor:<",
+    "max abs:?",
+    "rel L2",
+    "tolerance",
+    "centred",
+    "tolerance",
+    "cosine:?",
+    "verdict:<",
+    "fed by:<?",
+)
+"""Columns of a parity table; `centred` is the error relative to the spread of the golden rows."""
+ENGINES = ("component:<", "seconds", "MB", "layers", "matrix products:<")
 
 
 def to_json(value: Any) -> str:
@@ -31,11 +47,11 @@ def records(results: Sequence[Any], runs_on: RunsOn | None) -> list[dict[str, An
     return [{**schema.encode(result), "runs_on": schema.encode(runs_on)} for result in results]
 
 
-def describe(manifest: Manifest) -> str:
+def describe(manifest: Manifest, draw: Draw = table) -> str:
     """What a bundle is, in a few lines."""
     source, pipeline = manifest.source, manifest.pipeline
-    trained = "pretrained" if source.pretrained else "not pretrained"
-    head = f"{source.name} ({source.family}, {trained}), {manifest.precision} for {manifest.target}\n"
+    trained = weights(source.pretrained)
+    head = f"{source.name} ({source.family}, {trained} weights), {manifest.precision} for {manifest.target}\n"
     specs = [f"input   {s}{_range(s)}{_default(pipeline.defaults, s.name)}" for s in pipeline.inputs]
     specs += [f"output  {s}" for s in pipeline.outputs]
     ranges = [
@@ -46,11 +62,11 @@ def describe(manifest: Manifest) -> str:
     for step in pipeline.steps:
         runs[step.component] += step.repeat
     rows = [
-        (c.name, c.precision, f"{c.parameters:,}", f"{c.flops / 1e9:.3f}", str(runs[c.name]))
+        (c.name, c.precision, amount(c.parameters), amount(c.flops, "G"), str(runs[c.name]))
         for c in manifest.components
     ]
-    lines = (printable(line) for line in (head, *specs, *ranges, f"golden  {golden_origin(manifest)}"))
-    return "\n".join((*lines, "", table(("component", "type", "parameters", "GFLOP", "runs"), rows)))
+    lines = wrapped("\n".join((head, *specs, *ranges, f"golden  {golden_origin(manifest)}")))
+    return f"{lines}\n\n{draw(('component:<', 'precision:<', 'parameters', 'GFLOP', 'repeat'), rows)}"
 
 
 def overview(bundle: Bundle) -> dict[str, Any]:
@@ -61,8 +77,7 @@ def overview(bundle: Bundle) -> dict[str, Any]:
 
 def running(bundle: Bundle) -> str:
     """The bundle's engines and what `auto` takes here, in lines."""
-    lines = (*(f"engines {each}" for each in _engines(bundle)), f"auto    {expected(bundle)}")
-    return "\n".join(map(printable, lines))
+    return wrapped("\n".join((*(f"engines {each}" for each in _engines(bundle)), f"auto    {expected(bundle)}")))
 
 
 def _engines(bundle: Bundle) -> tuple[Any, ...]:
@@ -73,58 +88,83 @@ def _engines(bundle: Bundle) -> tuple[Any, ...]:
     return engines_of(bundle)
 
 
-def parity_table(result: VerifyReport) -> str:
-    """One row for each tensor and mode, and the verdict."""
-    columns = ("component", "tensor", "fed by", "max abs", "rel L2", "cosine", "tolerance", *CENTRED, "verdict")
-    verdict = "passed" if result.passed else "FAILED"
-    return f"{table(columns, [_parity_row(r) for r in result.reports])}\n{golden_line(result)}: {verdict}"
+def parity_rows(reports: Sequence[ParityReport]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Columns and rows of a parity table: one row for each tensor and mode."""
+    return PARITY, [
+        (
+            r.component,
+            r.tensor,
+            f"{r.max_abs:.1e}",
+            f"{r.rel_l2:.1e}",
+            f"{r.tolerance:.1e}",
+            "-" if r.centred is None else f"{r.centred:.1e}",
+            "-" if r.centred_tolerance is None else f"{r.centred_tolerance:.1e}",
+            f"{r.cosine:.6f}",
+            verdict(r.passed),
+            r.mode,
+        )
+        for r in reports
+    ]
+
+
+def parity_table(result: VerifyReport, draw: Draw = table) -> str:
+    """The parity table, and the verdict."""
+    line = wrapped(f"{golden_line(result)}: {verdict(result.passed)}")
+    return f"{draw(*parity_rows(result.reports))}\n{line}"
 
 
 def golden_line(result: VerifyReport) -> str:
     """How many golden samples were compared, and where they came from."""
-    return printable(f"{result.samples} golden sample{'s' if result.samples > 1 else ''}, {result.origin}")
+    return f"{result.samples} golden sample{'s' if result.samples > 1 else ''}, {result.origin}"
 
 
-def latency_table(latency: LatencyReport) -> str:
-    """Milliseconds of the whole, of each component, and of what lies between."""
+def latency_table(latency: LatencyReport, draw: Draw = table) -> str:
+    """Milliseconds of the whole, of each component, and of the rest."""
     parts = {"total": latency.total, **latency.components, "overhead": latency.overhead}
     rows = [(name, *_milliseconds(distribution)) for name, distribution in parts.items()]
     runs_on = RunsOn(latency.backend, latency.threads, latency.reason)
-    conditions = f"batch {latency.batch}, {latency.runs} runs, {runs_on}; {latency.machine}"
+    conditions = f"batch {latency.batch}, {latency.iterations} iterations, {runs_on}; {latency.machine}"
     load = f"; {latency.others}" if latency.others else ""
-    return f"{table(('ms', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{conditions}{load}"
+    return f"{draw(('ms:<', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{wrapped(conditions + load)}"
 
 
-def array_table(arrays: Mapping[str, Array], path: Path) -> str:
+def array_table(arrays: Mapping[str, Array], path: Path, draw: Draw = table) -> str:
     """What was written."""
     rows = [(name, array.dtype.name, str(list(array.shape))) for name, array in arrays.items()]
-    return f"{table(('output', 'type', 'shape'), rows)}\nwritten to {path}"
+    return f"{draw(('output:<', 'type:<', 'shape:<'), rows)}\nwritten to {printable(str(path))}"
 
 
-def centred_cells(report: ParityReport) -> tuple[str, str]:
-    """The centred error and its tolerance: `-` where golden rows do not vary, or nothing bounds it."""
-    cells = (report.centred, report.centred_tolerance)
-    return "-" if cells[0] is None else f"{cells[0]:.2e}", "-" if cells[1] is None else f"{cells[1]:.2e}"
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart: the first to the left, all others to the right."""
-    rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+def engine_table(reports: Sequence[EngineReport]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Columns and rows of a table of built engines."""
+    return ENGINES, [
+        (
+            r.component,
+            f"{r.seconds:.1f}",
+            f"{r.engine_bytes / 1e6:.3g}",
+            str(r.layers),
+            ", ".join(f"{count} {kind}" for kind, count in r.products.items()) or "none",
         )
-        for row in (columns, *rows)
-    )
-    return "\n".join(line.rstrip() for line in lines)
+        for r in reports
+    ]
 
 
-def _parity_row(report: ParityReport) -> tuple[str, ...]:
-    numbers = f"{report.max_abs:.2e}", f"{report.rel_l2:.2e}", f"{report.cosine:.6f}", f"{report.tolerance:.2e}"
-    verdict = "held" if report.passed else "FAILED"
-    return report.component, report.tensor, report.mode, *numbers, *centred_cells(report), verdict
+def verdict(passed: bool) -> str:
+    """The word for the verdict of a check."""
+    return "passed" if passed else "FAILED"
+
+
+def weights(pretrained: bool) -> str:
+    """The word for where weights come from."""
+    return "pretrained" if pretrained else "random"
+
+
+def amount(number: float, prefix: str = "") -> str:
+    """A number with three digits and its SI prefix (201 M), or in units of one prefix (0.0123)."""
+    factors = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+    if prefix:
+        return f"{number / factors[prefix]:.3g}"
+    largest = max((p for p in factors if factors[p] <= abs(number)), key=factors.__getitem__, default="")
+    return f"{number / factors[largest]:.3g} {largest}".strip()
 
 
 def _milliseconds(d: Distribution) -> tuple[str, ...]:

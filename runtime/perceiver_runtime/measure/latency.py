@@ -53,7 +53,7 @@ class LatencyReport:
     overhead: Distribution
     batch: int
     warmup: int
-    runs: int
+    iterations: int
     backend: str
     threads: int | None
     machine: str
@@ -63,28 +63,28 @@ class LatencyReport:
 
 
 def measure(
-    session: Session, feeds: Mapping[str, Array] | None = None, batch: int = 1, warmup: int = 10, runs: int = 100
+    session: Session, feeds: Mapping[str, Array] | None = None, batch: int = 1, warmup: int = 10, iterations: int = 100
 ) -> LatencyReport:
-    """Time `runs` runs after `warmup` unmeasured ones.
+    """Time `iterations` runs after `warmup` unmeasured ones.
 
     `feeds` (default: the first golden sample) are cut or repeated along the dimension `batch`. Raises UsageError for
     counts below 1 or a batch that the bundle has no dimension for, FeedError if the bundle refuses the sizes.
     """
-    if batch < 1 or warmup < 0 or runs < 1:
-        raise UsageError(f"batch {batch}, warmup {warmup}, runs {runs}; expected at least 1, 0 and 1")
+    if batch < 1 or warmup < 0 or iterations < 1:
+        raise UsageError(f"batch {batch}, warmup {warmup}, iterations {iterations}; expected at least 1, 0 and 1")
     sized = sized_feeds(session, feeds if feeds is not None else load_golden(session.bundle)[0].feeds, batch)
     for _ in range(warmup):
         session.run(sized)
     meter = LoadMeter()
-    total = Distribution.of([_time(session, sized) for _ in range(runs)])
-    components, overhead = _split(session, sized, runs)
+    total = Distribution.of([_time(session, sized) for _ in range(iterations)])
+    components, overhead = _split(session, sized, iterations)
     return LatencyReport(
         total=total,
         components=components,
         overhead=overhead,
         batch=batch,
         warmup=warmup,
-        runs=runs,
+        iterations=iterations,
         backend=session.backend,
         threads=session.threads,
         machine=machine(),
@@ -120,11 +120,13 @@ def _time(session: Session, feeds: Mapping[str, Array]) -> float:
     return (perf_counter() - start) * MILLISECONDS
 
 
-def _split(session: Session, feeds: Mapping[str, Array], runs: int) -> tuple[dict[str, Distribution], Distribution]:
+def _split(
+    session: Session, feeds: Mapping[str, Array], iterations: int
+) -> tuple[dict[str, Distribution], Distribution]:
     """Milliseconds of each component in one run, and of what is left of the run."""
     components: defaultdict[str, list[float]] = defaultdict(list)
     overheads = []
-    for _ in range(runs):
+    for _ in range(iterations):
         spent, total = _time_applications(session, feeds)
         overheads.append((total - sum(spent.values())) * MILLISECONDS)
         for name, seconds in spent.items():

@@ -1,4 +1,4 @@
-"""A bundle's engines in words: for `info`, `inspect` and the model card."""
+"""A bundle's engines in words: for `inspect` and the model card."""
 
 from __future__ import annotations
 

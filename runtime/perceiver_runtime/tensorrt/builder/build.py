@@ -240,7 +240,7 @@ def _serialize(
         raise BuildError(
             f"component {request.component}: TensorRT {trt.__version__} could not build it: "
             f"{'; '.join(logger.errors) or 'no reason given'}; where it ran out of memory, allow more than "
-            f"--workspace {-(-request.workspace // MEBIBYTE)} (MiB), or export again with a smaller --max-batch"
+            f"--workspace {-(-request.workspace // MEBIBYTE)}MiB, or export again with a smaller --max-batch"
         )
     return bytes(plan)
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perceiver_runtime import progress
 from perceiver_runtime.cli import report
-from perceiver_runtime.cli.options import integer
+from perceiver_runtime.cli.options import size
 from perceiver_runtime.format.outputs import check_file
 from perceiver_runtime.tensorrt.api import MODULES
 
 if TYPE_CHECKING:  # the other commands of perceiver-run must not wait for this one's modules
-    from perceiver_runtime.tensorrt.builder.bundle import EngineReport
     from perceiver_runtime.tensorrt.builder.progress import BuildProgress
-
-MEGABYTE = 1 << 20
 
 
 def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -24,7 +21,7 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
     build = commands.add_parser("build", parents=[shared], help="build the engines of a bundle or kit on this GPU")
     build.add_argument("--target", help="name of the engines' folder (default: the kit's, else the bundle's target)")
     build.add_argument("--module", choices=MODULES, help="TensorRT package (default: the kit's or the target's)")
-    build.add_argument("--workspace", type=integer(1), metavar="MB", help="bound of TensorRT's scratch memory")
+    build.add_argument("--workspace", type=size, metavar="SIZE", help="most scratch memory of TensorRT, as 512MB")
     build.add_argument("--version-compatible", action="store_true", help="engines that newer TensorRT versions run")
     build.add_argument("--timing-cache", type=Path, metavar="FILE", help="kernel timings, kept between builds")
     build.set_defaults(command=run)
@@ -45,25 +42,16 @@ def run(options: argparse.Namespace) -> int:
         load_tensorrt(options.module or module_for(bundle, options.target)),
         load_cudart(),
         target=options.target,
-        workspace=None if options.workspace is None else options.workspace * MEGABYTE,
+        workspace=options.workspace,
         version_compatible=options.version_compatible,
         timing_cache=options.timing_cache,
         report=progress_line,
     )
-    print(report.to_json(reports) if options.json else table(reports))
+    print(report.to_json(reports) if options.json else options.draw(*report.engine_table(reports)))
     return 0
 
 
 def progress_line(component: str, step: BuildProgress) -> None:
-    """One line per finished phase on stderr."""
+    """Report each finished phase."""
     if step.depth <= 1 and step.step == step.steps:
-        print(f"{component}: {step.phase}", file=sys.stderr)
-
-
-def table(reports: tuple[EngineReport, ...]) -> str:
-    """Engines, one a line."""
-    lines = [f"{'component':24}{'seconds':>9}{'MB':>9}{'layers':>8}  matrix products"]
-    for r in reports:
-        products = ", ".join(f"{count} {kind}" for kind, count in r.products.items()) or "none"
-        lines.append(f"{r.component:24}{r.seconds:9.1f}{r.engine_bytes / 1e6:9.2f}{r.layers:8}  {products}")
-    return "\n".join(lines)
+        progress.report(f"{component}: {step.phase}")

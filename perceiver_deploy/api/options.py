@@ -1,0 +1,60 @@
+"""Options of an export: one object for Python and for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
+from perceiver_runtime.tensors import Range
+
+
+@dataclass(frozen=True)
+class ExportOptions(LoadOptions):
+    """What a bundle is to be, and (as `LoadOptions`) how its source is read.
+
+    Attributes:
+        precision: fp32, fp16, bf16, int8, int8-dynamic, fp8 or int4; the target has to have it.
+        target: Device family that the bundle is for, one of `perceiver_exporters.targets.target.TARGETS`.
+        max_memory: Bytes that a session may need at the profile's OPT sizes; chooses the sizes of the chunks in which
+            long inputs are read and long outputs made. None: the model's own chunks.
+        max_batch: Largest batch. None: the model's own, and at most `EngineTarget.max_batch` for engines, which reserve
+            memory for it.
+        ranges: MIN, OPT and MAX of dynamic dimensions, within what the model takes; the OPT of a chunk's dimension is
+            the chunk's size. Dimensions that are not named keep the model's ranges.
+        quantization: How integers are calibrated, and how many bits weights have.
+        max_accuracy_drop: Points of accuracy that int8 or int8-dynamic may lose on the model's data set: the fewest
+            layers stay in FP32 that keep the loss within it. None: no bound.
+    """
+
+    precision: str = "fp32"
+    target: str = "cpu"
+    max_memory: int | None = None
+    max_batch: int | None = None
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    quantization: QuantizationOptions = DEFAULTS
+    max_accuracy_drop: float | None = None
+
+
+class ExportSettings(TypedDict, total=False):
+    """Fields of `ExportOptions`, as keyword arguments of `export` and `dry_run`."""
+
+    image_size: tuple[int, int] | None
+    revision: str | None
+    cache_dir: Path | None
+    local_files_only: bool
+    precision: str
+    target: str
+    max_memory: int | None
+    max_batch: int | None
+    ranges: Mapping[str, Range]
+    quantization: QuantizationOptions
+    max_accuracy_drop: float | None
+
+
+def export_options(options: LoadOptions, settings: ExportSettings) -> ExportOptions:
+    """The options, with `settings` in place of the fields that they name."""
+    return ExportOptions(**{**vars(options), **settings})

@@ -1,0 +1,92 @@
+"""Types of options: numbers within their range, sizes, names with what was meant by a near miss."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Iterable
+
+import click
+
+from perceiver_runtime.backends import BACKENDS
+from perceiver_runtime.cli.options import size
+from perceiver_runtime.cli.suggest import did_you_mean
+
+THREADS = click.IntRange(1)
+"""The upper bound is the machine's: see `perceiver_runtime.backends.check_threads`."""
+
+
+class Name(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """One of some names."""
+
+    name = "name"
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as help shows them."""
+        return f"[{'|'.join(self.names)}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if value in self.names:
+            return value
+        near = did_you_mean(value, self.names)
+        return self.fail(f"expected one of {', '.join(self.names)}, got {value!r:.40}{near}", param, ctx)
+
+
+PRECISION = Name(("fp32", "fp16", "bf16", "int8", "int8-dynamic", "fp8", "int4"))
+TARGET = Name(("cpu", "cuda", "jetson-orin", "jetson-thor", "rtx", "hopper"))
+"""As in the exporters' tables, which import torch; a test holds them to be the same."""
+ENGINE_TARGET = Name(("jetson-orin", "jetson-thor", "rtx", "hopper"))
+BACKEND = Name(("auto", *BACKENDS))
+
+
+class Finite(click.FloatRange):
+    """A range that NaN and infinity are outside of, whatever its bounds."""
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Text to a number."""
+        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]  # it takes text
+        return number if math.isfinite(number) else self.fail(f"expected a finite number, got {value}", param, ctx)
+
+
+POINTS = Finite(0.0, 100.0)
+
+
+class Pixels(click.ParamType):  # type: ignore[type-arg]
+    """Height and width in pixels, as 48x64."""
+
+    name = "size"
+
+    def convert(
+        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Text to a pair of positive numbers."""
+        if isinstance(value, tuple):
+            return value
+        if match := re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", value):
+            return int(match[1]), int(match[2])
+        return self.fail(f"expected HEIGHTxWIDTH in pixels, as 48x64, got {value!r}", param, ctx)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes with its unit, as `perceiver-run` takes it: 1500MB, 1.5GB."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to bytes, at least one."""
+        if isinstance(value, int):
+            return value
+        try:
+            return size(value)
+        except argparse.ArgumentTypeError as error:
+            return self.fail(str(error), param, ctx)
+
+
+def backend_option(default: str | None, text: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """`--backend`, with the names that there are."""
+    return click.option("--backend", default=default, show_default=default is not None, type=BACKEND, help=text)
