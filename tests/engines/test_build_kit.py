@@ -131,7 +131,7 @@ def cli(*arguments: str) -> int:
 def test_check_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("check", str(path), "--target", "jetson-orin", "--json") == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "ok"
-    assert cli("check", str(path), "--target", "jetson-orin", "--memory", "1") == 1
+    assert cli("check", str(path), "--target", "jetson-orin", "--memory", "1GB") == 1
     out = capsys.readouterr().out
     assert "PF010" in out
     assert "a board of 1 GB" in out
@@ -154,7 +154,7 @@ def test_device_command(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     jetson = simulated_jetson(capacity=DEVICE)
     monkeypatch.setattr(api, "load_tensorrt", lambda name: jetson.trt)
     monkeypatch.setattr(cuda, "load_cudart", lambda: jetson.cuda)
-    assert device_main(["build", str(kit), "--workspace", "256", "--json"]) == 0
+    assert device_main(["build", str(kit), "--workspace", "256MB", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed[0]["target"] == "jetson-orin"
     assert device_main(["build", str(kit), "--target", "mine"]) == 0
