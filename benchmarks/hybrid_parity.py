@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hybrid_rows import PARTS
+from hybrid_parts import PARTS
 from torch import Tensor
 
 from perceiver_deploy.api.evaluate import evaluate
@@ -108,14 +108,14 @@ def _parts(bundles: Bundles) -> Iterator[str]:
     yield "precision. `onnxruntime-exact` runs the bundles for engines, their quantised products as the graph defines"
     yield "them; it is not TensorRT. No engine has run: there was no GPU.\n"
     titles = [f"{backend} {precision}" for backend, _, precision in shown]
-    yield from _head("Row", "Part", "Module (`models/hybrid/`)", "Components", *titles, "Test")
+    yield from _head("Part", "Module (`models/hybrid/`)", "Components", *titles, "Test")
     for part in PARTS:
         cells = [_worst(found[column], part.components) for column in shown]
         names = ", ".join(part.components) or "-"
-        yield _row(part.row, part.what, f"`{part.module}`", names, *cells, f"`{part.test}`")
+        yield _row(part.what, f"`{part.module}`", names, *cells, f"`{part.test}`")
     whole = [_worst(found[column], ("pipeline",), "chained") for column in shown]
     test = "`test_every_component_and_the_pipeline_hold_parity`"
-    yield _row("", "the whole pipeline, fed by itself", "", "all", *whole, test) + "\n"
+    yield _row("the whole pipeline, fed by itself", "", "all", *whole, test) + "\n"
     for column in columns:
         title, reports = f"`{column[0]}` at {column[2]}", found[column]
         failed = sorted({r.component for r in reports if not r.passed})

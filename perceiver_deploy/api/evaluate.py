@@ -1,4 +1,4 @@
-"""Task metrics of deployed bundles beside those of their PyTorch reference, on the same held-out data (S12)."""
+"""Task metrics of deployed bundles beside those of their PyTorch reference, on the same held-out data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S4: attention among channels."""
+"""Attention among channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pool(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class ChannelAttention(nn.Module):
-    """Features (B, L, d) to (B, L, d): softmax(Q K^T / sqrt(n)) V + Q over the d channels as tokens (seed row S4).
+    """Features (B, L, d) to (B, L, d): softmax(Q K^T / sqrt(n)) V + Q over the d channels as tokens.
 
     Q and K (B, d, n) are projections of the features, transposed, n being the number of (unmasked) tokens L; V
     (B, d, 1) is a projection of the globally pooled features, broadcast along the tokens.

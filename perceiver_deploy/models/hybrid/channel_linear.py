@@ -1,4 +1,4 @@
-"""S6: a linear transformation of the channels, token by token."""
+"""A linear transformation of the channels, token by token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ChannelLinear(nn.Module):
-    """Features (B, L, d) to (B, L, d'): a 1x1 convolution, in `groups` independent groups of channels (seed row S6)."""
+    """Features (B, L, d) to (B, L, d'): a 1x1 convolution, in `groups` independent groups of channels."""
 
     def __init__(self, dim: int, out_dim: int, groups: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""S1: the convolutional encoder."""
+"""Convolutional encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def convolution(dim: int, width: int, stride: int) -> nn.Sequential:
 
 
 class ConvolutionalEncoder(nn.Module):
-    """Images (B, C, H, W) to a feature map (B, c, h, w) and a global feature (B, d) (seed row S1)."""
+    """Images (B, C, H, W) to a feature map (B, c, h, w) and a global feature (B, d)."""
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()

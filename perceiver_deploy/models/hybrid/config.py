@@ -1,4 +1,4 @@
-"""Sizes of a hybrid model, in frozen data: every width, depth and choice of its parts (seed rows S1 to S11)."""
+"""Sizes of a hybrid model, in frozen data: every width, depth and choice of its parts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Modality = Literal["image", "text"]
 class FeatureConfig:
     """What happens to a modality's features before they meet the others.
 
-    `positions` says how sinusoidal positions are combined with them (S3); `refinements` are applied in that
-    order (S4, S5, S6); `groups` is the number of channel groups of `channel_linear`.
+    `positions` says how sinusoidal positions are combined with them; `refinements` are applied in that
+    order; `groups` is the number of channel groups of `channel_linear`.
     """
 
     positions: Combine = "add"
@@ -28,7 +28,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Images (channels, height, width) through one 3x3 convolution per width and stride (S1).
+    """Images (channels, height, width) through one 3x3 convolution per width and stride.
 
     `global_dims` are the widths of the fully connected layers that make the global feature.
     """
@@ -57,7 +57,7 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Token ids (up to `length`, 0 is padding) through a recurrent encoder (S2)."""
+    """Token ids (up to `length`, 0 is padding) through a recurrent encoder."""
 
     vocabulary: int
     length: int
@@ -94,7 +94,7 @@ class RegressorConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """A head that gives a sequence of ids under its own name (S8).
+    """A head that gives a sequence of ids under its own name.
 
     Ids `start` and `stop` open and close a sequence of at most `length` ids, `stop` included.
     """
@@ -115,7 +115,7 @@ class HybridConfig:
     """A trunk (encoders, interaction, latents) and its heads.
 
     `perceiver.decoder` sizes the cross-attention by which every head asks the latents, with a query of
-    `query_dim`. `optional` names the modalities that may be missing at run time (S11).
+    `query_dim`. `optional` names the modalities that may be missing at run time.
     """
 
     interaction_dim: int

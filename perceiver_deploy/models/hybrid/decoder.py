@@ -1,4 +1,4 @@
-"""S8: the recurrent decoder, one position at a time with its state in the open, so that any runtime can loop it."""
+"""Recurrent decoder: one position per call, its state an input and an output, so that any runtime can loop it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceiver_deploy.models.hybrid.recurrence import CELLS, Recurrence, State
 
 
 class RecurrentDecoder(nn.Module):
-    """Latents (B, N, D) to a sequence of ids (B, T): recurrent layers, a linear layer, softmax (seed row S8).
+    """Latents (B, N, D) to a sequence of ids (B, T): recurrent layers, a linear layer, softmax.
 
     `begin` makes the state from the latents, `step` takes it one id further. The state is a tuple of tensors
     (B, layers, hidden): h and c of an LSTM, h alone of the other cells.

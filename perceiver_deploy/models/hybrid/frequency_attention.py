@@ -1,4 +1,4 @@
-"""S5: attention among frequencies, the DFT being a product with constant matrices (no engine imports ONNX `DFT`)."""
+"""Attention among frequencies; the DFT is a product with constant matrices (no engine imports ONNX `DFT`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dft_matrices(length: int) -> tuple[Matrix, Matrix]:
 
 
 class FrequencyAttention(nn.Module):
-    """Features (B, L, d) to (B, L, d): softmax(Q K^T / sqrt(n)) V + Q over the F frequency bins as tokens (S5).
+    """Features (B, L, d) to (B, L, d): softmax(Q K^T / sqrt(n)) V + Q over the F frequency bins as tokens.
 
     S (B, F, 2d) holds the real and imaginary parts of the DFT along the tokens. Q and K (B, F, n), n = 2d, are
     projections of S; V (B, F, 2d) is a projection of S pooled over the channels, (B, F, 2). The result is

@@ -1,4 +1,4 @@
-"""Heads: each asks the trunk's latents with a learned query of its own (S9: one trunk, several tasks)."""
+"""Heads: each asks the trunk's latents with a learned query of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S7: the interaction of modalities."""
+"""Interaction of modalities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Features:
 
 
 class FeatureInteraction(nn.Module):
-    """Modalities {(B, Li, di)} to (B, sum Li, d) and its mask (seed row S7).
+    """Modalities {(B, Li, di)} to (B, sum Li, d) and its mask.
 
     Each is projected to d and normalised (else the one with the larger features takes all weight early in
     training and the others die), weighted by a softmax over the modalities whose scores are linear in the mean of its

@@ -1,4 +1,4 @@
-"""The hybrid model: one trunk from raw inputs to latents, and any number of heads on it (seed rows S9 to S11)."""
+"""The hybrid model: one trunk from raw inputs to latents, and any number of heads on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3: sinusoidal positions with a learned scale."""
+"""Sinusoidal positions with a learned scale."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMBINE: Mapping[Combine, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class ScaledPositions(nn.Module):
-    """Features (B, L, d) joined with theta * P by multiply, add, or concat and a projection back to d (S3)."""
+    """Features (B, L, d) joined with theta * P by multiply, add, or concat and a projection back to d."""
 
     table: Tensor
 

@@ -1,4 +1,4 @@
-"""S2: the recurrent encoder over a padded batch."""
+"""Recurrent encoder over a padded batch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RecurrentLayer(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """Ids (B, L), 0 where padded, to features (B, L, d) and their mask (B, L) (seed row S2)."""
+    """Ids (B, L), 0 where padded, to features (B, L, d) and their mask (B, L)."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
