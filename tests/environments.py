@@ -1,4 +1,4 @@
-"""Virtual environments that wheels are installed into."""
+"""What pyproject.toml declares, and virtual environments that wheels are installed into."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import sysconfig
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
+
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+
+
+def project(folder: str = ".") -> dict[str, Any]:
+    """The table `project` of a folder's pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return table
 
 
 def call(*command: object, ok: bool = True) -> str:

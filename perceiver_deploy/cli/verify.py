@@ -20,8 +20,10 @@ FAILURES = Path("perceiver-failures")
 @click.option("--failures", type=click.Path(path_type=Path), help=f"Where inputs go that fail [{FAILURES}/BUNDLE].")
 @common_options
 def command(bundle: Path, backend: str | None, threads: int | None, failures: Path | None, as_json: bool) -> int:
-    """Compare BUNDLE with its golden samples, each component on reference inputs and then the whole pipeline, and its
-    graphs with what the manifest claims. What fails is written out, with the command that replays it.
+    """Compare BUNDLE with its golden samples, and its graphs with the precision that they claim.
+
+    Each component runs on reference inputs, then the whole pipeline on its own. What fails is written out, with the
+    command that replays it.
     """
     return check(bundle, backend, threads, failures, as_json)
 

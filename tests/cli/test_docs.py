@@ -72,7 +72,7 @@ def _code(text: str) -> Iterator[str]:
 
 
 def _commands(code: str) -> tuple[list[str], list[set[str]]]:
-    """The commands that a piece of code names (`check\\|build` is two), and the options of each that there is.
+    r"""The commands that a piece of code names (`check\|build` is two), and the options of each that there is.
 
     A command that both programs have, and that stands alone, may have the options of either.
     """

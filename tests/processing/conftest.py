@@ -1,5 +1,8 @@
-"""Bundles whose answers are known: a text model that knows one letter, a classifier of colours, a flow model that
-subtracts, an autoencoder that keeps everything."""
+"""Bundles whose answers are known.
+
+A text model that knows one letter, a classifier of colours, a flow model that subtracts, an autoencoder that keeps
+everything.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from environments import ROOT
+from environments import ROOT, project
 
 from perceiver_deploy.api import doctor
 
@@ -22,12 +22,6 @@ TEXTS = [
 ]
 
 
-def _extras(folder: str) -> set[str]:
-    text = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
-    section = text[text.index("[project.optional-dependencies]") : text.index("[project.scripts]")]
-    return set(re.findall(r"^([a-z-]+) = \[", section, flags=re.MULTILINE))
-
-
 def test_extras_that_are_named_are_declared() -> None:
     named = {
         (FOLDERS[name], extra, path.name)
@@ -36,7 +30,7 @@ def test_extras_that_are_named_are_declared() -> None:
         for extra in extras.split(",")
     }
     assert {("runtime", "cpu"), ("runtime", "gpu"), (".", "cpu"), (".", "gpu")} <= {each[:2] for each in named}
-    assert not [each for each in named if each[1] not in _extras(each[0])]
+    assert not [each for each in named if each[1] not in project(each[0])["optional-dependencies"]]
 
 
 def _diagnose(monkeypatch: pytest.MonkeyPatch, *installed: str) -> list[doctor.Finding]:

@@ -78,10 +78,11 @@ def find_weights(directory: Path) -> Path:
 
 
 def read_tensors(path: Path) -> Weights:
-    """All tensors of a weight file or shard index. Raises CheckpointError if it can't be read safely,
-    UnavailableError if this user may not read it.
+    """All tensors of a weight file or shard index, without a wrapper's prefix that every name has.
 
-    A wrapper's prefix is taken off where every name has it.
+    Raises:
+        CheckpointError: It can't be read safely.
+        UnavailableError: This user may not read it.
     """
     weights = _sharded(path) if path.name.endswith(".index.json") else _file(path)
     if not weights.tensors:

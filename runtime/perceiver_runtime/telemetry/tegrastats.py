@@ -1,4 +1,6 @@
-"""Lines of `tegrastats`, of JetPack 6 and 7, on Orin and Thor. All of these occur:
+"""Lines of `tegrastats`, of JetPack 6 and 7, on Orin and Thor.
+
+All of these occur:
 
 GR3D_FREQ 10%@1300              JetPack 6: load and clock in MHz (also `@[1300,1300]`, one per GPC)
 GR3D_FREQ 12%@[1300,1300]       JetPack 7 on Orin

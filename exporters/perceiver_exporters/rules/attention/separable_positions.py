@@ -172,8 +172,10 @@ def _expand_dims(write: Draft, table: Operand, axis: int) -> Operand:
 
 
 def _attended(write: Draft, site: Site, tokens: Tokens, measured: Statistics) -> tuple[ir.Value, Exact]:
-    """Weighted values (B, heads, N, F) from weighted sums of the content, of rows and of columns; without their bias,
-    which is the second result, (heads, F)."""
+    """Weighted values (B, heads, N, F) without their bias, and the bias (heads, F).
+
+    They come from weighted sums of the content, of rows and of columns.
+    """
     grid, heads, live = tokens.grid, site.heads, tokens.live
     values = site.value.by_head(heads)
     scaled = tokens.scale[:, None] * values  # (heads, C, F)

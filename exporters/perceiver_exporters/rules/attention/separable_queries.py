@@ -1,5 +1,6 @@
-"""Queries that are [content, grid positions] under LayerNorm, one per point of a grid: the mirror of
-`separable_positions`.
+"""Queries that are [content, grid positions] under LayerNorm, one per point of a grid.
+
+The counterpart of `separable_positions`, whose keys and values have these positions.
 
 The query projection is taken over to the keys, which are few: scores = rstd * (x G) + c with G = centre(g Wq) K^T. The
 positions' part of x G is R[row, key] + C[column, key]. No softmax takes off c: it differs from key to key.
