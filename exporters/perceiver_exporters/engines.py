@@ -114,7 +114,7 @@ def write_build_kit(
     """Copy a bundle and add what the device needs to know, and one command. Raises UsageError, OSError."""
     loaded = load_bundle(bundle)
     kit = BuildKit(
-        schema_version=KIT_SCHEMA,
+        schema_version=KIT_SCHEMA.version,
         target=target.name,
         module=engines.module,
         tensorrt=".".join(map(str, engines.tensorrt)),

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
 
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.files import BLOCK_BYTES, HeldFile, Part, open_directory, open_file, unlisted
 from perceiver_runtime.format.names import check_name
+from perceiver_runtime.format.versions import Schema
 from perceiver_runtime.format.wiring import check_wiring
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import MANIFEST_NAME, PIECE_BYTES, SCHEMA_VERSION, FileEntry, Manifest
 
+MANIFEST_SCHEMA = Schema("manifest", SCHEMA_VERSION, "export again", retired=frozenset(("metrics",)))
 ATTEMPTS = 10
 """How often a bundle is read that is replaced meanwhile."""
 
@@ -168,22 +169,11 @@ def _read_manifest(descriptor: int, directory: Path) -> Manifest:
             content = strict_json.loads(file.read())
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); copy the bundle or export again") from error
-    _check_schema(content, path)
-    manifest = schema.decode(Manifest, content)
+    manifest = schema.decode(Manifest, MANIFEST_SCHEMA.upgrade(content, path))
     check_name(manifest.target, "manifest: target")
     for component in manifest.components:
         check_name(component.name, "manifest: component")
     return manifest
-
-
-def _check_schema(content: Any, path: Path) -> None:
-    version = content.get("schema_version") if isinstance(content, Mapping) else None
-    if type(version) is not int:
-        raise BundleError(f"{path}: expected an object with an integer schema_version, got {version!r:.40}")
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"manifest schema {version}; this runtime reads {SCHEMA_VERSION}; upgrade perceiver-runtime or export again"
-        )
 
 
 def _check_listed(manifest: Manifest) -> None:

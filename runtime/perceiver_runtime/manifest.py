@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from perceiver_runtime.pipeline import Pipeline
@@ -111,7 +111,6 @@ class Manifest:
     golden: tuple[str, ...]
     tools: Mapping[str, str]
     files: Mapping[str, FileEntry]
-    metrics: Mapping[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     golden_origin: str = ""
 

@@ -115,11 +115,6 @@ class Pipeline:
                 return step
         raise KeyError(component)
 
-    def stage_inputs(self, stage: Stage) -> tuple[TensorSpec, ...]:
-        """Session inputs that the steps of one stage read."""
-        read = {v for s in self.steps if s.stage == stage for v in s.inputs.values()}
-        return tuple(spec for spec in self.inputs if spec.name in read)
-
     def needed(self, values: frozenset[str]) -> tuple[Step, ...]:
         """The steps that the named values depend on, in order: heads that nobody asked for do not run."""
         wanted, kept = set(values), []

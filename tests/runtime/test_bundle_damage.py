@@ -91,7 +91,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest no JSON": (lambda d: (d / "manifest.json").write_text("{"), "no valid JSON"),
     "manifest no UTF-8": (lambda d: (d / "manifest.json").write_bytes(b"\xff"), "no valid JSON"),
     "manifest a list": (lambda d: (d / "manifest.json").write_text("[]"), "integer schema_version, got None"),
-    "newer schema": (_edit(lambda m: m.update(schema_version=3)), "manifest schema 3; this runtime reads 1; upgrade"),
+    "newer schema": (
+        _edit(lambda m: m.update(schema_version=3)),
+        "manifest schema 3; this runtime reads 1; upgrade perceiver",
+    ),
     "schema no number": (_edit(lambda m: m.update(schema_version="1")), "integer schema_version, got '1'"),
     "unknown field": (_edit(lambda m: m.update(extra=1)), "unknown field extra"),
     "missing field": (_edit(lambda m: m.pop("pipeline")), "missing field pipeline"),

@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.format.versions import Schema
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensors import Profile
 
-SIDECAR_SCHEMA = 1
+SIDECAR_SCHEMA = Schema("sidecar", 1, "build the engine again")
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,7 @@ def parse_sidecar(data: bytes, path: Path) -> Sidecar:
         content = strict_json.loads(data)
     except ValueError as error:
         raise BundleError(f"{path}: expected an engine's sidecar, got {error}; build the engine again") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SIDECAR_SCHEMA:
-        raise BundleError(f"{path}: sidecar schema {version}; this runtime reads {SIDECAR_SCHEMA}; build again")
-    return schema.decode(Sidecar, content, str(path))
+    return schema.decode(Sidecar, SIDECAR_SCHEMA.upgrade(content, path), str(path))
 
 
 def graph_sha256(manifest: Manifest, component: str) -> str:

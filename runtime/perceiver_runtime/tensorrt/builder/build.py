@@ -105,7 +105,7 @@ def build_engine(
         with replacing(request.timing_cache) as partial:
             partial.write_bytes(bytes(config.get_timing_cache().serialize()))
     sidecar = Sidecar(
-        schema_version=SIDECAR_SCHEMA,
+        schema_version=SIDECAR_SCHEMA.version,
         component=request.component,
         module=module_kind(trt),
         tensorrt=str(trt.__version__),

@@ -10,11 +10,12 @@ from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.names import check_name
+from perceiver_runtime.format.versions import Schema
 from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensorrt.sidecar import DeviceIdentity
 
 KIT_NAME = "kit.json"
-KIT_SCHEMA = 1
+KIT_SCHEMA = Schema("kit", 1, "make the kit again")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,7 @@ def read_kit(bundle: Bundle) -> BuildKit | None:
         content = strict_json.loads(bundle.read(KIT_NAME))
     except ValueError as error:
         raise BundleError(f"{path}: no valid JSON ({error}); make the kit again: perceiver-export build") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != KIT_SCHEMA:
-        raise BundleError(f"{path}: kit schema {version}; this runtime reads {KIT_SCHEMA}; make the kit again")
-    kit = schema.decode(BuildKit, content, str(path))
+    kit = schema.decode(BuildKit, KIT_SCHEMA.upgrade(content, path), str(path))
     check_name(kit.target, f"{path}: target")
     return kit
 
