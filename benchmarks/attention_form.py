@@ -32,9 +32,9 @@ from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.calibration.observe import observe
-from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
+from perceiver_exporters.precision.static_integers import quantize
 from perceiver_exporters.rules import REWRITE_RULES, Applied, Context, rewrite
 from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM, fuse, on_cuda
 from perceiver_exporters.targets.target import TARGETS

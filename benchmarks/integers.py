@@ -30,9 +30,11 @@ from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
-from perceiver_exporters.precision import PRECISIONS, Feeds, Request, dynamic
+from perceiver_exporters.precision import PRECISIONS, Feeds, Request
 from perceiver_exporters.precision.calibration.observe import observe
+from perceiver_exporters.precision.dynamic_integers import make_plan
 from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.rules import Context, rewrite
 from perceiver_exporters.samples import make_samples
@@ -86,11 +88,11 @@ def graphs(component: Component, cut: Cut, feeds: Sequence[Feeds]) -> Graphs:
     with quiet():
         model = trace(component, cut.profile, CPU.opset)
     rewrite(SizedGraph(model, component.inputs, cut.profile), Context(CPU, "int8"))
-    plans = {"int8": ComponentPlan(observe(model, feeds)), "int8-dynamic": dynamic.make_plan(model)}
+    plans = {"int8": ComponentPlan(observe(model, feeds)), "int8-dynamic": make_plan(model)}
     made = {FP32: ir.to_proto(model)}
     for name, (precision, scheme) in VARIANTS.items():
-        request = Request(component.name, scheme, lambda: iter(()), plan=plans[precision])
-        made[name] = ir.to_proto(PRECISIONS[precision].rewrite(model, request))
+        request = Request(component.name, SCHEMES[scheme], lambda: iter(()), plan=plans[precision])
+        made[name] = ir.to_proto(PRECISIONS[precision].rewrite(model.clone(), request))
     return made
 
 

@@ -24,10 +24,10 @@ from perceiver_deploy.api.evaluate import evaluate
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import component_graphs, export_bundle
+from perceiver_exporters.export import Exporter, export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision import PRECISIONS as PRECISION_TABLE
-from perceiver_exporters.precision.options import DEFAULTS
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime import load_bundle, verify
@@ -110,7 +110,8 @@ def sizes(name: str, folder: Path) -> Iterator[str]:
     made = dataclasses.replace(blueprint(model), calibration=(sample,))
     traces, weights = SharedTraces(), {}
     for precision in SIZED:
-        made_graphs, _ = component_graphs(made, PRECISION_TABLE[precision], TARGETS["cpu"], tracer=traces)
+        chosen, options = PRECISION_TABLE[precision], QuantizationOptions(smooth=precision != "int8")
+        made_graphs = Exporter(made, chosen, TARGETS["cpu"], options, traces).records().graphs
         (folder / precision).mkdir()
         save_graphs(made_graphs, folder / precision)
         weights[precision] = graphs(folder / precision)

@@ -126,7 +126,7 @@ def bundles(model: Model, directory: Path, variants: tuple[str, ...]) -> dict[st
     for variant, path in paths.items():
         if not path.exists():
             precision, options = VARIANTS.get(variant, (variant, DEFAULTS))
-            export_bundle(made, path, precision, tracer=traces, progress=print, quantization=options)
+            export_bundle(made, path, precision, tracer=traces, quantization=options)
     return paths
 
 

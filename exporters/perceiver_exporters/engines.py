@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_exporters.bundle.stored import stored_graph
-from perceiver_exporters.precision.proof import held
+from perceiver_exporters.precision import PRECISIONS
+from perceiver_exporters.precision.proof import count_products
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
 from perceiver_exporters.preflight.report import EngineMemoryEstimate
 from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
@@ -93,7 +94,7 @@ def _prove(bundle: Path, built: tuple[EngineReport, ...]) -> None:
     precision = loaded.manifest.precision
     for engine in built if precision != "int4" else ():
         graph = stored_graph(loaded, loaded.manifest.component(engine.component).onnx)
-        expected, found = held(graph, precision), engine.products.get(precision, 0)
+        expected, found = count_products(graph, PRECISIONS[precision]), engine.products.get(precision, 0)
         if found < expected:
             raise CheckError(
                 f"engine {engine.component}: expected {expected} matrix products in {precision}, found {found} "

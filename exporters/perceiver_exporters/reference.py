@@ -18,6 +18,9 @@ from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.pipeline import Chunk, Pipeline, Step
 from perceiver_runtime.tensors import Array, TensorSpec
 
+Feeds = Mapping[str, Array]
+"""Inputs of a model or a component, by name."""
+
 Tensors = dict[str, Tensor]
 Scope = Callable[[str], AbstractContextManager[object]]
 """Given a component's name, the context in which one call of it runs: where an emulation hooks in."""

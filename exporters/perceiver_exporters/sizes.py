@@ -9,13 +9,12 @@ import numpy as np
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.memory.estimate import with_chunks
+from perceiver_exporters.reference import Feeds
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format import ranges as runtime_ranges
 from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.pipeline import Pipeline
-from perceiver_runtime.tensors import Array, Profile, Range
-
-Feeds = Mapping[str, Array]
+from perceiver_runtime.tensors import Profile, Range
 
 
 def with_ranges(blueprint: Blueprint, ranges: Mapping[str, Range]) -> Blueprint:

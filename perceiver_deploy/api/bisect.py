@@ -14,7 +14,6 @@ from perceiver_exporters.diagnose.bisection import Blame, can_export_again
 from perceiver_runtime import load_bundle
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import PerceiverError
-from perceiver_runtime.progress import report
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,7 @@ def bisect(
     """
     bundle = load_bundle(path)
     made, source = _source(bundle, reference)
-    found = bisection.bisect(
-        Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays, progress=report
-    )
+    found = bisection.bisect(Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays)
     return Bisection(str(path), source, found.blames, found.compared)
 
 

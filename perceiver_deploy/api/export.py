@@ -17,9 +17,10 @@ from perceiver_deploy.checkpoints.loaded import DEFAULT, option
 from perceiver_deploy.sources.source import Model, blueprint, resolve
 from perceiver_deploy.sources.source_record import write_record
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import export_bundle, require_data
+from perceiver_exporters.export import Exporter
 from perceiver_exporters.memory.estimate import estimate, fit
-from perceiver_exporters.precision.options import Budget, QuantizationOptions, require
+from perceiver_exporters.precision import require
+from perceiver_exporters.precision.options import Budget
 from perceiver_exporters.sizes import with_ranges
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import UsageError
@@ -62,15 +63,6 @@ class DryRun:
     ranges: Mapping[str, Range]
 
 
-@dataclass(frozen=True)
-class _Request:
-    """A checked request: all that can be refused before the model is traced has been."""
-
-    model: Model
-    made: Blueprint
-    quantization: QuantizationOptions
-
-
 def export(
     source: str | Path,
     out: str | Path,
@@ -102,18 +94,10 @@ def export(
         CheckError: A graph is not in the asked precision, or the accuracy can't be kept.
     """
     chosen = export_options(options, settings)
-    request = _checked(source, Path(out), chosen, overwrite)
-    report(f"memory: {estimate(request.made.cut)}")
-    manifest = export_bundle(
-        request.made,
-        Path(out),
-        chosen.precision,
-        chosen.target,
-        overwrite=overwrite,
-        progress=report,
-        quantization=request.quantization,
-    )
-    _record(Path(out), manifest, request.model, chosen)
+    model, exporter = _checked(source, Path(out), chosen, overwrite)
+    report(f"memory: {estimate(exporter.cut)}")
+    manifest = exporter.export(Path(out), overwrite=overwrite)
+    _record(Path(out), manifest, model, chosen)
     return manifest
 
 
@@ -143,7 +127,7 @@ def dry_run(
         UnavailableError: As `export` does.
     """
     chosen = export_options(options, settings)
-    made = _checked(source, Path(out), chosen, overwrite).made
+    made = _checked(source, Path(out), chosen, overwrite)[1].blueprint
     repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
     components = tuple(
         DryRunComponent(
@@ -169,10 +153,10 @@ def dry_run(
     )
 
 
-def _checked(source: str | Path, out: Path, options: ExportOptions, overwrite: bool) -> _Request:
+def _checked(source: str | Path, out: Path, options: ExportOptions, overwrite: bool) -> tuple[Model, Exporter]:
     """The model in the sizes asked for, and how it is quantised; cheap checks go first."""
     place, precision = require(TARGETS, options.target, options.precision)
-    options.quantization.require(place, precision)
+    precision.check(options.quantization, place)
     check_destination(out, overwrite=overwrite)
     report(f"load {source if isinstance(source, (str, Path)) else type(source).__name__}")
     model = resolve(source, options)
@@ -182,9 +166,9 @@ def _checked(source: str | Path, out: Path, options: ExportOptions, overwrite: b
     quantization = options.quantization
     if options.max_accuracy_drop is not None:
         quantization = dataclasses.replace(quantization, budget=_budget(model, made, options.max_accuracy_drop))
-        quantization.require(place, precision)
-    require_data(made, precision, quantization)
-    return _Request(model, made, quantization)
+    exporter = Exporter(made, precision, place, quantization)
+    exporter.check()
+    return model, exporter
 
 
 def _record(out: Path, manifest: Manifest, model: Model, options: LoadOptions) -> None:

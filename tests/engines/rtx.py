@@ -18,10 +18,11 @@ from small_models import small_model
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.export import component_graphs
+from perceiver_exporters.export import Exporter
 from perceiver_exporters.ir.graph import has_constant_weight, products
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision import PRECISIONS
+from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.tensorrt.builder.build import BuildRequest, BuiltEngine, build_engine
@@ -41,9 +42,9 @@ class Subject:
 
     def graphs(self, precision: str) -> dict[str, ir.Model]:
         """By component: traced, rewritten by the rules, and in that precision, as `export` does it."""
-        chosen = PRECISIONS[precision]
-        graphs, _ = component_graphs(self.made, chosen, TARGETS["rtx"], tracer=self.traces)
-        return graphs
+        options = QuantizationOptions(smooth=precision != "int8")  # no golden samples
+        exporter = Exporter(self.made, PRECISIONS[precision], TARGETS["rtx"], options, self.traces)
+        return exporter.records().graphs
 
     def build(
         self, trt: ModuleType, name: str, path: Path, capabilities: tuple[str, ...] = NEWEST, **options: object

@@ -13,6 +13,7 @@ from perceiver_deploy.models.hybrid import ClassifierConfig, HybridConfig, TextC
 from perceiver_deploy.models.hybrid.config import Cell
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Request
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.build import BuildRequest, build_engine
 
@@ -25,7 +26,7 @@ def test_recurrence_over_an_fp16_table_builds(cell: Cell, tmp_path: Path) -> Non
     made = cut(build(HybridConfig(20, 12, PERCEIVER, text=text, optional=("text",), classifiers=heads)))
     component = made.component("text_encoder")
     graph = PRECISIONS["fp16"].rewrite(
-        trace(component, made.profile, 20), Request(component.name, "tensorrt", lambda: iter(()))
+        trace(component, made.profile, 20), Request(component.name, SCHEMES["tensorrt"], lambda: iter(()))
     )
     assert {node.op_type for node in graph.graph if node.outputs[0].dtype == ir.DataType.FLOAT16} == {"Gather"}
     ir.save(graph, path := tmp_path / "graph.onnx")

@@ -18,7 +18,7 @@ from perceiver_exporters.bundle.sealing import seal
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import Tracer, export_bundle
-from perceiver_exporters.precision.options import require
+from perceiver_exporters.precision import require
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import bundle as loading
@@ -103,12 +103,11 @@ def test_verification_hashes_a_bundle_once(bundle: Bundle, monkeypatch: pytest.M
     assert len(hashed) == 1
 
 
-def test_progress_names_each_stage(bundle: Bundle) -> None:
-    lines: list[str] = []
-    bundle("fp32", progress=lines.append)
-    assert lines[0] == "encoder: trace"
-    assert any("golden samples" in line for line in lines)
-    assert lines[-1].startswith("write ")
+def test_progress_names_each_stage(bundle: Bundle, progress: list[str]) -> None:
+    bundle("fp32")
+    assert progress[0] == "encoder: trace"
+    assert any("golden samples" in line for line in progress)
+    assert progress[-1].startswith("write ")
 
 
 def test_the_card_tells_how_to_run_it(bundle: Bundle) -> None:

@@ -16,13 +16,13 @@ from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.calibration.observe import observe
-from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.integers.layers import layer_of, weighted
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.integers.smooth import divisors
 from perceiver_exporters.precision.kernels import kernel_shares
 from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.static_integers import quantize
 
 import onnxruntime as ort
 

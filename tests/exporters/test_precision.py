@@ -13,6 +13,7 @@ from perceiver_exporters.ir.graph import has_constant_weight, products
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.calibration.observe import observe
 from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import CheckError
 
@@ -35,7 +36,7 @@ def rewrite(blueprint: Blueprint, graph: ir.Model, precision: str, scheme: str =
         return (a.inputs for a in reference.calls(feeds) if a.component == name)
 
     plan = ComponentPlan(observe(graph, calibration())) if PRECISIONS[precision].planned else None
-    return PRECISIONS[precision].rewrite(graph, Request(name, scheme, calibration, plan=plan))
+    return PRECISIONS[precision].rewrite(graph, Request(name, SCHEMES[scheme], calibration, plan=plan))
 
 
 def size(graph: ir.Model) -> int:
@@ -144,5 +145,5 @@ def test_quantising_is_silent(
 
 
 def test_int8_is_refused_without_a_plan(graphs: dict[str, ir.Model]) -> None:
-    with pytest.raises(CheckError, match="component decoder: expected a plan of its ranges, got none"):
-        PRECISIONS["int8"].rewrite(graphs["decoder"], Request("decoder", "cpu", lambda: iter(())))
+    with pytest.raises(CheckError, match="component decoder: expected a quantization plan, got none"):
+        PRECISIONS["int8"].rewrite(graphs["decoder"], Request("decoder", SCHEMES["cpu"], lambda: iter(())))

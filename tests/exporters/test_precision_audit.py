@@ -17,6 +17,7 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.audit.constants import RULES, audit
 from perceiver_exporters.precision.formats import BF16, FP16, Format
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.proof import prove
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_runtime.errors import CheckError
@@ -56,7 +57,7 @@ def found(model: ir.Model, inputs: tuple[TensorSpec, ...], form: Format = FP16) 
 
 def rewritten(model: ir.Model, inputs: tuple[TensorSpec, ...], form: Format = FP16) -> ir.Model:
     findings = audit(SizedGraph(model, inputs, PROFILE), form)
-    return PRECISIONS[form.name].rewrite(model, Request("seeded", "", lambda: iter(()), findings))
+    return PRECISIONS[form.name].rewrite(model, Request("seeded", SCHEMES[""], lambda: iter(()), findings))
 
 
 def weight(peak: float = 1.0) -> np.ndarray:
@@ -185,11 +186,10 @@ def mask_beyond_range(model: ir.Model) -> ir.Model:
     return model
 
 
-def test_an_export_says_what_it_protects(bundle: Bundle, traced: dict[str, ir.Model]) -> None:
+def test_an_export_says_what_it_protects(bundle: Bundle, traced: dict[str, ir.Model], progress: list[str]) -> None:
     seeded = {**traced, "processor_block": mask_beyond_range(traced["processor_block"].clone())}
-    lines: list[str] = []
-    path, manifest = bundle("fp16", tracer=lambda component, *_: seeded[component.name].clone(), progress=lines.append)
-    assert any(line.startswith("RA002 processor_block: masked kept in FP32: constant fill leaves") for line in lines)
+    path, manifest = bundle("fp16", tracer=lambda component, *_: seeded[component.name].clone())
+    assert any(line.startswith("RA002 processor_block: masked kept in FP32: constant fill leaves") for line in progress)
     assert PATH in manifest.files
     report = {entry.component: entry for entry in load_report(path / PATH)}
     assert [(f.rule, f.node) for f in report["processor_block"].findings] == [("RA002", "masked")]

@@ -87,7 +87,11 @@ def test_infinite_activations_are_refused() -> None:
 
 
 def test_an_interrupted_calibration_goes_on(
-    blueprint: Blueprint, traced: dict[str, ir.Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blueprint: Blueprint,
+    traced: dict[str, ir.Model],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: list[str],
 ) -> None:
     """After the first sample the process dies; the next run reads only the second, to the same statistics."""
     monkeypatch.setattr(calibration, "SAVE_SECONDS", -1.0)
@@ -96,9 +100,9 @@ def test_an_interrupted_calibration_goes_on(
     monkeypatch.setattr(calibration, "samples_sha256", lambda _: "the same samples")
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the module raises
         calibrate(blueprint.cut, traced, broken, tmp_path)
-    lines: list[str] = []
-    resumed = calibrate(blueprint.cut, traced, samples, tmp_path, lines.append)
-    assert lines == ["calibration: samples 2 to 2"]
+    progress.clear()
+    resumed = calibrate(blueprint.cut, traced, samples, tmp_path)
+    assert progress == ["calibration: samples 2 to 2"]
     whole = calibrate(blueprint.cut, traced, samples)
     for name, statistics in whole.items():
         assert resumed[name].samples == 2
@@ -109,12 +113,12 @@ def test_an_interrupted_calibration_goes_on(
 
 
 def test_statistics_are_cached_by_what_they_depend_on(
-    blueprint: Blueprint, traced: dict[str, ir.Model], tmp_path: Path
+    blueprint: Blueprint, traced: dict[str, ir.Model], tmp_path: Path, progress: list[str]
 ) -> None:
     def run(graphs: dict[str, ir.Model], samples: object) -> str:
-        lines: list[str] = []
-        calibrate(blueprint.cut, graphs, samples, tmp_path, lines.append)  # type: ignore[arg-type]
-        return lines[0].split(":")[1]
+        progress.clear()
+        calibrate(blueprint.cut, graphs, samples, tmp_path)  # type: ignore[arg-type]
+        return progress[0].split(":")[1]
 
     samples = blueprint.calibration
     assert run(traced, samples) == " samples 1 to 2"

@@ -19,7 +19,8 @@ from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import Tracer, export_bundle
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS, Request
-from perceiver_exporters.precision.dynamic import make_plan
+from perceiver_exporters.precision.dynamic_integers import make_plan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.kernels import kernel_shares
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.proof import prove
@@ -42,7 +43,7 @@ DYNAMIC = "int8-dynamic"
 
 
 def rewrite(graph: ir.Model) -> ir.Model:
-    request = Request(str(graph.graph.name), "cpu", lambda: iter(()), plan=make_plan(graph))
+    request = Request(str(graph.graph.name), SCHEMES["cpu"], lambda: iter(()), plan=make_plan(graph))
     return PRECISIONS[DYNAMIC].rewrite(graph, request)
 
 
@@ -65,20 +66,23 @@ def test_products_run_in_integers_over_ranges_of_run_time(bundle: Bundle) -> Non
         assert entry.calibration == ""
 
 
-def test_convolutions_stay_in_fp32_and_are_declared(bundle: Bundle, graphs: dict[str, ir.Model]) -> None:
+def test_convolutions_stay_in_fp32_and_are_declared(
+    bundle: Bundle, graphs: dict[str, ir.Model], progress: list[str]
+) -> None:
     convolutions = {name: [n for n in g.graph if n.op_type == "Conv"] for name, g in graphs.items()}
-    lines: list[str] = []
-    path, manifest = bundle(DYNAMIC, progress=lines.append)
+    path, manifest = bundle(DYNAMIC)
     report = {entry.component: entry for entry in load_report(path / PATH)}
     assert {name: len(found) for name, found in convolutions.items()} == {n: len(e.kept) for n, e in report.items()}
     assert report["encoder"].kept == ("tokens.project",)
     assert report["encoder"].weighted < 1.0
-    assert "encoder: convolution tokens.project kept in FP32" in "\n".join(lines)
+    assert "encoder: convolution tokens.project kept in FP32" in "\n".join(progress)
     (card_row,) = [line for line in (path / "README.md").read_text().splitlines() if "`tokens.project`" in line]
     assert card_row.startswith("| `encoder` |")
     assert "over all rows of a batch together" in (path / "README.md").read_text()
     undeclared = dataclasses.replace(make_plan(graphs["encoder"]), kept=frozenset())
-    model = PRECISIONS[DYNAMIC].rewrite(graphs["encoder"], Request("encoder", "cpu", lambda: iter(()), plan=undeclared))
+    model = PRECISIONS[DYNAMIC].rewrite(
+        graphs["encoder"], Request("encoder", SCHEMES["cpu"], lambda: iter(()), plan=undeclared)
+    )
     entry = manifest.component("encoder")
     with pytest.raises(CheckError, match="expected 99% of the weighted matrix FLOPs in int8-dynamic"):
         prove(SizedGraph(model, entry.inputs, manifest.profiles[0]), PRECISIONS[DYNAMIC])

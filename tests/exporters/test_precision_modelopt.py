@@ -12,8 +12,8 @@ import pytest
 
 from perceiver_deploy.api.verify import verify
 from perceiver_exporters.engines import build
+from perceiver_exporters.precision import require
 from perceiver_exporters.precision.modelopt import PYTHON, _save
-from perceiver_exporters.precision.options import require
 from perceiver_exporters.precision.report import PATH, load_report
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError

@@ -12,10 +12,10 @@ import pytest
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.ir.graph import has_constant_weight, products
-from perceiver_exporters.precision import pareto
+from perceiver_exporters.precision import PRECISIONS, Measured, pareto
 from perceiver_exporters.precision.calibration.calibrate import calibrate
-from perceiver_exporters.precision.emulation import quantized
 from perceiver_exporters.precision.integers.plan import ComponentPlan
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.pareto import CHART, TABLE
 from perceiver_exporters.precision.placement import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
@@ -51,10 +51,11 @@ def agreement(blueprint: Blueprint, tolerance: float) -> Budget:
     return Budget(0.0, score)
 
 
-def test_the_bundle_keeps_what_was_chosen_and_no_more(bundle: Bundle, blueprint: Blueprint) -> None:
-    lines: list[str] = []
+def test_the_bundle_keeps_what_was_chosen_and_no_more(
+    bundle: Bundle, blueprint: Blueprint, progress: list[str]
+) -> None:
     options = QuantizationOptions(smooth=False, budget=agreement(blueprint, 0.02))
-    path, manifest = bundle("int8", quantization=options, progress=lines.append)
+    path, manifest = bundle("int8", quantization=options)
     table = json.loads((path / TABLE).read_text())
     kept = [(s["component"], s["layer"]) for s in table["order"][: table["chosen"]]]
     assert 0 < table["chosen"] < len(table["order"])
@@ -67,7 +68,7 @@ def test_the_bundle_keeps_what_was_chosen_and_no_more(bundle: Bundle, blueprint:
         assert len(single) == len(entry.kept)
         assert (entry.weighted < 1.0) == bool(entry.kept)
     assert {TABLE, PATH} <= set(manifest.files)
-    assert any(line.startswith("placement: 0 of ") for line in lines)
+    assert any(line.startswith("placement: 0 of ") for line in progress)
     assert verify(path).passed
     assert "Layers kept in FP32" in (path / "README.md").read_text()
 
@@ -111,7 +112,7 @@ def test_the_most_sensitive_layer_comes_first(blueprint: Blueprint, graphs: dict
     statistics = calibrate(blueprint.cut, graphs, blueprint.calibration)
     statistics["processor_block"].sites["9"].histogram.high = 1e4  # the tenth product there: 1.attention.output
     plan = {name: ComponentPlan(each) for name, each in statistics.items()}
-    first = sensitivities(blueprint.cut, graphs, plan, golden, quantized, "cpu")[0]
+    first = sensitivities(Measured(blueprint.cut, graphs, (), golden), plan, PRECISIONS["int8"], SCHEMES["cpu"])[0]
     assert (first.component, first.layer) == ("processor_block", "1.attention.output")
     kept = keep(plan, [first, Sensitivity("decoder", "head", 0.0)])
     assert {name: set(each.kept) for name, each in kept.items()} == {

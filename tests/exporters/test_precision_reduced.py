@@ -17,10 +17,10 @@ from perceiver_exporters.bundle.sealing import seal
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import Tracer, export_bundle
+from perceiver_exporters.precision.integers.rounding import round_weight
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.report import PATH, load_report
-from perceiver_exporters.precision.rounding import round_weight
 from perceiver_runtime import load_bundle, verify
 from perceiver_runtime.backends.integer_products import avoid_saturation, products_saturate
 from perceiver_runtime.errors import UsageError

@@ -9,13 +9,13 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.precision import PRECISIONS, Measured
 from perceiver_exporters.precision.calibration.calibrate import calibrate
-from perceiver_exporters.precision.int8 import quantize
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.integers.smooth import divisors, smooth
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.planning import make_plan
+from perceiver_exporters.precision.static_integers import quantize
 from perceiver_exporters.samples import make_samples
 from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.measure.compare import relative_l2
@@ -75,13 +75,19 @@ def graph_error(graph: ir.Model, calls: list[ComponentCall]) -> float:
     )
 
 
+def make_plan(loud, graphs, golden, scheme, options):  # type: ignore[no-untyped-def]
+    int8, measured = PRECISIONS["int8"], Measured(loud.cut, graphs, loud.calibration, golden)
+    return int8.plan(measured, int8.calibrate(measured, options), SCHEMES[scheme], options)
+
+
 @pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
-def test_it_lowers_the_error_of_loud_channels(loud: Blueprint, loud_graphs: dict[str, ir.Model], scheme: str) -> None:
+def test_it_lowers_the_error_of_loud_channels(
+    loud: Blueprint, loud_graphs: dict[str, ir.Model], scheme: str, progress: list[str]
+) -> None:
     golden = make_samples(loud.cut, loud.golden)
-    lines: list[str] = []
-    plan = make_plan(loud.cut, loud_graphs, loud.calibration, golden, scheme, QuantizationOptions(), lines.append)
+    plan = make_plan(loud, loud_graphs, golden, scheme, QuantizationOptions())
     assert plan["processor_block"].divisors
-    assert any(line.startswith("processor_block: smoothed: error") for line in lines)
+    assert any(line.startswith("processor_block: smoothed: error") for line in progress)
     calls = [sample.components["processor_block"] for sample in golden]
     plain = dataclasses.replace(plan["processor_block"], divisors={})
     graph = loud_graphs["processor_block"]
@@ -92,7 +98,7 @@ def test_it_lowers_the_error_of_loud_channels(loud: Blueprint, loud_graphs: dict
 def test_it_is_left_out_where_it_does_not_help(loud: Blueprint, loud_graphs: dict[str, ir.Model]) -> None:
     golden = make_samples(loud.cut, loud.golden)
     options = QuantizationOptions(smooth=False)
-    plan = make_plan(loud.cut, loud_graphs, loud.calibration, golden, "cpu", options, lambda _: None)
+    plan = make_plan(loud, loud_graphs, golden, "cpu", options)
     assert not any(each.divisors for each in plan.values())
 
 

@@ -18,6 +18,7 @@ from perceiver_exporters import export
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.ir.trace import SharedTraces, trace
 from perceiver_exporters.precision import PRECISIONS
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.reference import Reference
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets.target import TARGETS
@@ -98,11 +99,11 @@ def test_every_golden_tensor_has_a_tolerance_that_says_where_it_comes_from(bundl
     ]
     fp16 = PRECISIONS["fp16"]
     for entry in manifest.tolerances:
-        assert entry.rel_l2 == max(fp16.margin * entry.noise, fp16.floor)
+        assert entry.rel_l2 == max(fp16.margins.margin * entry.noise, fp16.margins.floor)
         assert "2 golden samples (sha256 " in entry.provenance
         assert "times 3," in entry.provenance
         assert entry.derivation is not None
-        assert (entry.derivation.samples, entry.derivation.margin) == (2, fp16.margin)
+        assert (entry.derivation.samples, entry.derivation.margin) == (2, fp16.margins.margin)
         assert "emulated in fp16 to FP64" in entry.derivation.method
 
 
@@ -129,7 +130,7 @@ def test_a_bundle_of_before_derivations_still_opens(bundle: Bundle) -> None:
 def test_noise_grows_as_precision_falls(blueprint: Blueprint) -> None:
     golden = make_samples(blueprint.cut, blueprint.golden)
     noise = [
-        measure(blueprint.cut, golden, p.emulate(blueprint.cut, blueprint.calibration, "cpu"))[
+        measure(blueprint.cut, golden, p.emulate(blueprint.cut, blueprint.calibration, SCHEMES["cpu"]))[
             "pipeline", "logits"
         ].rel_l2
         for p in PRECISIONS.values()
@@ -140,7 +141,7 @@ def test_noise_grows_as_precision_falls(blueprint: Blueprint) -> None:
 def test_emulation_leaves_the_reference_as_it_was(blueprint: Blueprint) -> None:
     before = Reference(blueprint.cut).run(blueprint.golden[0]).values["logits"]
     for precision in PRECISIONS.values():
-        scope = precision.emulate(blueprint.cut, blueprint.calibration, "cpu")
+        scope = precision.emulate(blueprint.cut, blueprint.calibration, SCHEMES["cpu"])
         Reference(blueprint.cut, scope=scope).run(blueprint.golden[0])
     assert np.array_equal(before, Reference(blueprint.cut).run(blueprint.golden[0]).values["logits"])
 
@@ -192,7 +193,9 @@ def test_a_constant_does_not_hide_a_lost_signal(precision: str, tmp_path: Path) 
         assert entry.derivation is not None
         assert entry.centred is not None
         assert entry.derivation.centred_floor is not None
-        assert entry.centred == max(PRECISIONS[precision].margin * entry.centred_noise, entry.derivation.centred_floor)
+        assert entry.centred == max(
+            PRECISIONS[precision].margins.margin * entry.centred_noise, entry.derivation.centred_floor
+        )
     export.export_bundle(
         blueprint, tmp_path / "broken", precision, tracer=lambda *given: without_signal(trace(*given)), rules=()
     )
@@ -202,13 +205,12 @@ def test_a_constant_does_not_hide_a_lost_signal(precision: str, tmp_path: Path) 
         assert not report.passed
 
 
-def test_rows_that_a_precision_cannot_tell_apart_are_named(tmp_path: Path) -> None:
+def test_rows_that_a_precision_cannot_tell_apart_are_named(tmp_path: Path, progress: list[str]) -> None:
     module = Kelvin()
     nn.init.constant_(module.head.bias, 8_000.0)  # FP16 holds every fourth number there
-    lines: list[str] = []
-    manifest = export.export_bundle(of_module(module), tmp_path / "b", "fp16", progress=lines.append)
+    manifest = export.export_bundle(of_module(module), tmp_path / "b", "fp16")
     assert all(entry.centred is None for entry in manifest.tolerances)
-    assert any("layer: y: golden rows differ by less than fp16 may lose" in line for line in lines)
+    assert any("layer: y: golden rows differ by less than fp16 may lose" in line for line in progress)
     assert "Golden rows differ by less than fp16 may lose in `y` of `layer`" in (tmp_path / "b/README.md").read_text()
 
 

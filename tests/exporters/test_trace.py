@@ -16,6 +16,7 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.audit.constants import audit
+from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.measure.compare import relative_l2
@@ -143,7 +144,7 @@ def test_a_mask_excludes_keys_and_a_row_without_keys_is_zero_as_in_pytorch(added
     graph = trace(component(Masked(added), *inputs, output=Y), PROFILE)
     chosen = PRECISIONS[precision]
     findings = audit(SizedGraph(graph, inputs, PROFILE), chosen.format) if chosen.format else ()
-    graph = chosen.rewrite(graph, Request("toy", "tensorrt", lambda: iter(()), findings, None))
+    graph = chosen.rewrite(graph, Request("toy", SCHEMES["tensorrt"], lambda: iter(()), findings, None))
     x = np.random.default_rng(0).standard_normal((4, 5, 96), dtype=np.float32)
     keep = np.arange(5)[None] < np.array([[5], [2], [1], [0]])
     expected = Masked(added)(torch.from_numpy(x), torch.from_numpy(keep)).numpy()

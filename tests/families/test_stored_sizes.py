@@ -16,7 +16,7 @@ from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
 from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_exporters.bundle.storage import save_graphs
-from perceiver_exporters.export import component_graphs
+from perceiver_exporters.export import Exporter
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.rules import REWRITE_RULES
 from perceiver_exporters.targets.target import TARGETS
@@ -39,7 +39,7 @@ def ratios(family: str, config: object, directory: Path) -> dict[str, float]:
     found = {}
     for name, rules in (("traced", ()), ("rewritten", REWRITE_RULES)):
         (directory / name).mkdir()
-        graphs, _ = component_graphs(made, PRECISIONS["fp32"], TARGETS["cpu"], rules=rules)
+        graphs = Exporter(made, PRECISIONS["fp32"], TARGETS["cpu"], rules=rules).records().graphs
         save_graphs(graphs, directory / name)
         found[name] = sum(p.stat().st_size for p in (directory / name).rglob("*") if p.is_file()) / parameters
     return found

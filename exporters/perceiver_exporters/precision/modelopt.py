@@ -6,6 +6,7 @@ separate interpreter, named by `$PERCEIVER_MODELOPT_PYTHON`, and hands back a gr
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -13,14 +14,22 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
+from perceiver_exporters.component import Cut
+from perceiver_exporters.precision.emulation import Product, calibrate_sites, emulate_products
 from perceiver_exporters.precision.integers.layers import weighted
-from perceiver_exporters.precision.precision import Feeds, Request
+from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.integers.scheme import Scheme
+from perceiver_exporters.precision.precision import Precision, Request
+from perceiver_exporters.reference import Feeds, Scope
 from perceiver_runtime.errors import CheckError, UnavailableError
 from perceiver_runtime.tensors import Array
 
@@ -36,15 +45,73 @@ FEEDS = 8
 BLOCK = 32
 """Weights along the input channels that share an INT4 scale."""
 
+STORED = {"fp8": (ir.DataType.FLOAT8E4M3FN, 2), "int4": (ir.DataType.INT4, 1)}
+"""By mode: the stored type, and how many of a product's operands, counted from its second, have it."""
 
-def rewrite(model: ir.Model, request: Request, mode: str) -> ir.Model:
-    """Quantise the products with a weight; returns a new graph.
 
-    Raises UnavailableError without ModelOpt's interpreter, or if that can't import it; CheckError if ModelOpt refuses.
-    """
-    nodes = [str(node.name) for node in weighted(model.graph)]
-    if not nodes:
-        return model
+@dataclass(frozen=True)
+class ModelOptFormat(Precision):
+    """A format that ModelOpt writes: `fp8` or `int4`, which are the names of its modes."""
+
+    calibrated: bool = True
+
+    def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
+        """Quantise the products with a weight; returns a new graph.
+
+        Raises:
+            UnavailableError: ModelOpt's interpreter is not there, or can't import it.
+            CheckError: ModelOpt refuses the graph.
+        """
+        nodes = [str(node.name) for node in weighted(model.graph)]
+        return quantize(model, request, self.name, nodes) if nodes else model
+
+    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+        """FP8: activations per tensor and weights per channel; INT4: weights in blocks of input channels."""
+        if self.name == "int4":
+            return emulate_products(cut, lambda _: _compute_int4)
+        decided = plan if plan is not None else calibrate_sites(cut, calibration)
+        return emulate_products(cut, lambda component: functools.partial(_compute_fp8, decided[component]))
+
+    def prove(self, node: ir.Node) -> bool:
+        """Whether the operands that the format stores come out of a DequantizeLinear that reads its type."""
+        dtype, stored = STORED[self.name]
+        sources = [value.producer() if value is not None else None for value in node.inputs[2 - stored : 2]]
+        return all(
+            s is not None and s.op_type == "DequantizeLinear" and s.inputs[0] is not None and s.inputs[0].dtype == dtype
+            for s in sources
+        )
+
+
+def _compute_fp8(plan: ComponentPlan, product: Product) -> Tensor:
+    low, high = plan.statistics.sites[product.site].bounds("minmax")
+    weight, axis = product.weight, product.channel_axis
+    peaks = weight.abs().amax([i for i in range(weight.ndim) if i != axis], keepdim=True)
+    return product.run(round_fp8(product.x, torch.tensor(max(-low, high))), round_fp8(weight, peaks))
+
+
+def _compute_int4(product: Product) -> Tensor:
+    """ModelOpt leaves convolutions alone."""
+    return product.run(product.x, product.weight if product.convolves else round_int4(product.weight))
+
+
+def round_fp8(values: Tensor, peak: Tensor) -> Tensor:
+    """To the nearest E4M3 number, scaled so that the peak is its largest, 448."""
+    scale = torch.where(peak > 0, peak / 448, torch.ones_like(peak))
+    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(values.dtype) * scale
+
+
+def round_int4(weight: Tensor) -> Tensor:
+    """A weight (K, N) to 16 levels, with one scale for each BLOCK input channels of an output channel."""
+    blocks = []
+    for start in range(0, len(weight), BLOCK):
+        block = weight[start : start + BLOCK]
+        scale = (block.abs().amax(0, keepdim=True) / 7).clamp_min(1e-12)
+        blocks.append((block / scale).round().clamp(-8, 7) * scale)
+    return torch.cat(blocks)
+
+
+def quantize(model: ir.Model, request: Request, mode: str, nodes: Sequence[str]) -> ir.Model:
+    """Have ModelOpt quantise the named products. Raises as `ModelOptFormat.rewrite` does."""
     python = interpreter()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
@@ -82,7 +149,7 @@ def _run(python: str, job: Path, component: str) -> None:
     shutil.copyfile(SCRIPT, script)
     done = subprocess.run([python, str(script), str(job)], capture_output=True, text=True, check=False)
     lines = done.stderr.strip().splitlines()
-    last = lines[-1] if lines else "it said nothing"
+    last = lines[-1] if lines else "no output on stderr"
     if done.returncode and "ModuleNotFoundError" in last:
         raise UnavailableError(f"{python} can't run ModelOpt: {last}; {REMEDY}")
     if done.returncode or not job.with_name("result.onnx").exists():

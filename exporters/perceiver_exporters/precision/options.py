@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from perceiver_exporters.precision.calibration import METHODS
-from perceiver_exporters.precision.precision import Feeds, Precision
-from perceiver_exporters.precision.table import PRECISIONS
+from perceiver_exporters.precision.integers.scheme import SCHEMES, Scheme
+from perceiver_exporters.reference import Feeds
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Array
@@ -49,29 +48,9 @@ class QuantizationOptions:
         """The component's calibration method."""
         return self.overrides.get(component, self.calibration)
 
-    def scheme(self, target: Target) -> str:
-        """The target's name of the integers that are to be made."""
-        return target.reduced if self.reduce_range else target.quantization
-
-    def require(self, target: Target, precision: Precision) -> None:
-        """Raise UsageError for an option that the precision does not have, or by which the target gains nothing."""
-        unplanned = dataclasses.replace(self, cache=None, budget=None, reduce_range=False)
-        if unplanned != DEFAULTS and not (precision.calibrated and precision.planned):
-            raise UsageError(f"{precision.name} is not calibrated: calibration is an option of int8")
-        if self.budget is not None and not precision.planned:
-            raise UsageError(
-                f"accuracy budget is an option of int8 and int8-dynamic, got {precision.name}: leave it out"
-            )
-        if self.reduce_range and not precision.planned:
-            raise UsageError(
-                f"reduced range is an option of int8 and int8-dynamic, got {precision.name}: export one of these, or "
-                "leave it out"
-            )
-        if self.reduce_range and not target.reduced:
-            raise UsageError(
-                f"reduced range is for target cpu, whose sums of 8-bit products may saturate, got {target.name}, where "
-                "it would cost a bit of each weight for nothing: leave it out"
-            )
+    def scheme(self, target: Target) -> Scheme:
+        """The integers that the target's kernels take."""
+        return SCHEMES[target.reduced if self.reduce_range else target.quantization]
 
     def check(self, components: tuple[str, ...]) -> None:
         """Raise UsageError for a method or component that there is not."""
@@ -84,13 +63,3 @@ class QuantizationOptions:
 
 
 DEFAULTS = QuantizationOptions()
-
-
-def require(targets: Mapping[str, Target], target: str, precision: str) -> tuple[Target, Precision]:
-    """The target and precision of those names. Raises UsageError if either is unknown or they don't go together."""
-    if target not in targets:
-        raise UsageError(f"unknown target {target!r}; expected one of {', '.join(targets)}")
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    targets[target].require(precision)
-    return targets[target], PRECISIONS[precision]

@@ -24,17 +24,16 @@ import onnx_ir as ir
 from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.integers.layers import layer_of, weighted
 from perceiver_exporters.precision.integers.plan import Plan
+from perceiver_exporters.precision.integers.scheme import Scheme
 from perceiver_exporters.precision.options import Budget
-from perceiver_exporters.precision.precision import Emulation
+from perceiver_exporters.precision.precision import Measured, Precision
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.format.ranges import batch_within
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.measure.compare import relative_l2
-
-Layer = tuple[str, str]
-"""Component, layer."""
+from perceiver_runtime.progress import report, track
 
 EXACT = "onnxruntime-exact"
 """The backend that computes quantised products as the graph defines them, on any processor."""
@@ -85,34 +84,27 @@ class Pareto:
 
 
 def search(
-    cut: Cut,
-    graphs: Mapping[str, ir.Model],
-    plan: Plan,
-    golden: Sequence[GoldenSample],
-    emulate: Emulation,
-    scheme: str,
-    budget: Budget,
-    trial: Trial,
-    progress: Callable[[str], None],
+    measured: Measured, plan: Plan, precision: Precision, scheme: Scheme, budget: Budget, trial: Trial
 ) -> tuple[Plan, Pareto]:
     """The plan that keeps the fewest layers (in order of sensitivity) within the budget, and all that was tried.
 
-    Raises CheckError if not even all layers in FP32 hold it.
+    Raises:
+        CheckError: Not even all layers in FP32 are within the budget.
     """
-    order = sensitivities(cut, graphs, plan, golden, emulate, scheme)
-    reference = Reference(cut)
-    names = cut.pipeline.shown
+    order = sensitivities(measured, plan, precision, scheme)
+    reference = Reference(measured.cut)
+    names = measured.cut.pipeline.shown
     expected = budget.score(lambda feeds, outputs: {o: reference.run(feeds).values[names[o]] for o in outputs})
     tried: dict[int, Point] = {}
 
-    def holds(kept: int) -> bool:
+    def fits(kept: int) -> bool:
         if kept not in tried:
-            tried[kept] = _measure(keep(plan, order[:kept]), kept, golden, budget, expected, trial)
+            tried[kept] = _measure(keep(plan, order[:kept]), kept, measured.golden, budget, expected, trial)
             lost = ", ".join(f"{name} {points:+.2f}" for name, points in tried[kept].lost.items())
-            progress(f"placement: {kept} of {len(order)} layers in FP32: points lost: {lost}")
+            report(f"placement: {kept} of {len(order)} layers in FP32: points lost: {lost}")
         return max(tried[kept].lost.values()) <= budget.points + 1e-9
 
-    chosen = _fewest(len(order), holds)
+    chosen = _fewest(len(order), fits)
     if chosen is None:
         raise CheckError(
             f"accuracy budget of {budget.points:g} points: even with all {len(order)} layers in FP32 "
@@ -122,23 +114,20 @@ def search(
     return keep(plan, order[:chosen]), Pareto(budget.points, chosen, order, points)
 
 
-def sensitivities(
-    cut: Cut,
-    graphs: Mapping[str, ir.Model],
-    plan: Plan,
-    golden: Sequence[GoldenSample],
-    emulate: Emulation,
-    scheme: str,
-) -> tuple[Sensitivity, ...]:
+def sensitivities(measured: Measured, plan: Plan, precision: Precision, scheme: Scheme) -> tuple[Sensitivity, ...]:
     """All quantised layers, the most sensitive first."""
+    cut = measured.cut
     layers = [
-        (name, layer) for name, graph in graphs.items() for layer in _layers(graph) if layer not in plan[name].kept
+        (name, layer)
+        for name, graph in measured.graphs.items()
+        for layer in _layers(graph)
+        if layer not in plan[name].kept
     ]
     found = []
-    for component, layer in layers:
+    for component, layer in track(layers, "placement: sensitivity of layers"):
         others = [Sensitivity(c, other, 0.0) for c, other in layers if (c, other) != (component, layer)]
-        scope = emulate(cut, (), scheme, keep(plan, others))
-        error = _emulated_error(Reference(cut, scope=scope), cut, golden)
+        scope = precision.emulate(cut, (), scheme, keep(plan, others))
+        error = _emulated_error(Reference(cut, scope=scope), cut, measured.golden)
         found.append(Sensitivity(component, layer, float(f"{error:.2e}") if error > SILENT else 0.0))
     return tuple(sorted(found, key=lambda s: (-s.error, s.component, s.layer)))
 
@@ -166,16 +155,16 @@ def _emulated_error(reference: Reference, cut: Cut, golden: Sequence[GoldenSampl
     return worst
 
 
-def _fewest(total: int, holds: Callable[[int], bool]) -> int | None:
-    """The least number that holds, if holding is a matter of more; None if not even all do."""
+def _fewest(total: int, fits: Callable[[int], bool]) -> int | None:
+    """The least number that fits, if fitting is a matter of more; None if not even all do."""
     failed, kept = -1, 0
-    while not holds(kept):
+    while not fits(kept):
         if kept == total:
             return None
         failed, kept = kept, min(max(1, 2 * kept), total)
     while kept - failed > 1:
         middle = (failed + kept) // 2
-        failed, kept = (failed, middle) if holds(middle) else (middle, kept)
+        failed, kept = (failed, middle) if fits(middle) else (middle, kept)
     return kept
 
 

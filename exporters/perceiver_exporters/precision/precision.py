@@ -1,78 +1,143 @@
-"""What it takes to be a precision: a graph rewrite, its emulation in PyTorch, and bounds on their difference."""
+"""What a precision is: how a graph gets it, how PyTorch emulates it, and how far the two may differ."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
-from perceiver_exporters.reference import Scope
-from perceiver_runtime.measure.tolerances import Margins
-from perceiver_runtime.tensors import Array
+from perceiver_exporters.precision.integers.scheme import Scheme
+from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
+from perceiver_exporters.reference import Feeds, Scope
+from perceiver_exporters.targets.target import Target
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.golden import GoldenSample
+from perceiver_runtime.measure.tolerances import MARGINS, Margins
 
-Feeds = Mapping[str, Array]
+Graphs = Mapping[str, ir.Model]
 
 
 @dataclass(frozen=True)
 class Request:
     """What a rewrite may need beside the graph.
 
-    `scheme` names the target's INT8 scheme; `calibration` starts a stream of the component's own reference
-    inputs over the whole calibration set, all repetitions and pieces included, for a quantiser that takes ranges of its
-    own; `planned` precisions need the `plan`. Nodes that `findings` name stay in FP32.
+    Attributes:
+        component: Name of the component.
+        scheme: The target's integers.
+        calibration: Starts a stream of the component's own reference inputs over the whole calibration set, all
+            repetitions and chunks included, for a quantiser that measures ranges itself.
+        findings: Nodes that stay in FP32.
+        plan: How the component is quantised; None for a precision that plans nothing.
     """
 
     component: str
-    scheme: str
+    scheme: Scheme
     calibration: Callable[[], Iterator[Feeds]]
     findings: tuple[Finding, ...] = ()
     plan: ComponentPlan | None = None
 
 
-class Emulation(Protocol):
-    """The context in which PyTorch makes a precision's roundings.
+@dataclass(frozen=True)
+class Measured:
+    """What a quantization plan is made from: the model in FP64, its FP32 graphs by component, and real inputs."""
 
-    Ranges come from the plan, or, where there is none, from running the reference over the calibration samples.
-    """
-
-    def __call__(self, cut: Cut, calibration: Sequence[Feeds], scheme: str, plan: Plan | None = None) -> Scope:
-        """For one cut and INT8 scheme."""
+    cut: Cut
+    graphs: Graphs
+    samples: Sequence[Feeds]
+    golden: Sequence[GoldenSample] = ()
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A table entry.
+    """A precision; the defaults are those of one that needs neither calibration nor a plan.
 
-    `rewrite` turns an FP32 graph into this precision; `emulate` gives the context in which PyTorch makes the same
-    roundings. A bundle's tolerance is the error of the emulated reference times a margin, and at least a floor.
-    `share` is the least part of the constant-weight products' FLOPs that must be found in this precision in the
-    rewritten graph. `format` is the type narrower than FP32 whose range the graph is audited for, if there is one.
-    `calibrated` ones read calibration data; of `planned` ones placement is ours to decide, and if they are calibrated
-    too, ranges and smoothing.
+    Attributes:
+        name: As users and bundles spell it.
+        summary: One line for users.
+        share: Least share of the FLOPs of products with a constant weight that the rewritten graph must have in it.
+        format: Type narrower than FP32 whose range the graph is audited for.
+        calibrated: Whether it takes ranges from calibration data.
+        planned: Whether it makes a quantization plan that options can influence.
     """
 
     name: str
     summary: str
-    rewrite: Callable[[ir.Model, Request], ir.Model]
-    emulate: Emulation
-    margins: Margins
-    share: float
+    share: float = 1.0
+    format: Format | None = None
     calibrated: bool = False
     planned: bool = False
-    format: Format | None = None
 
     @property
-    def margin(self) -> float:
-        """What a tolerance multiplies the noise by."""
-        return self.margins.margin
+    def margins(self) -> Margins:
+        """A tolerance is the noise of the emulation times a margin, and at least a floor."""
+        return MARGINS[self.name]
 
     @property
-    def floor(self) -> float:
-        """The least relative L2 tolerance."""
-        return self.margins.floor
+    def measures_ranges(self) -> bool:
+        """Whether ranges are ours to measure, so that options of calibration apply."""
+        return self.calibrated and self.planned
+
+    def check(self, options: QuantizationOptions, target: Target) -> None:
+        """Raise UsageError for an option that this precision does not have, or by which the target gains nothing."""
+        unplanned = dataclasses.replace(options, cache=None, budget=None, reduce_range=False)
+        if unplanned != DEFAULTS and not self.measures_ranges:
+            raise UsageError(f"{self.name} is not calibrated: calibration is an option of int8")
+        if options.budget is not None and not self.planned:
+            raise UsageError(f"accuracy budget is an option of int8 and int8-dynamic, got {self.name}: leave it out")
+        if options.reduce_range and not self.planned:
+            raise UsageError(
+                f"reduced range is an option of int8 and int8-dynamic, got {self.name}: export one of these, or "
+                "leave it out"
+            )
+        if options.reduce_range and not target.reduced:
+            raise UsageError(
+                f"reduced range is for target cpu, whose sums of 8-bit products may saturate, got {target.name}, where "
+                "it would cost a bit of each weight for nothing: leave it out"
+            )
+
+    def calibrate(self, measured: Measured, options: QuantizationOptions) -> Mapping[str, Statistics]:
+        """Statistics of the activations by component; none by default."""
+        return {}
+
+    def plan(
+        self,
+        measured: Measured,
+        statistics: Mapping[str, Statistics],
+        scheme: Scheme,
+        options: QuantizationOptions,
+    ) -> Plan:
+        """How each component is quantised; nothing by default."""
+        return {}
+
+    def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
+        """Turn an FP32 graph into this precision.
+
+        Args:
+            model: The graph, which may be changed in place.
+            request: Findings, plan and calibration inputs of the component.
+
+        Returns:
+            The graph in this precision, the same object or another.
+
+        Raises:
+            CheckError: The graph can't have this precision.
+        """
+        raise NotImplementedError
+
+    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+        """The context in which PyTorch makes this precision's roundings.
+
+        Ranges come from the plan, or, where there is none, from running the reference over the calibration samples.
+        """
+        raise NotImplementedError
+
+    def prove(self, node: ir.Node) -> bool:
+        """Whether a matrix product of a rewritten graph reads operands in this precision."""
+        raise NotImplementedError

@@ -1,82 +1,55 @@
-"""The precisions, by name. Adding one is a module with its rewrite and emulation, and an entry here."""
+"""The precisions, by name. Adding one is a module with a subclass of `Precision`, and an entry here."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 
-from perceiver_exporters.precision.dynamic import rewrite as to_dynamic
-from perceiver_exporters.precision.emulation import brain, eight, four, half, quantized, ranged, single
+from perceiver_exporters.precision.dynamic_integers import DynamicIntegers
+from perceiver_exporters.precision.floating import FloatingPoint
 from perceiver_exporters.precision.formats import BF16, FP16
-from perceiver_exporters.precision.fp32 import rewrite as to_fp32
-from perceiver_exporters.precision.int8 import rewrite as to_int8
-from perceiver_exporters.precision.low import rewrite as to_low
-from perceiver_exporters.precision.modelopt import rewrite as by_modelopt
+from perceiver_exporters.precision.modelopt import ModelOptFormat
 from perceiver_exporters.precision.precision import Precision
-from perceiver_runtime.measure.tolerances import MARGINS
+from perceiver_exporters.precision.static_integers import StaticIntegers
+from perceiver_exporters.targets.target import Target
+from perceiver_runtime.errors import UsageError
 
-_ALL = (
-    Precision(
-        name="fp32",
-        summary="single precision, as PyTorch computes",
-        rewrite=to_fp32,
-        emulate=single,
-        margins=MARGINS["fp32"],
-        share=1.0,
-    ),
-    Precision(
-        name="fp16",
-        summary="half-precision weights and matrix products; normalisation and softmax in single precision",
-        rewrite=functools.partial(to_low, form=FP16),
-        emulate=half,
-        margins=MARGINS["fp16"],
-        share=1.0,
+_ALL: tuple[Precision, ...] = (
+    FloatingPoint("fp32", "single precision, as PyTorch computes"),
+    FloatingPoint(
+        "fp16",
+        "half-precision weights and matrix products; normalisation and softmax in single precision",
         format=FP16,
     ),
-    Precision(
-        name="bf16",
-        summary="weights and matrix products in BF16, which has FP32's range and 8 bits of precision",
-        rewrite=functools.partial(to_low, form=BF16),
-        emulate=brain,
-        margins=MARGINS["bf16"],
-        share=1.0,
+    FloatingPoint(
+        "bf16",
+        "weights and matrix products in BF16, which has FP32's range and 8 bits of precision",
         format=BF16,
     ),
-    Precision(
-        name="int8",
-        summary="8-bit weights and activations in products with a constant weight; the rest in single precision",
-        rewrite=to_int8,
-        emulate=quantized,
-        margins=MARGINS["int8"],
+    StaticIntegers(
+        "int8",
+        "8-bit weights and activations in products with a constant weight; the rest in single precision",
         share=0.99,
-        calibrated=True,
-        planned=True,
     ),
-    Precision(
-        name="int8-dynamic",
-        summary="8-bit weights, and activations over the range of each run, in products with a constant matrix",
-        rewrite=to_dynamic,
-        emulate=ranged,
-        margins=MARGINS["int8-dynamic"],
+    DynamicIntegers(
+        "int8-dynamic",
+        "8-bit weights, and activations over the range of each run, in products with a constant matrix",
         share=0.99,
-        planned=True,
     ),
-    Precision(
-        name="fp8",
-        summary="8-bit floating point (E4M3) weights and activations in products with a constant weight, by ModelOpt",
-        rewrite=functools.partial(by_modelopt, mode="fp8"),
-        emulate=eight,
-        margins=MARGINS["fp8"],
+    ModelOptFormat(
+        "fp8",
+        "8-bit floating point (E4M3) weights and activations in products with a constant weight, by ModelOpt",
         share=0.9,  # ModelOpt leaves convolutions of few channels alone
-        calibrated=True,
     ),
-    Precision(
-        name="int4",
-        summary="4-bit weights in blocks, activations in single precision, by ModelOpt",
-        rewrite=functools.partial(by_modelopt, mode="int4"),
-        emulate=four,
-        margins=MARGINS["int4"],
-        share=0.9,
-        calibrated=True,
-    ),
+    ModelOptFormat("int4", "4-bit weights in blocks, activations in single precision, by ModelOpt", share=0.9),
 )
 PRECISIONS: dict[str, Precision] = {precision.name: precision for precision in _ALL}
+
+
+def require(targets: Mapping[str, Target], target: str, precision: str) -> tuple[Target, Precision]:
+    """The target and precision of those names. Raises UsageError if either is unknown or they don't go together."""
+    if target not in targets:
+        raise UsageError(f"unknown target {target!r}; expected one of {', '.join(targets)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    targets[target].require(precision)
+    return targets[target], PRECISIONS[precision]

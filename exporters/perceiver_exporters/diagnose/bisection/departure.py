@@ -88,7 +88,7 @@ class Comparison:
 
     def _judge(self, name: str, exact: Array, fresh: Array, bundle: Array) -> Distance:
         noise = _distance(exact, fresh)
-        bound = max(self._precision.margin * noise, self._precision.floor)
+        bound = max(self._precision.margins.margin * noise, self._precision.margins.floor)
         return Distance(name, noise, _distance(exact, bundle), bound)
 
 

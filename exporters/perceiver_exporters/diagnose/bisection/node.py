@@ -37,7 +37,7 @@ class ComponentGraphs:
         stored = stored_proto(bundle, bundle.manifest.component(name).onnx)
         self._fresh, self._got = ir.from_proto(fresh.rewritten), ir.from_proto(stored)
         self._graph = self._runnable(stored)
-        self.differences = differences(self._fresh, self._got, self._precision.floor)
+        self.differences = differences(self._fresh, self._got, self._precision.margins.floor)
         self._comparison = self._open(fresh)
 
     @property

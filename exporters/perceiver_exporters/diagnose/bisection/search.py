@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from perceiver_exporters.diagnose.bisection.blame import Bisection, Blame
 from perceiver_exporters.diagnose.bisection.claims import Breach, check_claims
 from perceiver_exporters.diagnose.bisection.fresh import as_bundled, can_export_again, export_again, step_differences
 from perceiver_exporters.diagnose.bisection.node import ComponentGraphs
-from perceiver_exporters.export import Tracer
+from perceiver_exporters.exporter import Tracer
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.reference import Reference
@@ -22,6 +22,7 @@ from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.measure.verify import PIPELINE, verify
+from perceiver_runtime.progress import report
 
 
 def bisect(
@@ -31,7 +32,6 @@ def bisect(
     backend: str = "auto",
     replays: Path | None = None,
     tracer: Tracer = trace,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Bisection:
     """Find where a bundle departs from its source: the component by its golden samples, the node by fresh exports.
 
@@ -42,9 +42,9 @@ def bisect(
     damaged bundle, UnavailableError if the graphs can't be run here, CheckError if the source can't be traced.
     """
     bundle = load_bundle(path)
-    progress("verify against the golden samples")
+    report("verify against the golden samples")
     with runnable_bundle(bundle, backend) as runnable:
-        failed = [report for report in verify(runnable, backend).reports if not report.passed]
+        failed = [each for each in verify(runnable, backend).reports if not each.passed]
     breaches = check_claims(bundle)
     accused = (*(r.component for r in failed), *(b.component for b in breaches))
     blamed = tuple(name for name in dict.fromkeys(accused) if name != PIPELINE)
@@ -53,16 +53,16 @@ def bisect(
         return Bisection(tuple(_component(name, failed, breaches) for name in names), 0)
     given = dataclasses.replace(blueprint, cut=as_bundled(blueprint.cut, bundle.manifest))
     names = blamed or tuple(component.name for component in given.cut.components)
-    progress(f"export {', '.join(names)} again")
+    report(f"export {', '.join(names)} again")
     fresh = export_again(given, bundle, names, tracer)
     graphs = {name: ComponentGraphs(bundle, name, exported) for name, exported in fresh.items()}
-    progress(f"compare {_compared(graphs)} values")
+    report(f"compare {_compared(graphs)} values")
     found = (
         *_on_golden_inputs(bundle, graphs, replays),
         *(Blame(c, "step", why) for c, why in step_differences(given.cut.pipeline, bundle.manifest.pipeline)),
     )
     if failed and not found:
-        progress("compare every repetition and piece")
+        report("compare every repetition and piece")
         found = tuple(_on_later_inputs(given, bundle, graphs, replays)) or tuple(_unexplained(failed, backend))
     return Bisection(found or tuple(_component(b.component, (), (b,)) for b in breaches), _compared(graphs))
 

@@ -27,10 +27,9 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.ir.fused_attention import is_fused
 from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.floating import lower
 from perceiver_exporters.precision.formats import Format
-from perceiver_exporters.precision.low import rewrite
-from perceiver_exporters.precision.precision import Feeds, Request
-from perceiver_exporters.reference import Reference
+from perceiver_exporters.reference import Feeds, Reference
 from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 ACTIVATION_RULES = frozenset({"RA008", "RA009"})
@@ -113,7 +112,8 @@ class _Watched:
 
 def _low_nodes(model: ir.Model, static: tuple[Finding, ...], form: Format) -> set[str]:
     """Names of the nodes that would read or write the narrower type."""
-    made = rewrite(model.clone(), Request(str(model.graph.name), "", lambda: iter(()), static), form)
+    made = model.clone()
+    lower(made, form, frozenset(finding.node for finding in static))
     return {
         str(node.name)
         for node in made.graph

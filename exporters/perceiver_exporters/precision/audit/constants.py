@@ -28,8 +28,8 @@ import onnx_ir as ir
 from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.precision.audit.finding import Action, Finding
+from perceiver_exporters.precision.floating import MOVES, PRODUCTS, WITH_CONSTANT
 from perceiver_exporters.precision.formats import Format
-from perceiver_exporters.precision.low import MOVES, PRODUCTS, WITH_CONSTANT
 
 SUMS = frozenset(
     {"Softmax", "LogSoftmax", "ReduceSum", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "CumSum"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,11 +15,11 @@ from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.calibration.observe import ObservedGraph
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.calibration.store import Store
-from perceiver_exporters.precision.emulation import observing
+from perceiver_exporters.precision.emulation import observe_sites
 from perceiver_exporters.precision.integers.layers import weighted
-from perceiver_exporters.precision.precision import Feeds
-from perceiver_exporters.reference import Reference
+from perceiver_exporters.reference import Feeds, Reference
 from perceiver_exporters.weights import samples_sha256, weights_sha256
+from perceiver_runtime.progress import report, track
 
 LOGGER = logging.getLogger(__name__)
 SAVE_SECONDS = 10.0
@@ -31,7 +31,6 @@ def calibrate(
     graphs: Mapping[str, ir.Model],
     samples: Sequence[Feeds],
     cache: Path | None = None,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Statistics]:
     """Statistics of every component, from its own inputs as the reference makes them.
 
@@ -44,10 +43,10 @@ def calibrate(
     statistics = {name: stores[name].load() if name in stores else Statistics() for name in graphs}
     done = min((each.samples for each in statistics.values()), default=len(samples))
     if done < len(samples):
-        progress(f"calibration: samples {done + 1} to {len(samples)}")
+        report(f"calibration: samples {done + 1} to {len(samples)}")
         _run(cut, graphs, samples, statistics, stores)
     elif cache is not None:
-        progress("calibration: statistics of the same graphs, weights and samples were cached")
+        report("calibration: statistics of the same graphs, weights and samples were cached")
     return statistics
 
 
@@ -60,11 +59,11 @@ def _run(
 ) -> None:
     observed = {name: ObservedGraph(graph) for name, graph in graphs.items() if weighted(graph.graph)}
     saved = time.monotonic()
-    for index, sample in enumerate(samples):
+    for index, sample in enumerate(track(samples, "calibration")):
         behind = {name: each for name, each in statistics.items() if each.samples <= index}
         if not behind:
             continue
-        for call in Reference(cut, scope=observing(cut, behind)).calls(sample):
+        for call in Reference(cut, scope=observe_sites(cut, behind)).calls(sample):
             if call.component in observed and call.component in behind:
                 observed[call.component].see(call.inputs, behind[call.component])
         for each in behind.values():

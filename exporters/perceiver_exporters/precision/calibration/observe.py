@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.integers.layers import weighted
-from perceiver_exporters.precision.precision import Feeds
+from perceiver_exporters.reference import Feeds
 from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 

@@ -143,3 +143,22 @@ class Writer:
         while candidate + suffix in self._names:
             candidate, n = f"{name}_{n}", n + 1
         return candidate
+
+
+def reads_integers(node: ir.Node) -> bool:
+    """Whether both operands of a product come out of a DequantizeLinear that reads 8-bit integers."""
+    return all(_is_dequantized(value) for value in node.inputs[:2])
+
+
+def reads_dynamic_range(node: ir.Node) -> bool:
+    """Whether the range of a product's first operand, which is dequantised, is taken at run time."""
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    quantizer = source.inputs[0].producer() if source is not None and source.inputs[0] is not None else None
+    return quantizer is not None and quantizer.op_type == "DynamicQuantizeLinear"
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return False
+    return node.inputs[0].dtype in (ir.DataType.INT8, ir.DataType.UINT8)

@@ -46,6 +46,7 @@ class Scheme:
 
 _CPU = Scheme("uint8", symmetric=False, bias=True, conv_output=True, plain_limits=True)
 SCHEMES = {
+    "": Scheme("", symmetric=False, bias=False, conv_output=False, plain_limits=False),  # no integer kernels; unused
     # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
     # bits and saturate, which adds to a layer's error unseen; sessions avoid it there (see
     # perceiver_runtime.backends.integer_products). ONNX Runtime's integer Gemm wants its bias in integers, too, and its

@@ -1,4 +1,4 @@
-"""How PyTorch rounds to a precision's numbers and back: fake quantisation."""
+"""Fake quantization in PyTorch: rounding to integers and back."""
 
 from __future__ import annotations
 
@@ -7,23 +7,6 @@ from torch import Tensor
 
 from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.integers.scheme import Scheme
-from perceiver_exporters.precision.modelopt import BLOCK
-
-
-def round_eight(values: Tensor, peak: Tensor) -> Tensor:
-    """To the nearest E4M3 number, scaled so that the peak is its largest, 448."""
-    scale = torch.where(peak > 0, peak / 448, torch.ones_like(peak))
-    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(values.dtype) * scale
-
-
-def round_four(weight: Tensor) -> Tensor:
-    """A weight (K, N) to 16 levels, with one scale for each BLOCK input channels of an output channel."""
-    blocks = []
-    for start in range(0, len(weight), BLOCK):
-        block = weight[start : start + BLOCK]
-        scale = (block.abs().amax(0, keepdim=True) / 7).clamp_min(1e-12)
-        blocks.append((block / scale).round().clamp(-8, 7) * scale)
-    return torch.cat(blocks)
 
 
 def round_activation(x: Tensor, bounds: Bounds, scheme: Scheme) -> Tensor:

@@ -12,15 +12,71 @@ tensor that feeds several products has one. The graph is in Q/DQ form, like stat
 
 from __future__ import annotations
 
-import onnx_ir as ir
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import onnx_ir as ir
+from torch import Tensor
+
+from perceiver_exporters.component import Cut
 from perceiver_exporters.precision.calibration.statistics import Statistics
+from perceiver_exporters.precision.emulation import Product, emulate_products
 from perceiver_exporters.precision.integers.layers import kept_nodes, layer_of, weighted
-from perceiver_exporters.precision.integers.plan import ComponentPlan
-from perceiver_exporters.precision.integers.qdq import Writer, fold_factors, weight_of
-from perceiver_exporters.precision.integers.scheme import SCHEMES, Scheme
-from perceiver_exporters.precision.precision import Request
+from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.integers.qdq import (
+    Writer,
+    fold_factors,
+    reads_dynamic_range,
+    reads_integers,
+    weight_of,
+)
+from perceiver_exporters.precision.integers.rounding import range_of, round_activation, round_weight
+from perceiver_exporters.precision.integers.scheme import Scheme
+from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.precision import Measured, Precision, Request
+from perceiver_exporters.reference import Feeds, Scope
 from perceiver_runtime.errors import CheckError
+from perceiver_runtime.progress import report
+
+
+@dataclass(frozen=True)
+class DynamicIntegers(Precision):
+    """INT8 with activation ranges taken at run time."""
+
+    planned: bool = True
+
+    def plan(
+        self, measured: Measured, statistics: Mapping[str, Statistics], scheme: Scheme, options: QuantizationOptions
+    ) -> Plan:
+        """Every product with a weight in integers, but convolutions."""
+        plan = {name: make_plan(graph) for name, graph in measured.graphs.items()}
+        for name, layer in ((name, layer) for name, each in plan.items() for layer in sorted(each.kept)):
+            report(f"{name}: convolution {layer} kept in FP32, where it is faster than in integers without fixed range")
+        return plan
+
+    def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
+        """Quantise an FP32 graph; returns a new one.
+
+        Raises:
+            CheckError: There is no plan, or a product is not with a matrix or scales its bias.
+        """
+        if request.plan is None:
+            raise CheckError(f"component {request.component}: expected a quantization plan, got none")
+        quantized = model.clone()
+        kept = kept_nodes(quantized.graph, request.plan.kept)
+        chosen = [node for node in weighted(quantized.graph) if node.op_type != "Conv" and node.name not in kept]
+        _Rewrite(quantized.graph, request.scheme).run(chosen)
+        return quantized
+
+    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+        """Each activation rounded over the range that it has at that moment, and its weight; convolutions in FP32."""
+        decided = plan if plan is not None else {c.name: ComponentPlan(Statistics()) for c in cut.components}
+        return emulate_products(cut, lambda component: functools.partial(_compute, decided[component], scheme))
+
+    def prove(self, node: ir.Node) -> bool:
+        """Whether both operands are dequantised 8-bit integers, the first with a range taken at run time."""
+        return reads_integers(node) and reads_dynamic_range(node)
 
 
 def make_plan(model: ir.Model) -> ComponentPlan:
@@ -30,18 +86,11 @@ def make_plan(model: ir.Model) -> ComponentPlan:
     return ComponentPlan(Statistics(), "", kept=convolutions, layers=frozenset(map(layer_of, nodes)))
 
 
-def rewrite(model: ir.Model, request: Request) -> ir.Model:
-    """Quantise an FP32 graph; returns a new one.
-
-    Raises CheckError without a plan, or for a product that is not with a matrix or scales its bias.
-    """
-    if request.plan is None:
-        raise CheckError(f"component {request.component}: expected a plan of its layers, got none; see make_plan")
-    quantized = model.clone()
-    kept = kept_nodes(quantized.graph, request.plan.kept)
-    chosen = [node for node in weighted(quantized.graph) if node.op_type != "Conv" and node.name not in kept]
-    _Rewrite(quantized.graph, SCHEMES[request.scheme]).run(chosen)
-    return quantized
+def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
+    x, weight = product.x, product.weight
+    if product.convolves or not plan.quantizes(plan.layer(product.modules)):
+        return product.run(x, weight)
+    return product.run(round_activation(x, range_of(x), scheme), round_weight(weight, 1, scheme))
 
 
 class _Rewrite:

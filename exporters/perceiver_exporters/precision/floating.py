@@ -1,4 +1,4 @@
-"""FP16 or BF16 weights and matrix products, with the casts written into the graph (no backend has to guess types).
+"""FP32, FP16 and BF16: weights and matrix products in one type, with the casts written into the graph.
 
 | Nodes | Type | Why |
 |---|---|---|
@@ -18,15 +18,24 @@ outputs keep their types.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
-from perceiver_exporters.ir.fused_attention import is_fused
+from perceiver_exporters.component import Cut
+from perceiver_exporters.ir.fused_attention import is_fused, operands
 from perceiver_exporters.ir.graph import constant_of, drop_unread, move_name
+from perceiver_exporters.precision.emulation import DispatchMode, emulate_fp32, unfused
 from perceiver_exporters.precision.formats import Format
-from perceiver_exporters.precision.precision import Request
+from perceiver_exporters.precision.integers.plan import Plan
+from perceiver_exporters.precision.integers.scheme import Scheme
+from perceiver_exporters.precision.precision import Precision, Request
+from perceiver_exporters.reference import Feeds, Scope
 from perceiver_runtime.errors import CheckError
 
 SINGLE = ir.DataType.FLOAT
@@ -54,13 +63,49 @@ STORED_LOW = 1024
 """Elements from which a constant table (positions, embeddings) is stored in the low type whoever reads it."""
 
 
-def rewrite(model: ir.Model, request: Request, form: Format) -> ir.Model:
-    """Change an FP32 graph in place to the types of the table above, and return it.
+_aten = torch.ops.aten
+_FACTORS = {
+    _aten.mm.default: (0, 1),
+    _aten.addmm.default: (1, 2),
+    _aten.convolution.default: (0, 1),
+    _aten.bmm.default: (0, 1),
+    _aten.baddbmm.default: (1, 2),
+    _aten.mv.default: (0, 1),
+    _aten.addmv.default: (1, 2),
+    _aten.dot.default: (0, 1),
+}
+"""Indices of both factors among a product's arguments."""
+_ROUNDED = {*_FACTORS, _aten.gelu.default, _aten.relu.default}
 
-    Raises CheckError if a constant that has to be stored in the low type leaves its range.
-    """
-    _Rewrite(model.graph, form, frozenset(f.node for f in request.findings)).run()
-    return model
+
+@dataclass(frozen=True)
+class FloatingPoint(Precision):
+    """FP32 without a `format`, else the narrower type."""
+
+    def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
+        """Change an FP32 graph in place to the types of the table above.
+
+        Raises:
+            CheckError: A constant that has to be stored in the narrower type leaves its range.
+        """
+        if self.format is not None:
+            lower(model, self.format, frozenset(finding.node for finding in request.findings))
+        return model
+
+    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+        """Operands and results of every matrix product rounded; attention as two products and a softmax."""
+        form = self.format
+        return lambda _: emulate_fp32() if form is None else unfused(_Rounded(form))
+
+    def prove(self, node: ir.Node) -> bool:
+        """Whether all operands have the type."""
+        dtype = SINGLE if self.format is None else self.format.dtype
+        return all(value is not None and value.dtype == dtype for value in operands(node))
+
+
+def lower(model: ir.Model, form: Format, protected: Set[str]) -> None:
+    """Change an FP32 graph in place to a narrower type, but for the protected nodes. Raises CheckError."""
+    _Rewrite(model.graph, form, protected).run()
 
 
 def is_table(value: ir.Value | None) -> bool:
@@ -159,3 +204,29 @@ class _Rewrite:
             if value is output:
                 self._graph.outputs[index] = single
         move_name(output, single, f"/{self._form.name}")
+
+
+class _Rounded(DispatchMode):  # type: ignore[misc]
+    """What does not fit the type stays in FP32, as the range audit leaves it in the graph (RA008, RA009)."""
+
+    def __init__(self, form: Format) -> None:
+        super().__init__()
+        self._form, self._dtype = form, form.torch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        operands = [args[i] for i in _FACTORS.get(func, (0,))] if func in _ROUNDED else []
+        if operands and all(map(self._holds, operands)):
+            rounded = self._round(func(*map(self._round, args), **given))
+            if self._holds(rounded):
+                return rounded
+        return func(*args, **given)
+
+    def _holds(self, value: Tensor) -> bool:
+        low, high = torch.aminmax(value) if value.numel() else (torch.zeros(()), torch.zeros(()))
+        return self._form.holds(max(-float(low), float(high)))
+
+    def _round(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.to(self._dtype).to(value.dtype)
+        return value

@@ -1,0 +1,202 @@
+"""Static INT8: constant weights per channel, activations per tensor over the range seen on real inputs, in Q/DQ form.
+
+Only products with a constant weight are quantised. Normalisation, softmax and the residual stream stay in floating
+point, also where a product reads them too: only the product's own operand is rounded. A tensor that feeds several
+products has one quantiser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from perceiver_exporters.component import Cut
+from perceiver_exporters.ir.graph import constant_of, move_name
+from perceiver_exporters.precision.calibration.calibrate import calibrate
+from perceiver_exporters.precision.calibration.methods import Bounds
+from perceiver_exporters.precision.calibration.statistics import Statistics
+from perceiver_exporters.precision.emulation import Product, calibrate_sites, emulate_products
+from perceiver_exporters.precision.integers.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
+from perceiver_exporters.precision.integers.qdq import (
+    Floats,
+    Writer,
+    fold_factors,
+    output_axis,
+    reads_dynamic_range,
+    reads_integers,
+    weight_of,
+)
+from perceiver_exporters.precision.integers.rounding import round_activation, round_weight
+from perceiver_exporters.precision.integers.scheme import Scheme
+from perceiver_exporters.precision.integers.smooth import divisors, smooth
+from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_exporters.precision.precision import Measured, Precision, Request
+from perceiver_exporters.reference import Feeds, Reference, Scope
+from perceiver_runtime.errors import CheckError
+from perceiver_runtime.measure.compare import relative_l2
+from perceiver_runtime.progress import report
+
+MIN_GAIN = 0.01
+"""Least share of a component's error that scale migration must take away. Less may be chance."""
+MAX_BIAS = 2**30
+"""Largest magnitude of a bias in integers: INT32 leaves room for the products that are added to it."""
+
+
+@dataclass(frozen=True)
+class StaticIntegers(Precision):
+    """INT8 with ranges from calibration data."""
+
+    calibrated: bool = True
+    planned: bool = True
+
+    def calibrate(self, measured: Measured, options: QuantizationOptions) -> Mapping[str, Statistics]:
+        """Statistics of the activations, measured in FP64: alike on every processor. Raises what `calibrate` raises."""
+        return calibrate(measured.cut, measured.graphs, measured.samples, options.cache)
+
+    def plan(
+        self, measured: Measured, statistics: Mapping[str, Statistics], scheme: Scheme, options: QuantizationOptions
+    ) -> Plan:
+        """Ranges by the options' method, and scale migration where it is measured to lower the error."""
+        plan = {}
+        for name, graph in measured.graphs.items():
+            layers = frozenset(layer_of(node) for node in weighted(graph.graph))
+            plain = ComponentPlan(statistics[name], options.method(name), layers=layers)
+            smoothed = options.smooth and measured.golden
+            plan[name] = self._smoothed(measured, name, plain, scheme) if smoothed else plain
+        return plan
+
+    def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
+        """Quantise an FP32 graph as the request's plan says; returns a new one. Raises CheckError without a plan."""
+        if not weighted(model.graph):
+            return model
+        if request.plan is None:
+            raise CheckError(f"component {request.component}: expected a quantization plan, got none")
+        return quantize(model, request.plan, request.scheme)
+
+    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+        """Activations and weights of every product with a parameter rounded to the scheme's integers."""
+        decided = plan if plan is not None else calibrate_sites(cut, calibration)
+        return emulate_products(cut, lambda component: functools.partial(_compute, decided[component], scheme))
+
+    def prove(self, node: ir.Node) -> bool:
+        """Whether both operands are dequantised 8-bit integers, with ranges that are constants."""
+        return reads_integers(node) and not reads_dynamic_range(node)
+
+    def _smoothed(self, measured: Measured, name: str, plain: ComponentPlan, scheme: Scheme) -> ComponentPlan:
+        """The plan with scale migration if that is nearer to the golden outputs, or as it is."""
+        scales = divisors(measured.graphs[name], plain.statistics)
+        if not scales:
+            return plain
+        candidate = dataclasses.replace(plain, divisors=scales)
+        before, after = (self._error(measured, name, each, scheme) for each in (plain, candidate))
+        better = after < before * (1 - MIN_GAIN)
+        verdict = "smoothed" if better else "not smoothed"
+        report(f"{name}: {verdict}: error {after:.2e} with scale migration, {before:.2e} without")
+        return candidate if better else plain
+
+    def _error(self, measured: Measured, component: str, plan: ComponentPlan, scheme: Scheme) -> float:
+        """Largest relative L2 distance of a component's outputs from golden ones, as the emulation computes them."""
+        reference = Reference(measured.cut, scope=self.emulate(measured.cut, (), scheme, {component: plan}))
+        return max(
+            relative_l2(exact, got[name])
+            for call in (sample.components[component] for sample in measured.golden)
+            for got in [reference.apply(component, call.inputs)]
+            for name, exact in call.outputs.items()
+        )
+
+
+def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
+    """A product in the plan's integers."""
+    layer, x, weight = plan.layer(product.modules), product.x, product.weight
+    if not plan.quantizes(layer):
+        return product.run(x, weight)
+    sites, divisor = plan.statistics.sites, plan.divisors.get(layer)
+    if divisor is not None:  # powers of two: exact
+        factor = torch.from_numpy(divisor)
+        x, weight = x / factor, weight * factor[:, None]
+    x = round_activation(x, sites[product.site].bounds(plan.method, divisor), scheme)
+    result = product.run(x, round_weight(weight, product.channel_axis, scheme))
+    if product.convolves and scheme.conv_output:
+        return round_activation(result, sites[f"{product.site}/output"].bounds(plan.method), scheme)
+    return result
+
+
+def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
+    """A copy of the graph with all layers but the plan's `kept` quantised."""
+    layers = {str(node.name): layer_of(node) for node in weighted(model.graph)}
+    made = smooth(model.clone(), plan.divisors)
+    _Rewrite(made.graph, plan, scheme).run({n: layers[str(n.name)] for n in weighted(made.graph)})
+    return made
+
+
+class _Rewrite:
+    """One pass over the products of a graph, in the order of the graph."""
+
+    def __init__(self, graph: ir.Graph, plan: ComponentPlan, scheme: Scheme) -> None:
+        self._writer = Writer(graph, scheme)
+        self._plan = plan
+        self._scheme = scheme
+        self._activations: dict[ir.Value, tuple[ir.Value, np.float32]] = {}
+
+    def run(self, layers: Mapping[ir.Node, str]) -> None:
+        for node, layer in layers.items():
+            if layer not in self._plan.kept:
+                self._quantize(node, layer)
+        self._writer.finish()
+
+    def _quantize(self, node: ir.Node, layer: str) -> None:
+        fold_factors(node)
+        x, x_scale = self._activation(node, layer)
+        bias = self._bias(node)
+        least: Floats | float = 0.0 if bias is None else (np.abs(bias) / (x_scale * MAX_BIAS)).astype(np.float32)
+        weight, scale = self._writer.weight(node, least)
+        if bias is not None:
+            integers, name = np.rint(bias / (scale * x_scale)).astype(np.int32), str(node.inputs[2].name)  # type: ignore[union-attr]
+            node.replace_input_with(2, self._writer.stored(name, integers, scale * x_scale, 0, node))
+        node.replace_input_with(0, x)
+        node.replace_input_with(1, weight)
+        if node.op_type == "Conv" and self._scheme.conv_output:
+            self._round_output(node)
+
+    def _activation(self, node: ir.Node, layer: str) -> tuple[ir.Value, np.float32]:
+        x = node.inputs[0]
+        assert x is not None
+        if x not in self._activations:
+            scale, zero = self._scheme.activations(self._bounds(x, layer))
+            nodes, value = self._writer.fixed(x, scale, zero)
+            node.graph.insert_before(node, nodes)  # type: ignore[union-attr]
+            self._activations[x] = value, scale
+        return self._activations[x]
+
+    def _bias(self, node: ir.Node) -> Floats | None:
+        """The bias (N,) that is to be in integers, if there is one."""
+        tensor = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        channels = weight_of(node).shape[output_axis(node)]
+        if tensor is None or not self._scheme.bias or tensor.size not in (1, channels):
+            return None
+        bias: Floats = np.broadcast_to(tensor.numpy().astype(np.float32).reshape(-1), (channels,))
+        return bias
+
+    def _round_output(self, node: ir.Node) -> None:
+        """Quantise what a convolution returns, for all that read it."""
+        y = node.outputs[0]
+        scale, zero = self._scheme.activations(self._bounds(y))
+        nodes, value = self._writer.fixed(y, scale, zero)
+        ir.convenience.replace_all_uses_with(y, value, replace_graph_outputs=True)
+        nodes[0].replace_input_with(0, y)
+        node.graph.insert_after(node, nodes)  # type: ignore[union-attr]
+        value.shape, value.type = y.shape, y.type
+        if value.is_graph_output():
+            move_name(y, value, "_QuantizeLinear_Input")
+        self._activations[value] = value, scale
+
+    def _bounds(self, value: ir.Value, layer: str = "") -> Bounds:
+        return self._plan.statistics.tensors[str(value.name)].bounds(self._plan.method, self._plan.divisors.get(layer))
