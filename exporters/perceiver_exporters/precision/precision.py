@@ -79,15 +79,10 @@ class Precision:
         """A tolerance is the noise of the emulation times a margin, and at least a floor."""
         return MARGINS[self.name]
 
-    @property
-    def measures_ranges(self) -> bool:
-        """Whether ranges are ours to measure, so that options of calibration apply."""
-        return self.calibrated and self.planned
-
     def check(self, options: QuantizationOptions, target: Target) -> None:
         """Raise UsageError for an option that this precision does not have, or by which the target gains nothing."""
-        unplanned = dataclasses.replace(options, cache=None, budget=None, reduce_range=False)
-        if unplanned != DEFAULTS and not self.measures_ranges:
+        ranges = dataclasses.replace(options, cache=None, smooth=True, budget=None, reduce_range=False)
+        if ranges != DEFAULTS and not (self.calibrated and self.planned):
             raise UsageError(f"{self.name} is not calibrated: calibration is an option of int8")
         if options.budget is not None and not self.planned:
             raise UsageError(f"accuracy budget is an option of int8 and int8-dynamic, got {self.name}: leave it out")

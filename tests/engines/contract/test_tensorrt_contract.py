@@ -12,7 +12,7 @@ from engines.contract.usage import Use, missing, uses
 
 from perceiver_runtime.tensorrt.dialect import dialect_of
 
-SOURCES = sorted((ROOT / "runtime" / "perceiver_runtime" / "tensorrt").glob("*.py"))
+SOURCES = sorted((ROOT / "runtime" / "perceiver_runtime" / "tensorrt").rglob("*.py"))
 APIS = [*VERSIONS, "rtx"]
 
 
