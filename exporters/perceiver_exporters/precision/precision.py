@@ -81,7 +81,7 @@ class Precision:
 
     def check(self, options: QuantizationOptions, target: Target) -> None:
         """Raise UsageError for an option that this precision does not have, or by which the target gains nothing."""
-        ranges = dataclasses.replace(options, cache=None, smooth=True, budget=None, reduce_range=False)
+        ranges = dataclasses.replace(options, cache=None, budget=None, reduce_range=False)
         if ranges != DEFAULTS and not (self.calibrated and self.planned):
             raise UsageError(f"{self.name} is not calibrated: calibration is an option of int8")
         if options.budget is not None and not self.planned:

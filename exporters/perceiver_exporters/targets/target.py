@@ -52,7 +52,7 @@ class Target:
     """A device family. `precisions` are those that its backend computes in, rather than merely accepts.
 
     `opset` is the highest ONNX operator set that the backend reads; `quantization` names the INT8 scheme that
-    its kernels want (a key of `perceiver_exporters.precision.int8.SCHEMES`), or is empty; `reduced` the one with
+    its kernels want (a key of `SCHEMES` in `precision.integers.scheme`), or is empty; `reduced` the one with
     weights of 7 bits, where that gains anything. `engines` is absent where the backend reads ONNX itself. `lacks` says
     why a precision is not offered. `computed` is, where it is not all, the least share of the weighted FLOPs that the
     backend must be seen to run in a precision's own kernels; `widened` are precisions that weights are stored in, and
