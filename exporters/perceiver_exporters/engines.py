@@ -17,7 +17,7 @@ from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
 from perceiver_runtime.format.staging import staged
 from perceiver_runtime.tensorrt.api import load_tensorrt
-from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, Report, build_engines
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensorrt.builder.device_build import build_here
 from perceiver_runtime.tensorrt.builder.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
@@ -56,7 +56,6 @@ def build(
     workspace: int | None = None,
     memory: int | None = None,
     overwrite: bool = False,
-    report: Report = lambda _component, _step: None,
 ) -> BuildOutcome:
     """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
 
@@ -73,7 +72,7 @@ def build(
     allowed = _workspace(place, preflight.memory) if workspace is None else workspace
     here = _builder(engines, load_bundle(path).manifest.precision)
     if callable(here):
-        built = here(path, target, allowed, report)
+        built = here(path, target, allowed)
         _prove(path, built)
         return BuildOutcome(target, preflight, built)
     destination = Path(kit) if kit is not None else path.with_name(f"{path.name}-{target}-kit")
@@ -147,7 +146,7 @@ def _kit_lines(kit: BuildKit) -> tuple[str, ...]:
     )
 
 
-Build = Callable[[Path, str, int, Report], tuple[EngineReport, ...]]
+Build = Callable[[Path, str, int], tuple[EngineReport, ...]]
 
 
 def _builder(engines: EngineTarget, precision: str) -> Build | str:
@@ -155,8 +154,8 @@ def _builder(engines: EngineTarget, precision: str) -> Build | str:
     if engines.ahead:
         trt = load_tensorrt(engines.module)
         capabilities = engines.capabilities(precision)
-        return lambda path, target, workspace, report: build_engines(
-            path, target, trt, EngineOptions(workspace=workspace, compute_capabilities=capabilities), report
+        return lambda path, target, workspace: build_engines(
+            path, target, trt, EngineOptions(workspace=workspace, compute_capabilities=capabilities)
         )
     try:
         trt, cudart = load_tensorrt(engines.module), load_cudart()
@@ -166,6 +165,4 @@ def _builder(engines: EngineTarget, precision: str) -> Build | str:
     if capability not in engines.compute_capabilities:
         wanted = ", ".join(engines.compute_capabilities)
         return f"TensorRT builds for the GPU that it runs on: {capability} here, {wanted} on the target"
-    return lambda path, target, workspace, report: build_here(
-        path, trt, cudart, target=target, workspace=workspace, report=report
-    )
+    return lambda path, target, workspace: build_here(path, trt, cudart, target=target, workspace=workspace)

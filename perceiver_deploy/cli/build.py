@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from perceiver_deploy.cli.output import common_options, print_json, print_table
 from perceiver_deploy.cli.values import ENGINE_TARGET, Size
 from perceiver_runtime.progress import report
-
-if TYPE_CHECKING:
-    from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 
 
 @click.command("build")
@@ -43,7 +39,6 @@ def command(
         workspace=workspace,
         memory=memory,
         overwrite=overwrite,
-        report=_report_phase,
     )
     if as_json:
         return print_json({**vars(outcome), "kit": str(outcome.kit) if outcome.kit else None})
@@ -54,8 +49,3 @@ def command(
             f"{outcome.reason}\nbuild kit: {outcome.kit}\ncopy it to the device and run there: ./build.sh"
         )
     return print_table(f"{bundle}: engines for {target}", *engine_table(outcome.engines))
-
-
-def _report_phase(component: str, step: BuildProgress) -> None:
-    if step.depth == 0 and step.step == step.steps:
-        report(f"{component}: {step.phase}")

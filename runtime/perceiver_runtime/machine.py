@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
+
+TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+_RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: (\d+)(?:\.(\d+))?")
 
 
 def machine() -> str:
@@ -22,6 +26,22 @@ def physical_cores() -> int:
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     siblings = {_siblings(cpu) for cpu in usable}
     return len(siblings) if siblings and "" not in siblings else usable_cores()
+
+
+def current_platform() -> str:
+    """Operating system and processor, such as `linux-aarch64`."""
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def jetpack_release(path: Path = TEGRA_RELEASE) -> str | None:
+    """The Jetson Linux release without its patch level, such as `R36.4` (JetPack 6.1 and 6.2); None off Jetson.
+
+    A patch level brings no new TensorRT or CUDA, so engines cross it.
+    """
+    if not path.is_file():
+        return None
+    found = _RELEASE.search(path.read_text(encoding="utf-8", errors="replace"))
+    return f"R{found[1]}.{found[2]}" if found else None
 
 
 def _siblings(cpu: int) -> str:

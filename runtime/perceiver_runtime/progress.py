@@ -28,6 +28,11 @@ def report(message: str) -> None:
     LOGGER.info("%s", message)
 
 
+def count(what: str, done: int, total: int | None) -> None:
+    """Log at level DEBUG, as the record's `progress`, how many of `total` items of work are done (None: unknown)."""
+    LOGGER.debug("%s", what, extra={"progress": Done(what, done, total)})
+
+
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """Yield the items, and log how many of them are done.
 
@@ -37,13 +42,13 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
         total: Number of items; None takes it from `items`, if that has a length.
 
     Yields:
-        Each item. After it, a record at level DEBUG whose attribute `progress` is a `Done`.
+        Each item; see `count` for what is logged.
     """
-    count = len(items) if total is None and isinstance(items, Sized) else total
+    expected = len(items) if total is None and isinstance(items, Sized) else total
     done = 0
     for item in items:
-        LOGGER.debug("%s", what, extra={"progress": Done(what, done, count)})
+        count(what, done, expected)
         yield item
         done += 1
     if done:
-        LOGGER.debug("%s", what, extra={"progress": Done(what, done, done)})
+        count(what, done, done)

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 import tiny_bundles
+from engines.progress import progress_to
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 from engines.simulation.trt import MAGIC
 
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.progress import Done
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
-from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
 from perceiver_runtime.tensors import Range
 
@@ -29,12 +30,16 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from engines.simulation.jetson import simulated_jetson
+from perceiver_runtime.progress import LOGGER
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
 jetson = simulated_jetson()
-def report(component, step):
-    print(component, step.step, flush=True)
+def show(record):
+    print(record.progress.what, record.progress.done, flush=True)
     time.sleep(0.02)
-build_engines(Path(sys.argv[1]), "jetson-orin", jetson.trt, EngineOptions(device=jetson.device), report)
+    return True
+LOGGER.setLevel("DEBUG")
+LOGGER.addFilter(show)
+build_engines(Path(sys.argv[1]), "jetson-orin", jetson.trt, EngineOptions(device=jetson.device))
 print("done", flush=True)
 """
 
@@ -95,7 +100,7 @@ def test_a_killed_build_leaves_the_bundle_as_it_was(path: Path) -> None:
             [sys.executable, "-c", KILLED, str(path)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         assert process.stdout is not None
         for _ in range(lines):
@@ -154,16 +159,16 @@ def test_a_disk_that_fails_while_syncing_leaves_the_bundle_as_it_was(
     assert [p.name for p in path.parent.iterdir()] == ["bundle"]
 
 
-def test_a_reporter_that_raises_stops_the_build(path: Path, jetson: SimulatedJetson) -> None:
+def test_a_progress_handler_that_raises_stops_the_build(path: Path, jetson: SimulatedJetson) -> None:
     before, steps = content(path), []
 
-    def report(_component: str, step: BuildProgress) -> None:
-        steps.append(step)
+    def see(done: Done) -> None:
+        steps.append(done)
         if len(steps) == 6:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        build_engines(path, "jetson-orin", jetson.trt, EngineOptions(), report)
+    with pytest.raises(KeyboardInterrupt), progress_to(see):
+        build_engines(path, "jetson-orin", jetson.trt, EngineOptions())
     assert len(steps) == 6
     assert content(path) == before
 
@@ -177,12 +182,12 @@ def test_a_refused_operator_is_named(path: Path, jetson: SimulatedJetson, monkey
 
 
 def test_a_bundle_changed_meanwhile_is_not_overwritten(path: Path, jetson: SimulatedJetson) -> None:
-    def report(component: str, step: BuildProgress) -> None:
-        if (component, step.step) == ("head", 1):
+    def see(done: Done) -> None:
+        if (done.what, done.done) == ("head: Building engine", 1):
             tiny_bundles.change(path, lambda manifest: manifest.update(golden_origin="elsewhere"))
 
-    with pytest.raises(UsageError, match="changed by someone else"):
-        build_engines(path, "jetson-orin", jetson.trt, EngineOptions(), report)
+    with pytest.raises(UsageError, match="changed by someone else"), progress_to(see):
+        build_engines(path, "jetson-orin", jetson.trt, EngineOptions())
     assert load_bundle(path).manifest.golden_origin == "elsewhere"
 
 

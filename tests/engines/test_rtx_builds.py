@@ -10,6 +10,7 @@ from types import ModuleType
 
 import onnx_ir as ir
 import pytest
+from engines.progress import progress_to
 from engines.rtx import components, expected_products, released, small
 from small_models import SMALL
 
@@ -17,9 +18,9 @@ from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.progress import Done
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.build import BuiltEngine
-from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 
 RTX = TARGETS["rtx"].engines
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -76,21 +77,21 @@ def test_builds_repeat(trt: ModuleType, tmp_path: Path) -> None:
 
 def test_a_build_reports_progress_and_can_be_stopped(trt: ModuleType, tmp_path: Path) -> None:
     build = encoder("fp32", tmp_path)
-    steps: list[BuildProgress] = []
-    build(trt, report=steps.append)
-    assert len(steps) > 20
-    assert all(1 <= step.step <= step.steps for step in steps)
-    assert {step.depth for step in steps} >= {0, 1}
-    stopped: list[BuildProgress] = []
+    steps: list[Done] = []
+    with progress_to(steps.append):
+        build(trt)
+    assert all(step.total is not None and 0 <= step.done <= step.total for step in steps)
+    assert any(step.done == step.total for step in steps)
+    stopped: list[Done] = []
 
-    def interrupt(step: BuildProgress) -> None:
+    def interrupt(step: Done) -> None:
         stopped.append(step)
-        if len(stopped) == 10:
+        if len(stopped) == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        build(trt, report=interrupt)
-    assert len(stopped) == 10
+    with pytest.raises(KeyboardInterrupt), progress_to(interrupt):
+        build(trt)
+    assert len(stopped) == 3
 
 
 def test_unknown_architectures_are_refused(trt: ModuleType, tmp_path: Path) -> None:

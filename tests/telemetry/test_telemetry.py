@@ -15,13 +15,13 @@ import pytest
 from telemetry.recorded_lines import RECORDED, Recorded
 
 from perceiver_runtime.errors import FeedError, UnavailableError
+from perceiver_runtime.machine import jetpack_release
 from perceiver_runtime.telemetry import Sample, open_source, record
 from perceiver_runtime.telemetry.jetson import Jetson, parse_power_mode
 from perceiver_runtime.telemetry.nvml import Nvml
 from perceiver_runtime.telemetry.rails import find_rails, total
 from perceiver_runtime.telemetry.recorder import Recording
 from perceiver_runtime.telemetry.tegrastats import parse_line
-from perceiver_runtime.tensorrt.identity import jetpack_release
 
 AGX_ORIN_JETPACK_6 = (
     "11-08-2024 10:42:06 RAM 3463/30587MB (lfb 5x4MB) SWAP 0/15293MB (cached 0MB) "

@@ -14,6 +14,7 @@ from perceiver_runtime import __version__, progress
 from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cli import report
+from perceiver_runtime.cli.build import add_command as add_build_command
 from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.cli.options import Parser, integer
 from perceiver_runtime.cli.progress import ProgressLines, progress_shown
@@ -25,7 +26,6 @@ from perceiver_runtime.format.outputs import check_file
 from perceiver_runtime.measure.latency import measure
 from perceiver_runtime.measure.load import require_idle
 from perceiver_runtime.measure.verify import verify
-from perceiver_runtime.tensorrt.builder.command import add_command as add_build_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 
 from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.machine import jetpack_release
 from perceiver_runtime.telemetry.jetson import Jetson
 from perceiver_runtime.telemetry.nvml import Nvml
 from perceiver_runtime.telemetry.sample import Source
-from perceiver_runtime.tensorrt.identity import jetpack_release
 
 
 def open_source() -> Source:

@@ -8,7 +8,6 @@ built on a device with the lean wheel alone.
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.format.outputs import replacing
+from perceiver_runtime.machine import current_platform
 from perceiver_runtime.tensorrt.api import (
     Builder,
     IAttention,
@@ -31,7 +31,7 @@ from perceiver_runtime.tensorrt.api import (
     module_kind,
 )
 from perceiver_runtime.tensorrt.builder.products import matrix_products
-from perceiver_runtime.tensorrt.builder.progress import Interruption, Report, progress_monitor, silent
+from perceiver_runtime.tensorrt.builder.progress import Interruption, progress_monitor
 from perceiver_runtime.tensorrt.dialect import Dialect, dialect
 from perceiver_runtime.tensorrt.logger import build_logger
 from perceiver_runtime.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
@@ -83,10 +83,8 @@ class BuildDevice:
     jetpack: str | None = None
 
 
-def build_engine(
-    trt: ModuleType, request: BuildRequest, device: BuildDevice | None = None, report: Report = silent
-) -> BuiltEngine:
-    """Build one component. `report` sees every step, and stops the build by raising.
+def build_engine(trt: ModuleType, request: BuildRequest, device: BuildDevice | None = None) -> BuiltEngine:
+    """Build one component. A progress handler that raises stops the build.
 
     Raises BuildError if TensorRT's parser or builder refuses the graph (its own messages are quoted), UsageError if
     this TensorRT can't build for the requested GPUs.
@@ -100,7 +98,7 @@ def build_engine(
         _decompose_attention(trt, network)
     config: IBuilderConfig = builder.create_builder_config()
     _configure(trt, builder, network, config, request, rules)
-    plan = _serialize(trt, builder, network, config, request, logger, report)
+    plan = _serialize(trt, builder, network, config, request, logger)
     if rules.timing_cache and request.timing_cache is not None:
         with replacing(request.timing_cache) as partial:
             partial.write_bytes(bytes(config.get_timing_cache().serialize()))
@@ -122,11 +120,6 @@ def build_engine(
         device=device.name if device else None,
     )
     return BuiltEngine(plan, sidecar, time.perf_counter() - started, network.num_layers, tuple(logger.messages))
-
-
-def current_platform() -> str:
-    """Operating system and processor, such as `linux-aarch64`: engines do not cross it."""
-    return f"{platform.system()}-{platform.machine()}".lower()
 
 
 def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: BuildRequest) -> None:
@@ -230,10 +223,9 @@ def _serialize(
     config: IBuilderConfig,
     request: BuildRequest,
     logger: Any,
-    report: Report,
 ) -> bytes:
     interruption = Interruption()
-    config.progress_monitor = progress_monitor(trt, report, interruption)
+    config.progress_monitor = progress_monitor(trt, request.component, interruption)
     plan = builder.build_serialized_network(network, config)
     interruption.reraise()
     if plan is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +16,9 @@ from perceiver_runtime.format.staging import staged
 from perceiver_runtime.manifest import MANIFEST_NAME, ComponentEntry
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, build_engine
 from perceiver_runtime.tensorrt.builder.profiles import component_profiles
-from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 from perceiver_runtime.tensorrt.inspection import inspect_engine
 from perceiver_runtime.tensorrt.sidecar import engine_path, graph_sha256, layers_path, sidecar_path, write_sidecar
 from perceiver_runtime.tensorrt.summary import MODEL_CARD, describe_in_model_card, engines_in, model_card_lines
-
-Report = Callable[[str, BuildProgress], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ def build_engines(
     target: str,
     trt: ModuleType,
     options: EngineOptions,
-    report: Report = lambda _component, _step: None,
 ) -> tuple[EngineReport, ...]:
     """Build every component of the bundle (or of the one at `path`) for `target`, and put the engines into it.
 
@@ -69,7 +65,7 @@ def build_engines(
     with staged(bundle.path, overwrite=True) as directory:
         _link(bundle, target, directory)
         reports = tuple(
-            _build(bundle, component, target, trt, options, directory, report)
+            _build(bundle, component, target, trt, options, directory)
             for component in (entry.name for entry in bundle.manifest.components)
         )
         _seal(bundle, directory)
@@ -85,12 +81,11 @@ def _build(
     trt: ModuleType,
     options: EngineOptions,
     directory: Path,
-    report: Report,
 ) -> EngineReport:
     entry = bundle.manifest.component(component)
     with linked(bundle, entry.onnx, bundle.read(entry.onnx)) as graph:
         request = _request(bundle, entry, graph, options)
-        built = build_engine(trt, request, options.device, lambda step: report(component, step))
+        built = build_engine(trt, request, options.device)
     plan = directory / engine_path(target, component)
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_bytes(built.plan)

@@ -10,7 +10,7 @@ from typing import Any
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.tensorrt.api import TARGET_MODULES
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice
-from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, Report, build_engines
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensorrt.builder.kit import check_kit, read_kit
 from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.identity import device_identity
@@ -34,7 +34,6 @@ def build_here(
     workspace: int | None = None,
     version_compatible: bool = False,
     timing_cache: Path | None = None,
-    report: Report = lambda _component, _step: None,
 ) -> tuple[EngineReport, ...]:
     """Check the kit against this device, if the bundle is one, and build every component's engine.
 
@@ -57,4 +56,4 @@ def build_here(
         device=BuildDevice(identity.compute_capability, device.name(), identity.jetpack),
     )
     name = target if target is not None else (kit or bundle.manifest).target
-    return build_engines(bundle, name, trt, options, report)
+    return build_engines(bundle, name, trt, options)

@@ -1,32 +1,15 @@
-"""A build's progress, seen through TensorRT's IProgressMonitor, and the way to stop it."""
+"""Progress of a build, seen through TensorRT's IProgressMonitor, and the way to stop it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-
-@dataclass(frozen=True)
-class BuildProgress:
-    """One finished step of a phase: `step` of `steps` in `phase`, `depth` levels below the outermost phase."""
-
-    phase: str
-    step: int
-    steps: int
-    depth: int
-
-
-Report = Callable[[BuildProgress], None]
-
-
-def silent(_: BuildProgress) -> None:
-    """Report nothing."""
+from perceiver_runtime.progress import count
 
 
 class Interruption:
-    """What a reporter raised: an exception must not travel through TensorRT's frames, so it waits here."""
+    """An exception raised during a build, kept until the build has returned: none may pass TensorRT's C++ frames."""
 
     def __init__(self) -> None:
         self.raised: BaseException | None = None
@@ -37,28 +20,36 @@ class Interruption:
             raise self.raised
 
 
-def progress_monitor(trt: ModuleType, report: Report, interruption: Interruption) -> Any:
-    """An IProgressMonitor that reports each step. A reporter that raises (KeyboardInterrupt, say) stops the build."""
+def progress_monitor(trt: ModuleType, component: str, interruption: Interruption) -> Any:
+    """An IProgressMonitor that reports the steps of each outermost phase to `perceiver_runtime.progress`.
+
+    An exception of a handler, or KeyboardInterrupt, stops the build; it is kept in `interruption`.
+    """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, tuple[int, int]] = {}
+            self.outermost: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            depth = self.phases[parent_phase][1] + 1 if parent_phase in self.phases else 0
-            self.phases[phase_name] = (num_steps, depth)
+            if parent_phase is None:
+                self.outermost[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if interruption.raised is None:
-                steps, depth = self.phases.get(phase_name, (0, 0))
-                try:
-                    report(BuildProgress(phase_name, step + 1, steps, depth))
-                except BaseException as error:
-                    interruption.raised = error
+            self.show(phase_name, step)
             return interruption.raised is None
 
         def phase_finish(self, phase_name: str) -> None:
-            self.phases.pop(phase_name, None)
+            self.show(phase_name, self.outermost.get(phase_name, 0))
+            self.outermost.pop(phase_name, None)
+
+        def show(self, phase: str, done: int) -> None:
+            if interruption.raised is not None:
+                return
+            try:
+                if phase in self.outermost:
+                    count(f"{component}: {phase}", done, self.outermost[phase])
+            except BaseException as error:
+                interruption.raised = error
 
     return Monitor()

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from perceiver_runtime import progress
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.options import size
 from perceiver_runtime.format.outputs import check_file
 from perceiver_runtime.tensorrt.api import MODULES
-
-if TYPE_CHECKING:  # the other commands of perceiver-run must not wait for this one's modules
-    from perceiver_runtime.tensorrt.builder.progress import BuildProgress
 
 
 def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -28,7 +24,7 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, and print what came of it."""
+    """Build, and print what came of it; the other commands do not wait for the modules imported here."""
     from perceiver_runtime.bundle import load_bundle
     from perceiver_runtime.tensorrt.api import load_tensorrt
     from perceiver_runtime.tensorrt.builder.device_build import build_here, module_for
@@ -45,13 +41,6 @@ def run(options: argparse.Namespace) -> int:
         workspace=options.workspace,
         version_compatible=options.version_compatible,
         timing_cache=options.timing_cache,
-        report=progress_line,
     )
     print(report.to_json(reports) if options.json else options.draw(*report.engine_table(reports)))
     return 0
-
-
-def progress_line(component: str, step: BuildProgress) -> None:
-    """Report each finished phase."""
-    if step.depth <= 1 and step.step == step.steps:
-        progress.report(f"{component}: {step.phase}")
