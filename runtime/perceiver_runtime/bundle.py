@@ -1,4 +1,4 @@
-"""Load a bundle: nothing is given to a parser before its path, size and hash are known to be right."""
+"""Load a bundle. Paths, sizes and hashes are checked before a file is parsed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were all present and whole when it was loaded; they stay open until it is closed.
+    """A loaded bundle. All its files were complete when it was loaded, and stay open until it is closed.
 
-    `copy_weights` says that sessions are to copy external weights rather than to map them. What they map is `mapped`.
+    A context manager that closes it.
+
+    Attributes:
+        path: Directory of the bundle.
+        manifest: Its description.
+        files: Open files by path in the bundle.
+        copy_weights: Whether sessions copy external weights instead of mapping them.
+        mapped: Files that sessions have mapped.
     """
 
     path: Path
@@ -38,17 +45,28 @@ class Bundle:
     mapped: list[HeldFile] = field(default_factory=list, repr=False, compare=False)
 
     def file(self, relative: str) -> Path:
-        """Where a file of the bundle is: for messages, and for tools that can't read bytes."""
+        """Path of a file of the bundle, for messages and for tools that can't read bytes."""
         return self.path / relative
 
     def read(self, relative: str) -> bytes:
-        """The content of a listed file, exactly what its hash covers. Raises BundleError."""
+        """Content of a listed file; its hash has been checked. Raises BundleError."""
         if relative not in self.files:
             raise BundleError(f"{self.file(relative)}: not listed in the manifest; export again")
         return self.files[relative].read()
 
     def weights(self, onnx: str, location: str) -> HeldFile:
-        """The listed file that a graph means by the location of its weights. Raises BundleError."""
+        """The file with a graph's external weights.
+
+        Args:
+            onnx: Path of the graph in the bundle.
+            location: Location of the weights as the graph names it.
+
+        Returns:
+            The open file.
+
+        Raises:
+            BundleError: The file is not listed in the manifest.
+        """
         pure = PurePosixPath(location)
         relative = (PurePosixPath(onnx).parent / pure).as_posix()
         if ".." in pure.parts or relative not in self.files:
@@ -59,7 +77,7 @@ class Bundle:
         return self.files[relative]
 
     def watch(self, file: HeldFile) -> None:
-        """Let `check_unchanged` look at a file that a session maps."""
+        """Include a file that a session maps in `check_unchanged`."""
         if file not in self.mapped:
             self.mapped.append(file)
 
@@ -69,7 +87,7 @@ class Bundle:
             file.check()
 
     def close(self) -> None:
-        """Give the files back; sessions that are open keep what they have read."""
+        """Close the files. Open sessions keep what they have read."""
         for file in self.files.values():
             file.close()
 
@@ -83,10 +101,17 @@ class Bundle:
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Load the bundle in a directory.
+    """Load a bundle and check it whole.
 
-    Raises BundleError, with a message of its own for each kind of damage: no manifest, unknown schema, a path that
-    leaves the directory, a missing or unlisted file, a wrong size or hash, steps that do not fit together.
+    Args:
+        path: Directory of the bundle.
+
+    Returns:
+        The bundle, with its files open.
+
+    Raises:
+        BundleError: The manifest is missing or of an unknown schema; a file is missing, unlisted or outside of the
+            directory; a size or hash is wrong; or the steps of the pipeline do not fit together.
     """
     bundle = read_bundle(path)
     check_wiring(bundle.manifest)
@@ -94,7 +119,7 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """`load_bundle` without holding the pipeline's steps against each other: for tools that look for what is wrong."""
+    """`load_bundle` without checking the wiring of the pipeline, for tools that diagnose it."""
     directory = Path(path)
     for _ in range(ATTEMPTS - 1):
         before = _identity(directory)
@@ -120,7 +145,7 @@ def _read_once(directory: Path) -> Bundle:
 
 
 def _identity(directory: Path) -> tuple[int, ...]:
-    """What differs when a bundle is replaced."""
+    """Changes whenever the bundle is replaced."""
     try:
         place, manifest = directory.stat(), (directory / MANIFEST_NAME).stat()
     except OSError:
@@ -198,7 +223,7 @@ def _open(descriptor: int, directory: Path, relative: str, entry: FileEntry) -> 
 
 
 def _check_hashes(files: Mapping[str, HeldFile], graphs: set[str]) -> None:
-    """On all cores: hashing gives Python's lock free. Small graphs are kept: they are parsed next."""
+    """Hash on all cores (hashing releases the GIL). Small graphs are kept in memory, since they are parsed next."""
     from concurrent.futures import ThreadPoolExecutor  # a tenth of this package's import time
 
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -212,7 +237,7 @@ def _check_hashes(files: Mapping[str, HeldFile], graphs: set[str]) -> None:
 
 
 def _check_unlisted(descriptor: int, directory: Path, manifest: Manifest) -> None:
-    """A bundle holds what was hashed and nothing else: a graph could name a file, Python could import one."""
+    """Refuse unlisted files: a graph could refer to one, and Python could import one."""
     try:
         for relative in unlisted(descriptor, {MANIFEST_NAME, *manifest.files}):
             raise BundleError(f"{directory / relative}: not listed in the manifest; remove it or export again")

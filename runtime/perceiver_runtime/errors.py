@@ -1,18 +1,18 @@
-"""Every error a user can meet, each with the exit code the command line answers it with.
+"""Errors that a user can meet, each with the exit code of the command line.
 
 | Exit code | Meaning |
 |---|---|
-| 0 | everything held |
+| 0 | success; all checks passed |
 | 1 | a check failed: parity, accuracy, precision |
 | 2 | wrong usage |
-| 3 | a bad input: file, bundle, checkpoint, or the arrays given to a session |
-| 4 | something needed is not on this machine: backend, device, package, memory, disk space, permission |
+| 3 | bad input: file, bundle, checkpoint, or the arrays given to a session |
+| 4 | missing on this machine: backend, device, package, memory, disk space, permission |
 | 70 | a defect of the program, reported with its traceback |
 | 130 | interrupted (Ctrl-C) |
 | 141 | the reader of the output closed it, as `head` does |
 
-Errors of the operating system have exit codes too: 2 for a path that can't be what it is used as (ENOENT, ENOTDIR,
-EISDIR, EEXIST, ENOTEMPTY, ELOOP, ENAMETOOLONG), 4 for what the machine refuses (permission, space, limits, memory).
+Errors of the operating system have exit codes too: 2 for a path that can't be used as requested (ENOENT, ENOTDIR,
+EISDIR, EEXIST, ENOTEMPTY, ELOOP, ENAMETOOLONG), 4 for refused resources (permission, space, limits, memory).
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ INSTALL_ONNXRUNTIME = "pip install 'perceiver-runtime[cpu]', or 'perceiver-runti
 
 
 class PerceiverError(Exception):
-    """Base of all errors raised on purpose. The message says what was expected, what came, and the remedy."""
+    """Base of all expected errors. The message says what was expected, what was given, and the remedy."""
 
     exit_code = 1
 
 
 class CheckError(PerceiverError):
-    """A measured number broke its bound: parity, accuracy or precision, or scores that must be finite."""
+    """A check failed: parity, accuracy or precision is out of bounds, or scores are not finite."""
 
     exit_code = 1
 
 
 class UsageError(PerceiverError):
-    """The request makes no sense as asked: unknown name, contradicting options."""
+    """The request is invalid: an unknown name, or options that contradict each other."""
 
     exit_code = 2
 
 
 class BundleError(PerceiverError):
-    """A bundle is damaged, incomplete, foreign, or of an unknown schema."""
+    """A bundle is damaged, incomplete, inconsistent, or of a schema version that this runtime can't read."""
 
     exit_code = 3
 
@@ -65,19 +65,19 @@ class DatasetError(PerceiverError):
 
 
 class FeedError(PerceiverError):
-    """Arrays given to a session do not match its inputs in name, rank, size, dtype or values."""
+    """Arrays do not match the inputs of a session in name, rank, size, type or values."""
 
     exit_code = 3
 
 
 class BuildError(PerceiverError):
-    """TensorRT refused to make an engine of a bundle's graph."""
+    """TensorRT can't build an engine from a graph of the bundle."""
 
     exit_code = 3
 
 
 class UnavailableError(PerceiverError):
-    """A backend, device or package that the request needs is not on this machine."""
+    """This machine lacks a backend, device, package or resource that the request needs."""
 
     exit_code = 4
 
@@ -110,14 +110,14 @@ _MACHINE = {
     errno.EBUSY: "something else uses it; stop that",
 }
 _EXHAUSTED = ("can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation", "unable to allocate")
-"""How torch and ONNX Runtime, which raise RuntimeError, say that memory is exhausted."""
+"""Parts of messages of RuntimeErrors by which torch and ONNX Runtime report exhausted memory."""
 
 _RUST = re.compile(r"\(os error (\d+)\)")
-"""How libraries in Rust, safetensors among them, end what they say of an OSError."""
+"""End of an OSError's message in libraries written in Rust, such as safetensors."""
 
 
 def typed(error: BaseException) -> PerceiverError | None:
-    """The error with its exit code, if it is one that a user can meet; None for a defect of the program."""
+    """The error as a `PerceiverError` with an exit code, or None for a defect of the program."""
     if isinstance(error, PerceiverError):
         return error
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Text from bundles and paths as a terminal, or a shell, may be given it."""
+"""Escape text from bundles and paths for terminals and shells."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 
 def printable(text: str) -> str:
-    """The text with its control characters as escapes: a name can't move the cursor or colour a verdict."""
+    """The text with control characters escaped, so that a name can't move the cursor or change colours."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def command_line(program: str, command: str, path: Path) -> str:
-    """A command on a path, as it can be pasted into a shell, whatever its current directory and the path's letters."""
+    """A shell command on an absolute path, quoted."""
     return shlex.join((program, command, str(path.resolve())))

@@ -1,16 +1,16 @@
-"""Golden samples: reference inputs and outputs, so that a device without the model can check parity.
+"""Golden samples: reference inputs and outputs, so that parity can be checked without the reference model.
 
-One safetensors file holds one sample. The exporter writes it and the runtime reads it by these keys:
+Each sample is one safetensors file with these keys:
 
 | Key | Content |
 |---|---|
-| `feeds/<input>` | one input of the session |
-| `values/<value>` | a pipeline output or encoded value, computed by the reference from `feeds` (chained) |
+| `feeds/<input>` | input of the session |
+| `values/<value>` | pipeline output or encoded value that the reference computes from `feeds` (chained) |
 | `components/<component>/in/<graph input>` | reference input of one call of the component |
-| `components/<component>/out/<graph output>` | what the reference gives for exactly these inputs (teacher-forced) |
+| `components/<component>/out/<graph output>` | output of the reference for these inputs (teacher-forced) |
 
-Of a repeated step the call is the first repetition, of a chunked step the first chunk. A tensor that occurs
-under several keys is stored under the first; the metadata `same` is a JSON object from each other key to that one.
+For a repeated step the call is the first repetition, for a chunked step the first chunk. A tensor with several keys is
+stored under the first; the metadata entry `same` is a JSON object that maps each other key to it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class ComponentCall:
 
 @dataclass(frozen=True)
 class GoldenSample:
-    """Session feeds, the values that the reference makes of them, and one call of each component."""
+    """Session feeds, the reference's values for them, and one call of each component, by component name."""
 
     feeds: Mapping[str, Array]
     values: Mapping[str, Array]
     components: Mapping[str, ComponentCall]
 
     def tensors(self) -> dict[str, Array]:
-        """The sample as flat tensors, by the keys of the file."""
+        """The tensors of the sample by their keys in the file."""
         flat = {f"feeds/{name}": array for name, array in self.feeds.items()}
         flat |= {f"values/{name}": array for name, array in self.values.items()}
         for component, call in self.components.items():
@@ -61,17 +61,24 @@ def sample_path(index: int) -> str:
 
 
 def load_golden(bundle: Bundle) -> tuple[GoldenSample, ...]:
-    """All samples of a bundle. Raises BundleError if it has none."""
+    """Load the golden samples of a bundle.
+
+    Args:
+        bundle: A loaded bundle.
+
+    Returns:
+        All samples, in the order of the manifest.
+
+    Raises:
+        BundleError: The bundle has no golden samples, or one is damaged.
+    """
     if not bundle.manifest.golden:
         raise BundleError(f"{bundle.path}: no golden samples; export again")
     return tuple(parse_sample(bundle.read(relative), bundle.file(relative)) for relative in bundle.manifest.golden)
 
 
 def parse_sample(content: bytes, path: Path) -> GoldenSample:
-    """One sample, read from `path`.
-
-    Raises BundleError for a key that the format does not know, and for one that names no tensor.
-    """
+    """Parse the content of the sample at `path`. Raises BundleError for an unknown key, or a key without a tensor."""
     feeds: dict[str, Array] = {}
     values: dict[str, Array] = {}
     parts: dict[tuple[str, str], dict[str, Array]] = {}

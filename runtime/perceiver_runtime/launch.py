@@ -1,8 +1,8 @@
-"""Import nothing from the directory that `python -m perceiver_runtime` is run in: it may be a bundle.
+"""Remove the working directory from the module path of `python -m perceiver_runtime`: it may be a bundle.
 
-`-m` puts that directory first on the module path, so that a file `numpy.py` in it would be run in NumPy's place. This
-module is imported before any other of the package, and takes it off again. Python itself looks there before it knows of
-this package, so the command to use is `perceiver-run`, and build kits do not use `-m`.
+`-m` puts that directory first on the module path, where a file `numpy.py` would be imported instead of NumPy. This
+module is imported before all others of the package. Python looks up this package itself there first, so the safe
+command is `perceiver-run`, and build kits do not use `-m`.
 """
 
 import os

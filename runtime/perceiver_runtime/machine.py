@@ -1,4 +1,4 @@
-"""The computer as its operating system names it: what a measured number is only true for."""
+"""Facts about this computer: processor, cores, platform, JetPack release."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: (\d+)(?:\.(\d+))?")
 
 
 def machine() -> str:
-    """Processor or board, cores, system."""
+    """Processor or board, number of cores, and operating system."""
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: fewer than the machine has where a container or an affinity says so."""
+    """Cores that this process may use; containers and CPU affinity can limit them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, two threads of one core counted once: arithmetic gains nothing by the second."""
+    """Usable cores without their second hardware threads, which do not speed up arithmetic."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     siblings = {_siblings(cpu) for cpu in usable}
     return len(siblings) if siblings and "" not in siblings else usable_cores()
@@ -45,7 +45,7 @@ def jetpack_release(path: Path = TEGRA_RELEASE) -> str | None:
 
 
 def _siblings(cpu: int) -> str:
-    """The hardware threads of a processor's core; empty where the system does not say."""
+    """Hardware threads of a processor's core; empty if the system does not tell."""
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 

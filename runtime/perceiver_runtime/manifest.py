@@ -1,4 +1,4 @@
-"""The manifest: what a bundle holds, in frozen data. `manifest.json` is its JSON form (see `schema`)."""
+"""The manifest: the description of a bundle as frozen data, stored as `manifest.json` (see `format.schema`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIECE_BYTES = 1 << 25
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from. `weights_sha256` is over the reference model's tensors, sorted by name."""
+    """Origin of the weights. `weights_sha256` covers the tensors of the reference model, sorted by name."""
 
     name: str
     family: str
@@ -27,9 +27,16 @@ class Source:
 
 @dataclass(frozen=True)
 class ComponentEntry:
-    """One graph of the bundle. `onnx` is its path in the bundle; `flops` counts 2 x MAC at the profile's `opt`.
+    """One component of the bundle.
 
-    `precision` is the type that its matrix products have in the graph.
+    Attributes:
+        name: Name of the component.
+        onnx: Path of its graph in the bundle.
+        inputs: Graph inputs.
+        outputs: Graph outputs.
+        precision: Precision of its matrix products.
+        parameters: Number of parameters.
+        flops: Floating-point operations of one call (2 for each multiply-accumulate) at the profile's `opt` sizes.
     """
 
     name: str
@@ -43,9 +50,9 @@ class ComponentEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size in bytes and SHA-256 of one file, checked before any parser sees it.
+    """Size in bytes and SHA-256 of one file, checked before the file is parsed.
 
-    A large file also has the SHA-256 of each `PIECE_BYTES` of it, so that all cores can check it at once.
+    A file of more than `PIECE_BYTES` also has the SHA-256 of each range of that size, so that all cores can check it.
     """
 
     sha256: str
@@ -55,11 +62,16 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Derivation:
-    """Where a tolerance comes from: `method` gave its noise, the largest over `samples` inputs with that SHA-256.
+    """How a tolerance was derived.
 
-    The inputs are a component's golden inputs, or the session's feeds. `rel_l2` is max(`margin` x noise, `floor`), and
-    `centred` is max(`margin` x centred noise, `centred_floor`); see `tolerances`. A `centred_floor` of 0 says that the
-    golden rows do not vary, None that nobody looked.
+    Attributes:
+        method: Emulation that gave the noise.
+        inputs_sha256: Hash of the inputs: golden inputs of the component, or feeds of the session.
+        samples: Number of inputs; the noise is the largest over them.
+        margin: Factor: `rel_l2` is max(margin x noise, floor).
+        floor: Smallest tolerance of the precision.
+        centred_floor: `centred` is max(margin x centred noise, centred_floor). 0: golden rows do not vary; None: not
+            known.
     """
 
     method: str
@@ -72,14 +84,19 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far one output of one component may be from the reference, and why.
+    """Largest allowed error of one output of a component or of the pipeline.
 
-    `tensor` is a graph output (teacher-forced: the component is fed reference inputs) or, where `component`
-    is `"pipeline"`, a session output (chained: the pipeline feeds itself). `noise` is the relative L2 error
-    that the reference itself makes in this precision; `rel_l2` is `noise` times a fixed margin, never below
-    the floor of the precision's arithmetic. `centred` and `centred_noise` are the same relative to the spread of the
-    golden rows (see `spread`); `centred` is None where rows do not vary, or no more than the precision loses.
-    `provenance` says in a sentence what `derivation` says in numbers.
+    Attributes:
+        component: Component, or `"pipeline"`.
+        tensor: Graph output (teacher-forced: the component gets reference inputs) or session output (chained: the
+            pipeline feeds itself).
+        rel_l2: Largest relative L2 error: a fixed margin times `noise`, at least the floor of the precision.
+        noise: Relative L2 error of the reference itself in this precision.
+        provenance: The derivation as a sentence, for the model card.
+        derivation: The derivation in numbers.
+        centred: Largest error relative to the spread of the golden rows (see `measure.spread`). None: rows do not vary,
+            or no more than the precision loses.
+        centred_noise: Noise relative to that spread.
     """
 
     component: str
@@ -96,7 +113,7 @@ class Tolerance:
 class Manifest:
     """Description of one bundle: one model at one precision for one target.
 
-    `golden_origin` says where the golden inputs came from; empty in bundles that did not record it.
+    `golden_origin` names the source of the golden inputs; it is empty if that was not recorded.
     """
 
     schema_version: int

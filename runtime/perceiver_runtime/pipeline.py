@@ -1,12 +1,12 @@
 """How components are wired into a model: ordered steps over named values.
 
-A *value* is a tensor that travels between steps; it carries the name that a session's user sees. A step
-reads values into a component's graph inputs and writes graph outputs back as values. Three things that a
-Perceiver needs are part of a step, so that no backend has to know about models:
+A value is a tensor that is passed between steps; session inputs and outputs are values. A step reads values into the
+inputs of a component's graph and writes the graph's outputs to values. Three features of a Perceiver belong to a step,
+so that backends need no knowledge of models:
 
 - `repeat` runs the component several times (shared blocks: 8 x 6 layers are 6 layers run 8 times);
-- `chunk` runs it piecewise along one symbolic dimension (keys of the encoder, queries of the decoder), so
-  that the score matrix never exists whole;
+- `chunk` runs it on slices along one symbolic dimension (inputs of the encoder, queries of the decoder), so that the
+  score matrix is never complete in memory;
 - `carry` names the graph outputs that become graph inputs of the next repetition or chunk.
 """
 
@@ -24,11 +24,11 @@ Stage = Literal["encode", "decode"]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Run a step piecewise: `size` entries of the symbolic `dimension` at a time, the last piece possibly smaller.
+    """Run a step on slices of `size` entries along the symbolic `dimension`; the last slice may be smaller.
 
-    Inputs having the dimension are sliced along it, all others are given whole to every piece. Outputs having
-    the dimension are concatenated along it; of all others the last piece's value stands (see `Step.carry`).
-    `only_first`: the step runs on the first piece alone, for what it makes does not depend on the others.
+    Inputs with the dimension are sliced along it; all others are passed whole to each call. Outputs with the dimension
+    are concatenated; of all others the value of the last chunk is kept (see `Step.carry`). With `only_first` the step
+    runs on the first chunk alone, because its outputs do not depend on the others.
     """
 
     dimension: str
@@ -38,10 +38,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Step:
-    """One component in its place.
+    """One component in the pipeline, with its wiring.
 
-    `inputs` maps graph inputs to values, `outputs` graph outputs to values, `carry` graph outputs to the
-    graph inputs that they feed on the next repetition or chunk.
+    Attributes:
+        component: Name of the component.
+        inputs: Value that each graph input reads.
+        outputs: Value that each graph output writes.
+        stage: `encode` or `decode`; all encode steps come first.
+        repeat: Number of calls; more than one needs a carry and no chunk.
+        chunk: How the step is run in slices; None runs it whole.
+        carry: Graph input that each of these graph outputs feeds in the next repetition or chunk.
     """
 
     component: str
@@ -55,11 +61,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Generation:
-    """A sequence that is made id by id: how a runtime loops the decode step that runs `component`.
+    """Autoregressive generation: how a runtime repeats the decode step that runs `component`.
 
-    That step reads the input value `token` (B,), the id before, which defaults to `start`, and makes the output
-    value `scores` (B, vocabulary), log-probabilities of the id after it. Its `carry` is the state that goes from
-    one position to the next. A sequence ends with the id `stop`, or after `length` ids.
+    Attributes:
+        name: Name of the generation.
+        component: Component of its step.
+        token: Input value (B,) with the previous id, int64; its default is `start`.
+        scores: Output value (B, vocabulary) with log-probabilities of the next id.
+        start: Id before the first one.
+        stop: Id that ends a sequence.
+        length: Largest number of ids.
+
+    The step's `carry` is the state that is passed from one position to the next.
     """
 
     name: str
@@ -73,11 +86,16 @@ class Generation:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Ordered steps from a model's inputs to its outputs.
+    """Ordered steps from the inputs of a model to its outputs.
 
-    `inputs` and `outputs` describe values; `defaults` gives the fill value of inputs that may be left out
-    (an attention mask of ones, say). `generations` are the sequences that its decode steps can make. `aliases` name
-    the value behind an output that bears another name: an output may thereby be called like an input.
+    Attributes:
+        inputs: Input values of a session.
+        outputs: Output values of a session.
+        steps: Steps in order.
+        defaults: Fill value of each input that may be omitted, such as an attention mask of ones.
+        generations: Sequences that the decode steps can generate.
+        aliases: Value of each output that is named differently from its value, so that an output may be named like an
+            input.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -89,19 +107,19 @@ class Pipeline:
 
     @property
     def shown(self) -> dict[str, str]:
-        """All that a session gives out, by name, with the value behind it: outputs, and what encoding hands on."""
+        """Value behind each name that a session returns: outputs, and results of the encode stage."""
         outputs = {spec.name: self.aliases.get(spec.name, spec.name) for spec in self.outputs}
         return {name: name for name in self.encoded} | outputs
 
     @property
     def encoded(self) -> tuple[str, ...]:
-        """Values that the encode stage hands to the decode stage: what `Session.encode` returns."""
+        """Values that decode steps read from encode steps: the results of `Session.encode`."""
         made = {v for s in self.steps if s.stage == "encode" for v in s.outputs.values()}
         read = {v for s in self.steps if s.stage == "decode" for v in s.inputs.values()}
         return tuple(sorted(made & read))
 
     def generation(self, name: str | None) -> Generation:
-        """The generation of that name, or the only one there is. Raises UsageError."""
+        """The generation of that name, or the only one. Raises UsageError."""
         found = [g for g in self.generations if name in (None, g.name)]
         if len(found) != 1:
             known = ", ".join(g.name for g in self.generations) or "none"
@@ -116,7 +134,7 @@ class Pipeline:
         raise KeyError(component)
 
     def needed(self, values: frozenset[str]) -> tuple[Step, ...]:
-        """The steps that the named values depend on, in order: heads that nobody asked for do not run."""
+        """The steps that the named values depend on, in order."""
         wanted, kept = set(values), []
         for step in reversed(self.steps):
             if wanted & set(step.outputs.values()):

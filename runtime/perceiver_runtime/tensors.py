@@ -1,4 +1,4 @@
-"""Names, types and shapes of tensors, and the ranges that their symbolic dimensions may take."""
+"""Names, types and shapes of tensors, and the ranges of their symbolic dimensions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Dimension = int | str
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is an integer, Python's or NumPy's, and no bool."""
+    """Whether a value is an integer of Python or NumPy; a bool is none."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The smallest and the largest value that a tensor's elements may have, both included."""
+    """Smallest and largest allowed value of a tensor's elements, both included."""
 
     min: int
     max: int
@@ -28,16 +28,20 @@ class ValueRange:
         return f"{self.min} to {self.max}"
 
     def holds(self, array: Array) -> bool:
-        """Whether all elements lie in it; NaN never does."""
+        """Whether all elements are within the range; NaN never is."""
         return not array.size or bool(self.min <= array.min() and array.max() <= self.max)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's name, NumPy dtype name and shape; a `str` in the shape is a symbolic dimension.
+    """Name, type and shape of a tensor.
 
-    `range`, where there is one, is what a feed may hold: rows of a table for an integer, what FP16 holds for a float
-    that the graph casts. It is no part of what makes two specs equal.
+    Attributes:
+        name: Name of the tensor.
+        dtype: NumPy dtype name, such as `float32`.
+        shape: Sizes; a `str` is a symbolic dimension.
+        range: Allowed values of a feed: row numbers of a table for integers, the range of FP16 for floats that the
+            graph casts. Two specs are equal whatever their ranges are.
     """
 
     name: str
@@ -56,11 +60,21 @@ class TensorSpec:
         return tuple(d for d in self.shape if isinstance(d, str))
 
     def resolve(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Shape with every symbol replaced by its size. Raises KeyError for an unknown symbol."""
+        """Replace every symbolic dimension by its size.
+
+        Args:
+            sizes: Size of each symbolic dimension.
+
+        Returns:
+            The shape in numbers.
+
+        Raises:
+            KeyError: A symbol has no size.
+        """
         return tuple(d if isinstance(d, int) else sizes[d] for d in self.shape)
 
     def within(self, other: ValueRange | None) -> TensorSpec:
-        """The spec with what its range and another have in common."""
+        """The spec with the intersection of its range and another."""
         if other is None or self.range is None:
             return replace(self, range=other or self.range)
         return replace(self, range=ValueRange(max(self.range.min, other.min), min(self.range.max, other.max)))
@@ -86,7 +100,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Profile:
-    """Ranges of all symbolic dimensions: what TensorRT calls an optimisation profile, written once per symbol."""
+    """Ranges of all symbolic dimensions, one for each symbol: an optimisation profile in TensorRT's terms."""
 
     name: str
     dimensions: Mapping[str, Range]

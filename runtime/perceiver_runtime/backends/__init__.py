@@ -1,4 +1,4 @@
-"""The backends by name. A module is imported when a session asks for it, and has `open_backend(name, threads)`."""
+"""Backends by name. A backend's module is imported on demand and defines `open_backend(name, threads)`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,26 @@ BACKENDS = {
 }
 AUTO = "onnxruntime"
 PROCESSOR_BACKENDS = frozenset(("onnxruntime", "onnxruntime-exact", "onnxruntime-quick", "openvino", "openvino-bf16"))
-"""Those that compute on the processor, with `threads` threads."""
+"""Backends that compute on the processor, with `threads` threads."""
 COMPUTE = {"int8-dynamic": ("onnxruntime", "onnxruntime-exact", "onnxruntime-quick")}
-"""Precisions that only these backends compute in: others would run such graphs in FP32 without a word."""
+"""Precisions that only these backends compute in; others would silently run such graphs in FP32."""
 MAX_THREADS_PER_CORE = 4
-"""More only wait for each other; tens of thousands hang the opening of a session."""
+"""More threads only wait for each other; tens of thousands make the opening of a session hang."""
 
 
 def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
-    """The backend of that name; `threads` bounds its CPU threads (None: all cores).
+    """Open a backend.
 
-    Raises UsageError for an unknown name, UnavailableError if its package or device is not on this machine.
+    Args:
+        name: A name of `BACKENDS`, or `auto` for `AUTO`.
+        threads: Largest number of CPU threads; None uses all cores.
+
+    Returns:
+        The backend.
+
+    Raises:
+        UsageError: The name is unknown, or the number of threads out of range.
+        UnavailableError: Its package or device is not available on this machine.
     """
     name = AUTO if name == "auto" else name
     if name not in BACKENDS:
@@ -46,7 +55,7 @@ def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
 
 
 def check_threads(threads: int | None) -> None:
-    """Raise UsageError for a number of CPU threads that is not 1 to `MAX_THREADS_PER_CORE` times the usable cores."""
+    """Raise UsageError unless threads are 1 to `MAX_THREADS_PER_CORE` times the usable cores, or None."""
     most = MAX_THREADS_PER_CORE * usable_cores()
     if threads is not None and (not is_whole(threads) or not 1 <= threads <= most):
         raise UsageError(f"threads {threads}; expected 1 to {most} ({MAX_THREADS_PER_CORE} for each usable core)")

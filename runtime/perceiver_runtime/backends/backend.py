@@ -1,6 +1,6 @@
-"""What a backend supplies: device memory, and graphs that can be bound to it.
+"""Protocols that a backend implements: a device with memory, and graphs that can be bound to buffers on it.
 
-Order of steps, repetition, chunks and carried states are `perceiver_runtime.execution.plan`'s, the same for all.
+Order of steps, repetition, chunks and carried states are common to all backends: `perceiver_runtime.execution.plan`.
 """
 
 from __future__ import annotations
@@ -13,70 +13,104 @@ from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensors import Array, TensorSpec
 
 Buffer = Any
-"""Memory on a device; only the device that allocated it looks inside."""
+"""Memory on a device, which only the device that allocated it can interpret."""
 
 
 class Device(Protocol):
-    """Memory that graphs read and write. All calls happen in order; `download` waits for what came before."""
+    """Memory that graphs read and write. Calls are executed in order; `download` waits for earlier ones."""
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """Uninitialised, contiguous memory."""
+        """Allocate uninitialised, contiguous memory.
+
+        Args:
+            shape: Shape in numbers.
+            dtype: NumPy dtype name.
+
+        Returns:
+            A buffer that only this device can interpret.
+        """
 
     def view(self, buffer: Buffer, axis: int, start: int, stop: int) -> Buffer:
-        """Entries [start, stop) along an axis, sharing memory with `buffer`; possibly not contiguous."""
+        """A part of a buffer that shares its memory; it need not be contiguous.
+
+        Args:
+            buffer: A whole buffer.
+            axis: Axis to slice.
+            start: First entry.
+            stop: End of the entries.
+
+        Returns:
+            The view.
+        """
 
     def is_contiguous(self, buffer: Buffer) -> bool:
         """Whether a graph can be bound to this buffer."""
 
     def copy(self, source: Buffer, target: Buffer) -> None:
-        """Copy between equal shapes; either side may be a view."""
+        """Copy between buffers of equal shape; either can be a view."""
 
     def upload(self, array: Array, target: Buffer) -> None:
-        """Copy from host memory."""
+        """Copy an array from host memory."""
 
     def download(self, source: Buffer, array: Array) -> None:
-        """Copy to host memory."""
+        """Copy to an array in host memory."""
 
     def synchronize(self) -> None:
-        """Wait until everything asked for is done: what a timer needs."""
+        """Wait until all earlier calls have finished, for timing."""
 
 
 class Executable(Protocol):
-    """One component, ready to run."""
+    """A loaded component."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Graph inputs, as the manifest has them and the graph confirmed."""
+        """Graph inputs as in the manifest, checked against the graph."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Graph outputs, likewise."""
+        """Graph outputs as in the manifest, checked against the graph."""
 
     def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
-        """Tie all graph inputs and the wanted graph outputs to contiguous buffers; the result runs the graph once.
+        """Bind the graph to buffers.
 
-        The result raises BundleError if the graph fails.
+        Args:
+            inputs: A contiguous buffer for each graph input.
+            outputs: A contiguous buffer for each graph output that is needed.
+
+        Returns:
+            A function that runs the graph once. It raises BundleError if the graph fails.
         """
 
 
 class Backend(Protocol):
-    """A way to run graphs."""
+    """A library that runs graphs on a device."""
 
     @property
     def name(self) -> str:
-        """Its name in `BACKENDS`."""
+        """Name in `BACKENDS`."""
 
     @property
     def device(self) -> Device:
-        """Where its graphs read and write."""
+        """Device whose memory its graphs read and write."""
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """The libraries behind it, for reports."""
+        """Versions of the libraries behind it, for reports."""
 
     @property
     def concurrency(self) -> int:
-        """How many runs, each on buffers of its own, it is worth to let compute at once."""
+        """Number of runs, each on its own buffers, that are worth executing at the same time."""
 
     def load(self, bundle: Bundle, component: ComponentEntry) -> Executable:
-        """Load one component. Raises BundleError if the graph does not parse or does not match the manifest."""
+        """Load one component.
+
+        Args:
+            bundle: The bundle.
+            component: The component to load.
+
+        Returns:
+            The loaded component.
+
+        Raises:
+            BundleError: The graph can't be parsed, or does not match the manifest.
+        """

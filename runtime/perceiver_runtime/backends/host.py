@@ -1,4 +1,4 @@
-"""Host memory that NumPy and the graphs share, and graphs held against the manifest: for the CPU's backends."""
+"""Host memory as a device, and the check of a graph against the manifest, for the CPU backends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.tensors import Array, TensorSpec
 
 GraphSpecs = Mapping[str, tuple[str, Sequence[int | str | None]]]
-"""What a graph says of its inputs or outputs: NumPy dtype name (or the backend's own, if unknown) and shape."""
+"""NumPy dtype name (or the backend's own, if NumPy has none) and shape of each graph input or output, by name."""
 
 
 class HostMemory:
@@ -26,7 +26,7 @@ class HostMemory:
         return buffer[(slice(None),) * axis + (slice(start, stop),)]
 
     def is_contiguous(self, buffer: Array) -> bool:
-        """Whether rows follow each other without gaps."""
+        """Whether rows are adjacent in memory."""
         return bool(buffer.flags.c_contiguous)
 
     def copy(self, source: Array, target: Array) -> None:
@@ -42,17 +42,17 @@ class HostMemory:
         np.copyto(array, source)
 
     def synchronize(self) -> None:
-        """Nothing to wait for: a run returns when it is done."""
+        """Do nothing: a run returns when it has finished."""
 
 
 def overlapping_runs(threads: int | None) -> int:
-    """How many runs of `threads` threads (None: all cores) the cores that this process may use have room for."""
+    """Number of runs with `threads` threads (None: all cores) that fit on the usable cores."""
     cores = usable_cores()
     return max(1, cores // (threads or cores))
 
 
 def check_specs(specs: tuple[TensorSpec, ...], graph: GraphSpecs, where: str) -> None:
-    """Hold what the manifest says against what the graph says; a symbol's name may differ, its place may not."""
+    """Compare the manifest with a graph; names of symbolic dimensions may differ, their positions may not."""
     if set(graph) != {spec.name for spec in specs}:
         raise BundleError(f"{where}s: the graph has {', '.join(graph)}; manifest: {', '.join(s.name for s in specs)}")
     for spec in specs:
@@ -62,7 +62,7 @@ def check_specs(specs: tuple[TensorSpec, ...], graph: GraphSpecs, where: str) ->
 
 
 def _same_shape(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
-    """A symbolic size in the graph admits any number, a number only itself."""
+    """A symbolic size in the graph matches any dimension, a number only itself."""
     return len(shape) == spec.rank and all(
         not isinstance(size, int) or size == dimension for dimension, size in zip(spec.shape, shape, strict=True)
     )

@@ -1,9 +1,9 @@
-"""Whether this machine's integer kernels are exact, found by a product rather than by the processor's name.
+"""Whether the integer kernels of this machine are exact, determined by computing a product.
 
-Without dot-product instructions (VNNI, AMX, Arm's), x86-64 kernels add pairs of unsigned x signed products in 16 bits,
-and saturate: 2 x 255 x 127 > 32,767. ONNX Runtime can make the signed weights unsigned, for kernels that don't saturate
-(`session.x64quantprecision`), but does so on processors with VNNI as well, where unsigned x unsigned has no VNNI kernel
-and takes twice the time. So sessions set the option where a product of the largest operands is seen to be wrong.
+Without dot-product instructions (VNNI, AMX, those of Arm), x86-64 kernels add pairs of unsigned x signed products in 16
+bits, which saturate: 2 x 255 x 127 > 32,767. ONNX Runtime can make the signed weights unsigned, for kernels that do not
+saturate (`session.x64quantprecision`), but then does so on processors with VNNI too, which have no unsigned x unsigned
+instruction and take twice the time. The option is therefore set only if a product of the largest operands is wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def avoid_saturation(options: Any) -> None:
 
 @lru_cache(1)
 def products_saturate() -> bool:
-    """Whether ONNX Runtime's product of the largest uint8 and int8 operands is wrong here: computed once, in 3 ms."""
+    """Whether ONNX Runtime's product of the largest uint8 and int8 operands is wrong here. Computed once, in 3 ms."""
     session = ort.InferenceSession(PRODUCT, providers=["CPUExecutionProvider"])
     a, b = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
     (got,) = session.run(None, {"a": a, "b": b})

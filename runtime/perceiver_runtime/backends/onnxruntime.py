@@ -1,4 +1,4 @@
-"""ONNX Runtime: graphs on host memory, or on memory of a GPU, bound once per plan."""
+"""ONNX Runtime: graphs on host memory or on the memory of a GPU, bound once per execution plan."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ENTRIES = {
 RESIDENT = {"onnxruntime-cuda": "cuda"}
 """Backends whose values stay on the device; with another GPU provider, ONNX Runtime copies them at each graph."""
 MAX_PATTERN_FLOPS = 10**9
-"""FLOPs of a graph below which allocations take a share of its time worth saving."""
+"""FLOPs of a graph below which the time of allocations is worth saving by memory patterns."""
 DTYPES = {
     "tensor(bool)": "bool",
     "tensor(int8)": "int8",
@@ -75,7 +75,7 @@ DTYPES = {
 
 
 def open_backend(name: str, threads: int | None) -> Backend:
-    """Raises UnavailableError if the installed onnxruntime lacks the provider."""
+    """Open the backend. Raises UnavailableError if the installed onnxruntime lacks its execution provider."""
     provider, available = PROVIDERS[name][0], ort.get_available_providers()
     if provider not in available:
         raise UnavailableError(
@@ -85,7 +85,7 @@ def open_backend(name: str, threads: int | None) -> Backend:
 
 
 class OnnxRuntime:
-    """Sessions with one set of options."""
+    """Opens ONNX Runtime sessions with one set of options."""
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class OnnxRuntime:
         self._packing = ThreadPoolExecutor(1) if name == QUICK else None
 
     def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
-        """Create the session of one component and hold the graph against the manifest."""
+        """Create the session of one component and check its graph against the manifest."""
         path, content = bundle.file(component.onnx), bundle.read(component.onnx)
         session = self._open(bundle, component, content, ENTRIES.get(self.name, {}))
         check_specs(component.inputs, _specs(session.get_inputs()), f"{path}: graph input")
@@ -151,7 +151,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if component.precision.startswith("int8"):
             avoid_saturation(options)
-        # A pattern is one block for all that a graph's first run allocated piece by piece. The pieces stay: from the
+        # A pattern is one block for all that a graph's first run allocated separately. Those allocations remain: from the
         # second run on that is up to twice the memory, for some microseconds.
         options.enable_mem_pattern = component.flops < MAX_PATTERN_FLOPS
         for key, value in entries.items():
@@ -160,7 +160,7 @@ class OnnxRuntime:
 
 
 class Graph:
-    """One component as an ONNX Runtime session, which `later`, once it is loaded, takes the place of."""
+    """One component as an ONNX Runtime session; replaced by `later` when its background load finishes."""
 
     def __init__(self, component: ComponentEntry, session: Any, later: Future[Any] | None = None) -> None:
         self.inputs = component.inputs
@@ -170,7 +170,7 @@ class Graph:
         self._later = later
 
     def session(self) -> Any:
-        """The session to run now."""
+        """The session to run."""
         later = self._later
         if later is not None and later.done():
             self._session = later.result()
@@ -178,12 +178,12 @@ class Graph:
         return self._session
 
     def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Callable[[], None]:
-        """Bind buffers; they must live as long as the result, which holds them."""
+        """Bind the graph to buffers. The result keeps references to them."""
         return Bound(self, inputs, outputs).run
 
 
 class Bound:
-    """A graph's session on buffers, bound again when the session is another."""
+    """A graph's session on buffers; bound again if the session is replaced."""
 
     def __init__(self, graph: Graph, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         self._graph, self._inputs, self._outputs = graph, inputs, outputs

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU. The precision of its arithmetic is in the backend's name and checked: never its own choice."""
+"""OpenVINO on the CPU. The backend's name determines the precision of its arithmetic, which is checked."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ DTYPES = {
 
 
 def open_backend(name: str, threads: int | None) -> Backend:
-    """Raises UnavailableError if this processor can't compute in the precision that the name asks for."""
+    """Open the backend. Raises UnavailableError if this processor can't compute in its precision."""
     backend = OpenVino(name, threads)
     backend.check_precision()
     return backend
 
 
 class OpenVino:
-    """Models compiled for the CPU, one stream of `threads` threads each."""
+    """Compiles models for the CPU, with one stream of `threads` threads each."""
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name = name
@@ -67,7 +67,7 @@ class OpenVino:
         }
 
     def check_precision(self) -> None:
-        """OpenVINO falls back to float32 without a word."""
+        """Refuse bfloat16 on processors without it: OpenVINO would silently compute in float32."""
         capable = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self._precision == openvino.Type.bf16 and "BF16" not in capable:
             raise UnavailableError(
@@ -76,7 +76,7 @@ class OpenVino:
             )
 
     def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
-        """Compile one component and hold the graph against the manifest."""
+        """Compile one component and check its graph against the manifest."""
         path = bundle.file(component.onnx)
         try:
             model = self._model(bundle, component.onnx)
@@ -90,7 +90,7 @@ class OpenVino:
         return Graph(component, compiled)
 
     def _model(self, bundle: Bundle, onnx: str) -> Any:
-        """From bytes; OpenVINO copies external weights out of this process' memory, where it is able to."""
+        """Parse the graph from bytes; OpenVINO copies external weights from this process's memory if it can."""
         content = bundle.read(onnx)
         if not READS_ADDRESSES:
             return self._core.read_model(inlined(bundle, onnx, content))
@@ -99,7 +99,7 @@ class OpenVino:
 
 
 class Graph:
-    """One component as a compiled model. A request runs one call at a time; idle ones are kept."""
+    """One component as a compiled model. A request runs one call at a time; idle requests are kept."""
 
     def __init__(self, component: ComponentEntry, compiled: Any) -> None:
         self.inputs = component.inputs
@@ -109,7 +109,7 @@ class Graph:
         self._idle: list[Any] = []
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
-        """Bind arrays; they must live as long as the result, which holds them."""
+        """Bind the graph to arrays. The result keeps references to them."""
         tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in {**inputs, **outputs}.items()}
         return partial(self._run, tensors)
 

@@ -1,8 +1,8 @@
-"""Turn off the usage reports of ONNX Runtime and OpenVINO: a bundle runs without a word to anyone.
+"""Turn off the usage reports of ONNX Runtime and OpenVINO.
 
-ONNX Runtime (from 1.29, on Linux too) and OpenVINO's Python package report to their makers by default: versions,
-devices, names of models, texts of errors. Both read their switch while they are imported, so `perceiver_runtime` calls
-`opt_out` before either can be, and the import order of this repository (`pyproject.toml`) keeps it first.
+ONNX Runtime (from 1.29, on Linux too) and OpenVINO's Python package send reports by default: versions, devices, names
+of models, texts of errors. Both read their switch while they are imported, so `perceiver_runtime` calls `opt_out`
+before, and the import order of this repository (`pyproject.toml`) keeps it first.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ OPENVINO_REPORTER = "openvino_telemetry"
 
 
 def opt_out() -> None:
-    """For this process and, for ONNX Runtime, its children. `ORT_DISABLE_TELEMETRY=0` in the environment is kept.
+    """Opt out for this process and, for ONNX Runtime, its children; `ORT_DISABLE_TELEMETRY=0` is kept.
 
-    OpenVINO knows no such variable, only a file in the user's home; without its reporter it takes a stub of its own.
+    OpenVINO has no such variable, only a file in the user's home directory; without its reporter it uses its own stub.
     """
     os.environ.setdefault(ORT_SWITCH, "1")
     if "openvino" not in sys.modules:

@@ -1,4 +1,4 @@
-"""Memory of ONNX Runtime's own on a device: values stay there between the graphs of a pipeline."""
+"""Memory of ONNX Runtime on a device: values stay there between the graphs of a pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 @dataclass(frozen=True, eq=False)
 class Resident:
-    """Entries [start, stop) along an axis of a value on a `kind` of device, which it holds."""
+    """Entries [start, stop) along an axis of a value on a `kind` of device; it keeps a reference to the value."""
 
     kind: str
     whole: Any
@@ -27,26 +27,26 @@ class Resident:
 
     @property
     def address(self) -> int:
-        """Where a contiguous view begins."""
+        """Address of the first byte of a contiguous view."""
         run = math.prod(self.shape[self.axis + 1 :]) * self.dtype.itemsize
         return int(self.whole.data_ptr()) + self.start * run
 
     @property
     def entries(self) -> tuple[slice, ...]:
-        """Its place in the whole."""
+        """Index of the entries in the whole value."""
         return (*(slice(None),) * self.axis, slice(self.start, self.stop))
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of the value is left out."""
+        """Whether this is the complete value."""
         return self.shape == tuple(self.whole.shape())
 
 
 class ResidentMemory:
-    """The device protocol over `OrtValue`. ONNX Runtime's copies, and its runs, return when they are done.
+    """The device protocol over `OrtValue`. Copies and runs of ONNX Runtime return when they have finished.
 
-    It has no copy of a part: copies between a value and a view of it whose rows have gaps (rows of frames, chunks of a
-    batch of several) take the whole value through the host, each time.
+    ONNX Runtime can't copy a part of a value. Copies from or to a view with gaps between its rows (rows of frames,
+    chunks of a batch of several) therefore transfer the whole value through the host.
     """
 
     def __init__(self, kind: str) -> None:
@@ -64,15 +64,15 @@ class ResidentMemory:
         return Resident(self._kind, buffer.whole, shape, buffer.dtype, axis, start, stop)
 
     def is_contiguous(self, buffer: Resident) -> bool:
-        """Whether its rows follow each other."""
+        """Whether rows are adjacent in memory."""
         return buffer.is_whole or math.prod(buffer.shape[: buffer.axis]) == 1
 
     def copy(self, source: Resident, target: Resident) -> None:
-        """By way of the host."""
+        """Copy through the host."""
         self.upload(self._read(source), target)
 
     def upload(self, array: Array, target: Resident) -> None:
-        """Copy from host memory; a view's whole is read, changed and written."""
+        """Copy from host memory; for a view, the whole value is downloaded, changed and uploaded."""
         if target.is_whole:
             target.whole.update_inplace(np.ascontiguousarray(array, target.dtype))
             return
@@ -85,7 +85,7 @@ class ResidentMemory:
         np.copyto(array, self._read(source))
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: calls return when they have finished."""
 
     def _read(self, buffer: Resident) -> Array:
         whole: Array = buffer.whole.numpy()

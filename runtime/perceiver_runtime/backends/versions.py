@@ -1,4 +1,4 @@
-"""Why ONNX Runtime refused a graph: the graph is bad, or this release of ONNX Runtime is too old for it."""
+"""Why ONNX Runtime refused a graph: the graph is invalid, or this release of ONNX Runtime is too old for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_KERNEL = re.compile(r"Could not find an implementation for (\S+) ")
 
 
 def refusal(path: object, version: str, error: Exception) -> PerceiverError:
-    """The error for a graph that ONNX Runtime can't load: UnavailableError if the fault is not the graph's."""
+    """The error for a graph that ONNX Runtime can't load: UnavailableError if another release could load it."""
     for what, pattern in TOO_OLD.items():
         if (match := pattern.search(str(error))) is not None:
             since = SINCE.get((what, int(match["got"])))

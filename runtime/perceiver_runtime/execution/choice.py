@@ -1,18 +1,18 @@
-"""What runs a bundle: the backend that `auto` takes, why, and how many threads a processor gets.
+"""Choice of the backend and the number of threads that run a bundle.
 
-`auto` takes the first of these that is possible here:
+`auto` takes the first of these that is possible on this machine:
 
-1. the bundle's TensorRT engines, where they were built for this machine's TensorRT and GPU;
-2. the setting that `export --tune` measured as fastest, for this bundle, this kind of machine and these versions;
+1. the bundle's TensorRT engines, if they were built for this machine's TensorRT and GPU;
+2. the setting that `export --tune` measured as fastest, if it is for this bundle, this kind of machine and these
+   versions;
 3. ONNX Runtime on the processor.
 
-It is a choice, so engines that do not fit are no error; but they are never passed over in silence: `Session.reason`
-says why, and so does a warning of this module's logger. TensorRT is not looked for if there are no engines. A backend
-that is asked for by name is taken or refused, never replaced.
+Engines that do not fit are no error: `Session.reason` and a log warning say why they are not used. TensorRT is not
+imported if there are no engines. A backend requested by name is used or refused, never replaced.
 
-Threads, where `threads` and a tuning name none: one for bundles whose largest component takes less than
-`ONE_THREAD_FLOPS`, all physical cores for others. What a second thread saves of so little work is less than waking it
-costs, and runs of several callers can overlap instead.
+The default number of threads is one for bundles whose largest component takes less than `ONE_THREAD_FLOPS`, and all
+physical cores for others. For so little work, waking a second thread costs more than it saves, and runs of several
+callers can overlap instead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WITHOUT_ENGINES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class RunsOn:
-    """What a session runs on (`threads` None: no threads of its own), and why."""
+    """What a session runs on, and why. `threads` is None for backends without CPU threads."""
 
     backend: str
     threads: int | None
@@ -53,7 +53,7 @@ class RunsOn:
 
 @dataclass(frozen=True)
 class Choice:
-    """An open backend, the threads that it was given (None: not a processor's), and why it was taken."""
+    """An open backend, its number of CPU threads (None: not on a processor), and why it was chosen."""
 
     backend: Backend
     threads: int | None
@@ -61,10 +61,20 @@ class Choice:
 
 
 def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Choice:
-    """Open the backend of that name, or the one that `auto` takes; `threads` always wins.
+    """Open a backend for a bundle.
 
-    Raises UsageError for an unknown name, UnavailableError if the backend asked for is not on this machine, BundleError
-    for damaged engines. A damaged tuning is warned of, and not used.
+    Args:
+        bundle: A loaded bundle.
+        name: Name of a backend, or `auto`.
+        threads: Number of CPU threads; None takes the default.
+
+    Returns:
+        The open backend and why it was chosen. A damaged tuning is logged as a warning and not used.
+
+    Raises:
+        UsageError: The name is unknown, or the number of threads out of range.
+        UnavailableError: The requested backend is not available on this machine.
+        BundleError: An engine is damaged.
     """
     if name != "auto":
         given = _threads(bundle.manifest, name, threads)
@@ -85,7 +95,7 @@ def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Ch
 
 
 def expected(bundle: Bundle) -> RunsOn:
-    """What `auto` takes here, without loading a graph; backend `none` where nothing on this machine runs the bundle."""
+    """What `auto` takes on this machine, without loading graphs; backend `none` if nothing runs the bundle."""
     try:
         chosen = choose(bundle)
     except UnavailableError as error:
@@ -94,7 +104,7 @@ def expected(bundle: Bundle) -> RunsOn:
 
 
 def default_threads(manifest: Manifest) -> int:
-    """Threads of a processor for one run of a bundle, where nobody names them."""
+    """Default number of CPU threads for one run of a bundle."""
     largest = max((component.flops for component in manifest.components), default=0)
     return 1 if largest < ONE_THREAD_FLOPS else physical_cores()
 
@@ -132,7 +142,7 @@ def _open_engines(bundle: Bundle, name: str, threads: int | None) -> Choice | st
 
 
 def _runtimes(bundle: Bundle) -> Iterator[str]:
-    """Backends that may run the bundle's engines, by what their sidecars say."""
+    """Backends that may run the bundle's engines, according to their sidecars."""
     from perceiver_runtime.tensorrt.backend import sidecars
 
     found = sidecars(bundle)
@@ -143,7 +153,7 @@ def _runtimes(bundle: Bundle) -> Iterator[str]:
 
 
 def _tuned(bundle: Bundle, threads: int | None) -> Choice | str:
-    """What a tuning names, where it holds: as it was measured, and for as many threads."""
+    """The backend of the bundle's tuning, if it is valid here for this number of threads, or why it is not."""
     path = bundle.path
     if not path.is_dir() or not tuning_path(path).is_file():
         return "no tuning"

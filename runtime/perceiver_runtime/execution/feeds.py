@@ -1,4 +1,4 @@
-"""Check the arrays given to a session: names, types, ranks, sizes, values. Nothing is cast, padded or reshaped."""
+"""Check the arrays given to a session: names, types, ranks, sizes and values. Nothing is cast, padded or reshaped."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRa
 
 
 def check_feeds(subpipeline: Subpipeline, feeds: Mapping[str, Any]) -> dict[str, int]:
-    """Sizes of all symbolic dimensions, in the subpipeline's order; `check_sizes` holds them against the profiles.
+    """Sizes of all symbolic dimensions, in the subpipeline's order; `check_sizes` compares them with profiles.
 
-    Raises FeedError naming what was expected and what came. Every run comes through here: no NumPy call but
-    attributes, no loop but the one over the inputs.
+    Raises FeedError that names what was expected and what was given. This is on the path of every run: it calls no
+    NumPy function and loops over the inputs only.
     """
     if type(feeds) is not dict:
         check_mapping(subpipeline.title, feeds)
@@ -39,15 +39,15 @@ def check_feeds(subpipeline: Subpipeline, feeds: Mapping[str, Any]) -> dict[str,
 
 
 def check_mapping(what: str, feeds: object) -> None:
-    """Raise FeedError for what holds no arrays by name."""
+    """Raise FeedError unless `feeds` is a mapping."""
     if not isinstance(feeds, Mapping):
         raise FeedError(f"{what}: expected arrays by name, as {{'name': array}}, got {type(feeds).__name__}")
 
 
 def check_values(subpipeline: Subpipeline, feeds: Mapping[str, Array], finite: bool) -> None:
-    """Hold checked feeds against the ranges of their integers, and if `finite` of their floating-point numbers.
+    """Compare checked feeds with the ranges of their integers and, if `finite`, of their floating-point numbers.
 
-    Raises FeedError naming the first value outside, and where it is.
+    Raises FeedError that names the first value out of range and its index.
     """
     for name, allowed in subpipeline.ranges.items():
         if (array := feeds.get(name)) is not None and not allowed.holds(array):
@@ -58,7 +58,10 @@ def check_values(subpipeline: Subpipeline, feeds: Mapping[str, Array], finite: b
 
 
 def check_sizes(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:
-    """Inputs that are left to their default. Raises FeedError for a missing input, or sizes in no profile."""
+    """Inputs that are omitted and filled with their default.
+
+    Raises FeedError for a missing input without a default, or sizes that no profile allows.
+    """
     missing = [spec for spec in subpipeline.inputs if spec.name not in feeds]
     if required := [str(spec) for spec in missing if spec.name not in subpipeline.defaults]:
         raise FeedError(f"{subpipeline.title}: input {' and '.join(required)} is missing")

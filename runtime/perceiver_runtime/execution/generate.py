@@ -1,7 +1,7 @@
-"""Sequences, id by id: the decode step of a generation, looped with its state in device buffers.
+"""Autoregressive generation: the decode step is called once per id, and its state stays in device buffers.
 
-Two sets of state buffers take turns: one is read while the other is written. Only ids go up and log-probabilities
-come down between two positions.
+Two sets of state buffers alternate: one is read while the other is written. Between two positions only ids are uploaded
+and log-probabilities downloaded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ Choose = Callable[[Scores], Ids]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next id is chosen: the likeliest one at temperature 0, else by chance among the `top_k` likeliest.
+    """How the next id is chosen.
 
-    Log-probabilities are divided by `temperature`; `top_k` 0 keeps all ids. Row i of a batch draws from a generator
-    of its own, seeded by (`seed`, i): what one row draws does not depend on where another ends.
+    Attributes:
+        temperature: 0 takes the most likely id; larger values divide the log-probabilities before sampling.
+        top_k: Sample among this many of the most likely ids; 0 samples among all.
+        seed: Seed of the random numbers. Row i of a batch has its own generator, seeded by (seed, i), so that it does
+            not depend on where other rows end.
     """
 
     temperature: float = 0.0
@@ -47,9 +50,12 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True)
 class Generated:
-    """Ids (B, T) with the stop id from where a sequence ended, lengths (B,) before it, log-probabilities (B, T).
+    """Generated sequences.
 
-    A log-probability is the model's own, whatever the temperature; it is 0 after a sequence's end.
+    Attributes:
+        ids: (B, T), filled with the stop id after the end of a sequence.
+        lengths: (B,), ids before the stop id.
+        log_probs: (B, T), the model's log-probability of each id before temperature is applied; 0 after the end.
     """
 
     ids: Ids
@@ -58,7 +64,7 @@ class Generated:
 
 
 def chooser(sampling: Sampling, batch: int) -> Choose:
-    """From log-probabilities (B, vocabulary) to ids (B,). Sampling adds Gumbel noise and takes the largest."""
+    """A function from log-probabilities (B, vocabulary) to ids (B,). It samples by adding Gumbel noise to them."""
     if sampling.temperature == 0.0:
         return lambda scores: scores.argmax(axis=1)
     generators = [np.random.default_rng((sampling.seed, row)) for row in range(batch)]
@@ -72,7 +78,7 @@ def chooser(sampling: Sampling, batch: int) -> Choose:
 
 
 def _keep(scores: Scores, top_k: int) -> npt.NDArray[np.float64]:
-    """The `top_k` largest of each row as they are, the others at minus infinity; of equal ones the first."""
+    """Set all but the `top_k` largest of each row to minus infinity; of equal ones the first is kept."""
     wide = scores.astype(np.float64)
     if not 0 < top_k < scores.shape[1]:
         return wide
@@ -82,10 +88,10 @@ def _keep(scores: Scores, top_k: int) -> npt.NDArray[np.float64]:
 
 
 class BoundStep:
-    """The step of a generation bound to buffers, for one batch; `advance` takes it one position further."""
+    """The step of a generation on device buffers, for one batch. Each call of `advance` computes one position."""
 
     def __init__(self, device: Device, executable: Executable, step: Step, token: str, values: Mapping[str, Array]):
-        """`values` are the step's initial values; of its inputs all but the one that reads `token`."""
+        """Bind the step. `values` are initial values of all its inputs but the one that reads `token`."""
         self._device = device
         self._token = next(graph for graph, value in step.inputs.items() if value == token)
         batch = len(next(iter(values.values())))
@@ -104,7 +110,7 @@ class BoundStep:
         self._position = 0
 
     def advance(self, tokens: Ids, output: str) -> Array:
-        """Read ids (B,) and return a graph output that is not carried."""
+        """Feed ids (B,) and return one graph output that is not carried."""
         self._device.upload(tokens, self._tokens)
         self._runs[self._position % 2]()
         self._position += 1
@@ -117,9 +123,9 @@ class BoundStep:
 def generate(
     loop: BoundStep, generation: Generation, output: str, batch: int, sampling: Sampling, length: int
 ) -> Generated:
-    """Run the loop until every sequence has ended or has `length` ids; `output` is the graph output of the scores.
+    """Call the step until every sequence has ended or has `length` ids; `output` is the graph output with the scores.
 
-    Raises CheckError if the scores of a sequence that goes on are NaN, or if none or an infinite one is the largest.
+    Raises CheckError if the largest score of an unfinished sequence is NaN or infinite.
     """
     choose = chooser(sampling, batch)
     tokens: Ids = np.full(batch, generation.start, np.int64)
@@ -139,7 +145,7 @@ def generate(
 
 
 def _check_scores(scores: Scores, ended: npt.NDArray[np.bool_], position: int, name: str) -> None:
-    """Minus infinity excludes an id; NaN, or nothing else, is no distribution to choose from."""
+    """Refuse scores without a finite maximum. Minus infinity excludes an id."""
     lost = ~(np.isfinite(scores.max(axis=1)) | ended)
     if lost.any():
         raise CheckError(

@@ -29,7 +29,7 @@ class ExecutionPlan:
         sizes: Mapping[str, int],
         filled: frozenset[str],
     ) -> None:
-        """Inputs in `filled` hold the subpipeline's default."""
+        """Allocate and bind everything. Inputs in `filled` get the subpipeline's default."""
         builder = PlanBuilder(device, subpipeline, executables)
         builder.lay_out(sizes, filled)
         self._device = device
@@ -39,7 +39,7 @@ class ExecutionPlan:
         self._results = tuple((s.name, builder.values[s.name].shape, s.dtype) for s in subpipeline.outputs.values())
 
     def run(self, feeds: Mapping[str, Array], record: Record | None = None) -> dict[str, Array]:
-        """Results by name, in new arrays. `record` gets the seconds of each call of each component."""
+        """Results by name, in new arrays. `record` gets the name and the seconds of each component call."""
         results: dict[str, Array] = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
         given = {**self._constants, **feeds} if self._constants else feeds
         if record is None:

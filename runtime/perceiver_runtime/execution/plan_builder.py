@@ -1,8 +1,8 @@
 """Compile a subpipeline into operations on buffers: order of steps, repetition, chunks, carried states.
 
-Chunked steps read views of a value where these are contiguous, else a staging buffer of one chunk's size. A session
-input that is only read in chunks never exists whole on the device, nor does an output that is only written in
-chunks: their chunks go straight from and to the caller's arrays.
+Chunked steps read views of a value if these are contiguous, else a staging buffer of one chunk's size. A session input
+that is only read in chunks is never complete on the device, nor is an output that is only written in chunks: their
+chunks are copied directly from and to the caller's arrays.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Operation:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor between steps. Without a buffer it lives in the caller's array: a feed, or a result."""
+    """A tensor between steps. Without a buffer it is the caller's array: a feed or a result."""
 
     shape: tuple[int, ...]
     buffer: Buffer | None
 
 
 class PlanBuilder:
-    """After `lay_out`: `operations` in order, the final `values`, and `constants` in place of inputs not given."""
+    """Builds `operations` in order, the final `values`, and `constants` in place of omitted inputs."""
 
     def __init__(self, device: Device, subpipeline: Subpipeline, executables: Mapping[str, Executable]) -> None:
         self.operations: list[Operation] = []
@@ -55,7 +55,7 @@ class PlanBuilder:
         self._kept = self._read_at_all | {spec.name for spec in subpipeline.outputs.values()}
 
     def lay_out(self, sizes: Mapping[str, int], filled: frozenset[str]) -> None:
-        """Allocate, bind and order everything for these sizes; inputs in `filled` hold their default."""
+        """Allocate, bind and order everything for these sizes; inputs in `filled` get their default."""
         for spec in self._subpipeline.inputs:
             self._add_input(spec, spec.resolve(sizes), spec.name in filled)
         for step in self._subpipeline.steps:
@@ -110,7 +110,7 @@ class PlanBuilder:
         return first, first
 
     def _read(self, staging: _Staging, spec: TensorSpec, value: Value, chunk: ChunkSlice) -> Buffer:
-        """What a call reads: the value, a view of it, or a staging buffer filled just before."""
+        """Buffer that a call reads: the value, a contiguous view of it, or a staging buffer filled before."""
         axis = staging.calls.axis(spec)
         if axis is None or chunk is None:
             return value.buffer
@@ -127,7 +127,7 @@ class PlanBuilder:
         return staged
 
     def _write(self, staging: _Staging, spec: TensorSpec, target: Buffer | None, chunk: ChunkSlice) -> Buffer:
-        """What a call writes: the value, a view of it, or a staging buffer emptied just after."""
+        """Buffer that a call writes: the value, a contiguous view of it, or a staging buffer copied after."""
         axis = staging.calls.axis(spec)
         if axis is None or chunk is None:
             return target
@@ -170,7 +170,7 @@ class _Staging:
 class _Bound:
     """Bound graphs of one step; calls on the same buffers share one.
 
-    Holds the buffers: the id of one that was dropped could come back as another's.
+    It keeps references to the buffers, so that the id of a released one can't be reused.
     """
 
     def __init__(self, executable: Executable) -> None:

@@ -1,4 +1,4 @@
-"""A session: a bundle that runs. The same verbs on every backend."""
+"""Sessions: run a bundle, with the same methods on every backend."""
 
 from __future__ import annotations
 
@@ -43,17 +43,24 @@ def open_session(
     copy_weights: bool = False,
     check_finite: bool = True,
 ) -> Session:
-    """Load the bundle in a directory, or take a loaded one, and make it ready to run.
+    """Load a bundle and open a session on it.
 
-    `backend` is `auto` or a name of `perceiver_runtime.backends.BACKENDS`; `threads` bounds the CPU threads (None: by
-    the bundle's size). `perceiver_runtime.execution.choice` has both defaults; the session says what was taken, in
-    `backend`, `threads` and `reason`. Large weights are mapped, and a file that is changed in place makes the session
-    refuse to go on; with `copy_weights` they are read into memory, where no file matters any more.
+    Args:
+        bundle: Directory of a bundle, or a loaded bundle.
+        backend: `auto`, or a name of `perceiver_runtime.backends.BACKENDS`. See `perceiver_runtime.execution.choice`.
+        threads: Largest number of CPU threads; None chooses by the size of the bundle.
+        copy_weights: Read large weights into memory instead of mapping them. A mapped file that is changed in place
+            makes the session refuse to run.
+        check_finite: Refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without the
+            check they are run, and quantisation can turn them into plausible numbers.
 
-    `check_finite`: refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without it they
-    are run, and a quantiser or a backend may make confident numbers of them.
+    Returns:
+        The session. `backend`, `threads` and `reason` tell what was chosen and why.
 
-    Raises BundleError, UsageError (unknown backend), UnavailableError (not on this machine).
+    Raises:
+        BundleError: The bundle is damaged.
+        UsageError: The backend is unknown, or the number of threads out of range.
+        UnavailableError: The backend is not available on this machine.
     """
     owner = not isinstance(bundle, Bundle)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
@@ -64,9 +71,17 @@ def open_session(
 
 
 class Session:
-    """A loaded bundle; a context manager. May be used from several threads.
+    """A bundle that is ready to run; a context manager. Can be used from several threads.
 
-    Arrays given are checked, never cast; arrays returned belong to the caller.
+    Feeds are checked and never cast. Results are new arrays that belong to the caller.
+
+    Attributes:
+        bundle: The loaded bundle.
+        backend: Name of the backend.
+        versions: Versions of the libraries behind it.
+        threads: Number of CPU threads, or None.
+        reason: Why the backend was chosen.
+        check_finite: Whether floating-point feeds are checked for NaN, infinity and numbers too large.
     """
 
     def __init__(
@@ -108,39 +123,70 @@ class Session:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """Description of the bundle."""
         return self.bundle.manifest
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes."""
+        """Inputs of `run`."""
         return self.manifest.pipeline.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` gives."""
+        """Outputs of `run`."""
         return self.manifest.pipeline.outputs
 
     def run(
         self, feeds: Feeds, outputs: Iterable[str] | None = None, *, record: Record | None = None
     ) -> dict[str, Array]:
-        """Inputs by name to outputs by name; of the steps, only those that `outputs` depend on run (None: all).
+        """Run the pipeline.
 
-        Inputs with a default may be left out. `record(component, seconds)` is called for each component call. Raises
-        FeedError for wrong names, types, ranks, sizes or values, UsageError for an unknown output.
+        Args:
+            feeds: Inputs by name. Inputs with a default may be omitted.
+            outputs: Names of the outputs to compute; None computes all. Only the steps that they depend on run.
+            record: Called as `record(component, seconds)` after each component call.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            FeedError: A name, type, rank, size or value does not match the inputs.
+            UsageError: An output is unknown, or the session is closed.
+            BundleError: A graph failed, or a mapped file was changed.
         """
         return self._execute(self._for_run(None if outputs is None else tuple(outputs)), feeds, record)
 
     def encode(self, feeds: Feeds) -> dict[str, Array]:
-        """Inputs to the encoded values (latents, or keys and values of them): once for any number of `decode` calls."""
+        """Run the encode stage, once for any number of `decode` calls.
+
+        Args:
+            feeds: Inputs by name.
+
+        Returns:
+            Encoded values by name: latents, or keys and values computed from them.
+
+        Raises:
+            FeedError: A name, type, rank, size or value does not match the inputs.
+        """
         return self._execute(self._for_encode, feeds, None)
 
     def decode(
         self, encoded: Feeds, feeds: Feeds | None = None, outputs: Iterable[str] | None = None
     ) -> dict[str, Array]:
-        """Encoded values, and inputs that decoding reads (queries, say), to outputs.
+        """Run the decode stage.
 
-        An input with a default that is left out is filled here too, whatever `encode` was given.
+        Args:
+            encoded: Results of `encode`.
+            feeds: Further inputs that decoding reads, such as queries. An omitted input with a default is filled with
+                it, whatever `encode` was given.
+            outputs: Names of the outputs to compute; None computes all.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            FeedError: A value is given twice, or does not match the inputs.
+            UsageError: An output is unknown.
         """
         feeds = {} if feeds is None else feeds
         for given in (encoded, feeds):
@@ -153,10 +199,21 @@ class Session:
     def generate(
         self, feeds: Feeds, name: str | None = None, *, sampling: Sampling = GREEDY, length: int | None = None
     ) -> Generated:
-        """Inputs to sequences of ids, until each has ended or has `length` ids (None: as many as the bundle allows).
+        """Generate sequences of ids, until each has ended.
 
-        `name` is one of the pipeline's generations (None: the only one). Raises what `run` raises, and UsageError
-        for an unknown name or a length out of range.
+        Args:
+            feeds: Inputs by name.
+            name: Name of one of the pipeline's generations; None takes the only one.
+            sampling: How ids are chosen; the default takes the most likely one.
+            length: Largest number of ids, at most the limit of the bundle (None).
+
+        Returns:
+            Ids, lengths and log-probabilities.
+
+        Raises:
+            FeedError: A name, type, rank, size or value does not match the inputs.
+            UsageError: The generation is unknown, or the length out of range.
+            CheckError: Scores are not finite.
         """
         generation = self.manifest.pipeline.generation(name)
         step = self.manifest.pipeline.step(generation.component)
@@ -169,13 +226,25 @@ class Session:
         return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
 
     def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
-        """One call of one component on its own graph inputs, to all its graph outputs."""
+        """Call one component once.
+
+        Args:
+            name: Name of the component.
+            feeds: Graph inputs by name, of any sizes.
+
+        Returns:
+            All graph outputs by name.
+
+        Raises:
+            FeedError: A name, type, rank or size does not match the graph inputs.
+            UsageError: The component is unknown.
+        """
         if name not in self._for_component:
             raise UsageError(f"component {name!r}; this bundle holds {', '.join(self._for_component)}")
         return self._execute(self._for_component[name], feeds, None)
 
     def close(self) -> None:
-        """Give the graphs and buffers back, and the files of a bundle that it opened; it can't run any more."""
+        """Release graphs and buffers, and the bundle if the session loaded it."""
         self._closed = True
         self._plans.clear()
         self._executables.clear()
@@ -209,7 +278,7 @@ class Session:
         return results
 
     def _idle_plans(self, key: PlanKey) -> list[ExecutionPlan]:
-        """Plans for these sizes that no run uses: at most one for each turn. The last few sizes are kept."""
+        """Unused plans for these sizes, at most one per concurrent run; of the last `MAX_IDLE_SIZES` sizes."""
         with self._lock:
             idle = self._plans.setdefault(key, [])
             self._plans.move_to_end(key)

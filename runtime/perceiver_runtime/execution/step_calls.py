@@ -25,7 +25,7 @@ class StepCalls:
     chunks: tuple[ChunkSlice, ...]
 
     def axis(self, spec: TensorSpec) -> int | None:
-        """Where a graph input or output has the chunk dimension."""
+        """Axis of the chunk dimension in a graph input or output, or None."""
         chunk = self.step.chunk
         return spec.shape.index(chunk.dimension) if chunk and chunk.dimension in spec.shape else None
 
@@ -40,7 +40,7 @@ class StepCalls:
 def unroll(
     step: Step, executable: Executable, shapes: Mapping[str, tuple[int, ...]], kept: frozenset[str]
 ) -> StepCalls:
-    """Lay out the calls of a step whose graph inputs have these shapes; outputs are the carried and the kept."""
+    """The calls of a step whose graph inputs have these shapes; outputs are the carried and those in `kept`."""
     sizes = cast(Mapping[str, int], bind_symbols(executable.inputs, shapes, step.component))
     wanted = {*step.carry, *(graph for graph, value in step.outputs.items() if value in kept)}
     outputs = tuple(spec for spec in executable.outputs if spec.name in wanted)

@@ -15,7 +15,7 @@ from perceiver_runtime.pipeline import Generation, Step
 from perceiver_runtime.tensors import Profile, TensorSpec, ValueRange
 
 MAX_FLOAT = 1 << 64
-"""Its square is the first that FP32 can't hold: a normalisation makes NaN of larger numbers."""
+"""Its square overflows FP32, so that a normalisation of larger numbers gives NaN."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +36,17 @@ class Subpipeline:
 
     @cached_property
     def specs(self) -> Mapping[str, tuple[TensorSpec, np.dtype[np.generic]]]:
-        """What may be given, by name, with its type."""
+        """All accepted inputs by name, with their types."""
         return {spec.name: (spec, np.dtype(spec.dtype)) for spec in (*self.accepted, *self.inputs)}
 
     @cached_property
     def ranges(self) -> Mapping[str, ValueRange]:
-        """What given integers must lie in, by name."""
+        """Allowed values of integer inputs, by name."""
         return {n: spec.range for n, (spec, dtype) in self.specs.items() if spec.range and dtype.kind in "iu"}
 
     @cached_property
     def finite_ranges(self) -> Mapping[str, ValueRange]:
-        """What given floating-point numbers must lie in where a session checks them, by name."""
+        """Allowed values of floating-point inputs if a session checks them, by name."""
         return {n: spec.range or _finite(dtype) for n, (spec, dtype) in self.specs.items() if dtype.kind == "f"}
 
 
@@ -56,7 +56,7 @@ def _finite(dtype: np.dtype[np.generic]) -> ValueRange:
 
 
 def for_run(manifest: Manifest, outputs: Iterable[str] | None) -> Subpipeline:
-    """From session inputs to the named outputs (None: all)."""
+    """Steps from session inputs to the named outputs (None: all)."""
     pipeline = manifest.pipeline
     values = value_specs(manifest)
     wanted = _choose({spec.name: values[pipeline.shown[spec.name]] for spec in pipeline.outputs}, outputs)
@@ -64,7 +64,7 @@ def for_run(manifest: Manifest, outputs: Iterable[str] | None) -> Subpipeline:
 
 
 def for_encode(manifest: Manifest) -> Subpipeline:
-    """From session inputs to the encoded values."""
+    """Steps from session inputs to the encoded values."""
     pipeline, values = manifest.pipeline, value_specs(manifest)
     wanted = {name: values[name] for name in pipeline.encoded}
     steps = tuple(s for s in pipeline.needed(frozenset(pipeline.encoded)) if s.stage == "encode")
@@ -72,7 +72,7 @@ def for_encode(manifest: Manifest) -> Subpipeline:
 
 
 def for_decode(manifest: Manifest, outputs: Iterable[str] | None) -> Subpipeline:
-    """From encoded values, and session inputs of the decode stage, to the named outputs (None: all it makes)."""
+    """Steps from encoded values and further session inputs to the named outputs (None: all of the decode stage)."""
     pipeline = manifest.pipeline
     values = value_specs(manifest)
     decoded = {value for step in pipeline.steps if step.stage == "decode" for value in step.outputs.values()}
@@ -83,7 +83,7 @@ def for_decode(manifest: Manifest, outputs: Iterable[str] | None) -> Subpipeline
 
 
 def for_generation(manifest: Manifest, generation: Generation) -> Subpipeline:
-    """From session inputs to what a generation's step reads besides the token: its state before the first id."""
+    """Steps from session inputs to the initial state of a generation: what its step reads besides the token."""
     values = value_specs(manifest)
     read = [v for v in manifest.pipeline.step(generation.component).inputs.values() if v != generation.token]
     steps = manifest.pipeline.needed(frozenset(read))
@@ -115,7 +115,7 @@ def _subpipeline(
 
 
 def _read_first(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """Values that the steps read before any of them writes it: what must be given."""
+    """Values that steps read and no earlier step writes: the required inputs."""
     made: set[str] = set()
     read: dict[str, None] = {}
     for step in steps:

@@ -1,4 +1,4 @@
-"""Compare what a backend computed with the reference: one frozen report for one tensor."""
+"""Compare the results of a backend with the reference: one frozen report per tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Bound:
-    """How far a tensor may be from the reference: relative to the answer and, if `centred` is given, to its `spread`.
+    """Largest allowed error of a tensor: relative to the reference and, if `centred` is given, relative to `spread`.
 
     `spread` is the root mean square of |row - mean row| over the golden rows; 0 if they do not vary.
     """
@@ -33,11 +33,20 @@ class Bound:
 class ParityReport:
     """Distance of one tensor from the reference.
 
-    `rel_l2` is |got - reference| / |reference|. `centred` is the root mean square of |got - reference| over rows,
-    relative to that of |reference - mean row| over all golden rows: 1 is as far off as the mean row, whatever the
-    input; None if the golden rows do not vary. `passed` is `rel_l2 <= tolerance` and, where there is one,
-    `centred <= centred_tolerance`, all finite, shapes equal. `worst_index` is where `max_abs` was found; `nonfinite`
-    counts NaN and Inf in either array.
+    Attributes:
+        component: Component, or `"pipeline"`.
+        tensor: Name of the tensor.
+        mode: `teacher-forced` (reference inputs) or `chained` (the pipeline's own inputs).
+        max_abs: Largest absolute difference.
+        rel_l2: |got - reference| / |reference|.
+        cosine: Cosine similarity.
+        worst_index: Index of `max_abs`.
+        nonfinite: Number of NaN and infinite values in either array.
+        tolerance: Largest allowed `rel_l2`.
+        passed: `rel_l2` and `centred` are within their tolerances, all values are finite, and the shapes are equal.
+        centred: Root mean square of |got - reference| over rows, relative to that of |reference - mean row| over all
+            golden rows: 1 is as bad as predicting the mean row for every input. None if the golden rows do not vary.
+        centred_tolerance: Largest allowed `centred`, or None.
     """
 
     component: str
@@ -55,7 +64,7 @@ class ParityReport:
 
     @property
     def decisive(self) -> tuple[float, float]:
-        """The error that is larger in units of its tolerance, relative L2 or centred, and that tolerance."""
+        """The error that is larger relative to its tolerance, `rel_l2` or `centred`, and that tolerance."""
         whole = self.rel_l2, self.tolerance
         if self.centred is None or self.centred_tolerance is None:
             return whole
@@ -63,12 +72,24 @@ class ParityReport:
 
     @property
     def excess(self) -> float:
-        """The decisive error in units of its tolerance: beyond 1 the tensor failed."""
+        """The decisive error divided by its tolerance; the tensor fails above 1."""
         return math.inf if self.nonfinite else _ratio(*self.decisive)
 
 
 def compare(reference: Array, got: Array, *, component: str, tensor: str, mode: Mode, bound: Bound) -> ParityReport:
-    """Compare two arrays, accumulating in FP64 block by block. Non-finite numbers and unequal shapes never pass."""
+    """Compare two arrays, accumulating in FP64 block by block.
+
+    Args:
+        reference: Reference, any shape.
+        got: Result to judge.
+        component: Component, for the report.
+        tensor: Name of the tensor, for the report.
+        mode: Where the component's inputs came from, for the report.
+        bound: Largest allowed error.
+
+    Returns:
+        The report. Non-finite values and unequal shapes never pass.
+    """
     if reference.shape != got.shape:
         return ParityReport(component, tensor, mode, math.inf, math.inf, 0.0, (), 0, bound.rel_l2, False)
     sums = _accumulate(reference.reshape(-1), got.reshape(-1))
@@ -94,12 +115,12 @@ def relative_l2(reference: Array, got: Array) -> float:
     """Relative L2 error of `got`, accumulated in FP64.
 
     Args:
-        reference: What is right, any shape.
-        got: What came, of the same shape.
+        reference: Reference, any shape.
+        got: Result to judge, of the same shape.
 
     Returns:
-        |got - reference| / |reference|; 0.0 if both are zero, infinity if only `reference` is, or if either holds
-        numbers that are not finite.
+        |got - reference| / |reference|; 0.0 if both are zero, infinity if only `reference` is, or if either contains
+        non-finite values.
 
     Raises:
         FeedError: The shapes differ.
@@ -108,7 +129,7 @@ def relative_l2(reference: Array, got: Array) -> float:
 
 
 def distances(reference: Array, got: Array, spread: float = 0.0) -> tuple[float, float | None]:
-    """`ParityReport.rel_l2` and `centred`, both infinite for numbers that are not. Raises what `relative_l2` raises."""
+    """`rel_l2` and `centred` of a `ParityReport`; both infinite for non-finite values. Raises FeedError for other shapes."""
     if reference.shape != got.shape:
         raise FeedError(f"expected an array of shape {reference.shape}, got {got.shape}")
     sums = _accumulate(reference.reshape(-1), got.reshape(-1))
@@ -118,7 +139,7 @@ def distances(reference: Array, got: Array, spread: float = 0.0) -> tuple[float,
 
 @dataclass
 class _Sums:
-    """Squares and products so far; `worst` is the flat index of the largest difference."""
+    """Running sums of squares and products; `worst` is the flat index of the largest difference."""
 
     difference: float = 0.0
     reference: float = 0.0

@@ -1,4 +1,4 @@
-"""Measure how long a session takes: the whole, its components, and what lies between them."""
+"""Measure the latency of a session: complete runs, components, and the overhead between them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MILLISECONDS = 1e3
 
 @dataclass(frozen=True)
 class Distribution:
-    """Percentiles and mean, in the unit of the samples; `samples` in the order they were measured."""
+    """Percentiles and mean, in the unit of the samples; `samples` are in the order of measurement."""
 
     p50: float
     p90: float
@@ -41,11 +41,21 @@ class Distribution:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of `Session.run` in milliseconds, arrays in host memory to arrays in host memory.
+    """Latency of `Session.run` in milliseconds, from arrays in host memory to arrays in host memory.
 
-    `total` is timed around whole runs. `components` (all calls of one component in a run) and `overhead` (the
-    rest of the run: checks, copies, calls) come from a second series of as many runs, with timers inside. `others` is
-    the load that other programs put on the machine meanwhile (None: not known); `reason` says why this backend ran.
+    Attributes:
+        total: Complete runs.
+        components: All calls of each component in a run, from a second series of as many runs with timers inside.
+        overhead: The rest of those runs: checks, copies, calls.
+        batch: Rows per run.
+        warmup: Runs before the measured ones.
+        iterations: Measured runs of each series.
+        backend: Name of the backend.
+        threads: Number of CPU threads, or None.
+        machine: Processor or board, cores, and operating system.
+        versions: Versions of Python, NumPy and the backend's libraries.
+        others: Load of other programs during the measurement; None if not known.
+        reason: Why the backend was chosen.
     """
 
     total: Distribution
@@ -65,10 +75,21 @@ class LatencyReport:
 def measure(
     session: Session, feeds: Mapping[str, Array] | None = None, batch: int = 1, warmup: int = 10, iterations: int = 100
 ) -> LatencyReport:
-    """Time `iterations` runs after `warmup` unmeasured ones.
+    """Measure the latency of a session.
 
-    `feeds` (default: the first golden sample) are cut or repeated along the dimension `batch`. Raises UsageError for
-    counts below 1 or a batch that the bundle has no dimension for, FeedError if the bundle refuses the sizes.
+    Args:
+        session: An open session.
+        feeds: Inputs by name, cut or repeated along the dimension `batch`; None takes the first golden sample.
+        batch: Rows per run.
+        warmup: Runs before the measured ones.
+        iterations: Measured runs.
+
+    Returns:
+        Latency in milliseconds.
+
+    Raises:
+        UsageError: A count is too small, or the bundle does not take this batch.
+        FeedError: The feeds do not match the inputs.
     """
     if batch < 1 or warmup < 0 or iterations < 1:
         raise UsageError(f"batch {batch}, warmup {warmup}, iterations {iterations}; expected at least 1, 0 and 1")
@@ -123,7 +144,7 @@ def _time(session: Session, feeds: Mapping[str, Array]) -> float:
 def _split(
     session: Session, feeds: Mapping[str, Array], iterations: int
 ) -> tuple[dict[str, Distribution], Distribution]:
-    """Milliseconds of each component in one run, and of what is left of the run."""
+    """Milliseconds of each component in one run, and of the rest of the run."""
     components: defaultdict[str, list[float]] = defaultdict(list)
     overheads = []
     for _ in range(iterations):

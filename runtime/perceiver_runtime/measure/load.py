@@ -1,4 +1,4 @@
-"""How busy other programs kept the machine while something was measured."""
+"""Load of other programs on the machine during a measurement."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from perceiver_runtime.errors import CheckError
 
 STAT = Path("/proc/stat")
 IDLE_FIELDS = (3, 4, 8, 9)
-"""Of a line of /proc/stat (proc(5)): idle, iowait, and guest times, which user and nice hold already."""
+"""Fields of a line of /proc/stat (proc(5)): idle, iowait, and guest times, which user and nice include."""
 MAX_SHARE = 0.05
 """Share of the machine's cores that others may use before a measurement counts as disturbed."""
 
 
 @dataclass(frozen=True)
 class OtherLoad:
-    """`cores` that other programs, or other guests of the host, kept busy on average, of `available`."""
+    """Cores that other programs, or other guests of the host, used on average, of `available` ones."""
 
     cores: float
     available: int
 
     @property
     def disturbs(self) -> bool:
-        """Whether times measured meanwhile are in doubt."""
+        """Whether times measured under this load are unreliable."""
         return self.cores > MAX_SHARE * self.available
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class OtherLoad:
 
 
 def require_idle(others: OtherLoad | None, warn: Callable[[str], None], *, strict: bool) -> None:
-    """Warn of a disturbed measurement; where `strict`, raise CheckError for one, or for a load that is not known."""
+    """Warn of a disturbed measurement; if `strict`, raise CheckError for one, or for an unknown load."""
     problem = "the load of other programs is not known here" if others is None and strict else ""
     if others is not None and others.disturbs:
         problem = f"{others} during the measurement: its times are in doubt; run it on an idle machine"
@@ -45,13 +45,13 @@ def require_idle(others: OtherLoad | None, warn: Callable[[str], None], *, stric
 
 
 class LoadMeter:
-    """Measures the load that others put on the machine from its construction to `read`."""
+    """Measures the load of other programs from its construction to `read`."""
 
     def __init__(self) -> None:
         self._start = perf_counter(), _busy_seconds(), _own_seconds()
 
     def read(self) -> OtherLoad | None:
-        """The average so far; None where the system does not count it (no /proc/stat)."""
+        """The average so far; None if the system does not report it (no /proc/stat)."""
         wall, busy, own = self._start
         now = _busy_seconds()
         if busy is None or now is None:
@@ -61,7 +61,7 @@ class LoadMeter:
 
 
 def _busy_seconds() -> float | None:
-    """CPU time of all cores that was not idle, since the machine started: to a hundredth of a second."""
+    """CPU time of all cores that was not idle since the machine started, with a resolution of 10 ms."""
     try:
         _, *fields = STAT.read_text(encoding="ascii").partition("\n")[0].split()
         ticks = [int(field) for field in fields]

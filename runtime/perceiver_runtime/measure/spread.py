@@ -1,7 +1,7 @@
-"""How much a reference tensor varies over the golden rows: what an error has to be small beside, not the answer alone.
+"""Variation of a reference tensor over the golden rows, which an error must be small relative to.
 
-A regression of 300 K that varies by 1 K may be 0.4 % off and say nothing: any constant near 300 K does as well. The
-rows of a tensor are its first axis, over all golden samples.
+A relative error of 0.4 % means nothing for a regression of 300 K that varies by 1 K: any constant near 300 K has it
+too. The rows of a tensor are its first axis, over all golden samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from perceiver_runtime.tensors import Array
 class Spread:
     """Root mean squares over rows: of |row - mean row| (`rms`) and of |row| (`magnitude`).
 
-    `rms` is 0 where rows do not vary, and of a single row: nothing can then be measured beside it.
+    `rms` is 0 if rows do not vary, and for a single row.
     """
 
     rms: float = 0.0
@@ -28,12 +28,12 @@ class Spread:
 
 
 def rows_of(array: Array) -> int:
-    """Along the first axis; a scalar is one row."""
+    """Number of entries of the first axis; a scalar is one row."""
     return len(array) if array.ndim else 1
 
 
 def spread_of(arrays: Iterable[Array]) -> Spread:
-    """The spread of one tensor over all its golden arrays. Rows of different shapes have means of their own."""
+    """Spread of one tensor over all its golden arrays. Rows of different shapes have separate means."""
     groups: dict[tuple[int, ...], _Rows] = {}
     for array in arrays:
         for row in array if array.ndim else array[None]:
@@ -48,7 +48,7 @@ def spread_of(arrays: Iterable[Array]) -> Spread:
 
 
 class _Rows:
-    """Sums over rows, taken from the first one, so that a large constant costs no digits: two rows are held."""
+    """Sums over the differences of rows from the first row, so that a large constant does not cost precision."""
 
     def __init__(self) -> None:
         self.count = 0

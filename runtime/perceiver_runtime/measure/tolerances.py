@@ -1,10 +1,9 @@
-"""The constants that tolerances are derived with, by precision, and the check that a bundle's tolerances obey them.
+"""Constants from which tolerances are derived, by precision, and the check that a bundle's tolerances follow from them.
 
     rel_l2  = max(margin x noise, floor)
     centred = max(margin x centred noise, floor, resolution x |rows| / |rows - mean row|)
 
-The exporter derives with them, and `verify` recomputes: a tolerance that no derivation gives is refused, whatever
-changed it.
+The exporter derives tolerances with them, and `verify` recomputes: a tolerance that does not follow is refused.
 """
 
 from __future__ import annotations
@@ -17,14 +16,18 @@ from perceiver_runtime.manifest import Manifest, Tolerance
 from perceiver_runtime.measure.spread import Spread
 
 MAX_TOLERANCE = 1.0
-"""No tolerance reaches it: zeros are 1 away from any answer, and the mean row is 1 away from the rows."""
+"""Tolerances are below it: a result of zeros has this relative error, and so has the mean row relative to the spread."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """What an emulation leaves open: `margin` times its noise, and the `floor` of the precision's arithmetic.
+    """Constants of one precision.
 
-    `resolution` is what the type that an answer is computed in loses of the whole answer, a constant part included.
+    Attributes:
+        margin: Factor on the emulated noise, for what an emulation does not cover.
+        floor: Smallest tolerance: the rounding of the precision's arithmetic.
+        resolution: Relative rounding error of the type that results are computed in, which applies to constant parts
+            too.
     """
 
     margin: float
@@ -32,11 +35,11 @@ class Margins:
     resolution: float
 
     def rel_l2(self, noise: float) -> float:
-        """The tolerance relative to the answer."""
+        """Tolerance of the relative L2 error."""
         return max(self.margin * noise, self.floor)
 
     def centred_floor(self, spread: Spread) -> float:
-        """The least tolerance relative to the spread; 0 where rows do not vary."""
+        """Smallest tolerance relative to the spread; 0 if rows do not vary."""
         return max(self.floor, self.resolution * spread.magnitude / spread.rms) if spread.rms else 0.0
 
 
@@ -53,17 +56,17 @@ MARGINS = {
 
 
 def varies(tolerance: Tolerance) -> bool:
-    """Whether the golden rows of its tensor are known to differ."""
+    """Whether the golden rows of the tensor are known to differ."""
     return tolerance.derivation is not None and bool(tolerance.derivation.centred_floor)
 
 
 def is_indistinct(tolerance: Tolerance) -> bool:
-    """Whether golden rows differ by less than the precision may lose: then no centred tolerance holds the tensor."""
+    """Whether golden rows differ by less than the precision may lose, so that no centred tolerance applies."""
     return varies(tolerance) and tolerance.centred is None
 
 
 def check_tolerance(tolerance: Tolerance, manifest: Manifest) -> None:
-    """Raise BundleError for a tolerance that is no number below MAX_TOLERANCE, or does not follow from its noise."""
+    """Raise BundleError for a tolerance that is not below MAX_TOLERANCE, or does not follow from its noise."""
     where = f"manifest: tolerance of {tolerance.tensor} of {tolerance.component}"
     for name, value, end in (
         ("rel_l2", tolerance.rel_l2, MAX_TOLERANCE),
@@ -78,7 +81,7 @@ def check_tolerance(tolerance: Tolerance, manifest: Manifest) -> None:
 
 
 def check_spread(tolerance: Tolerance, manifest: Manifest, spread: Spread) -> None:
-    """Raise BundleError if the floor of a centred tolerance is not that of the golden rows."""
+    """Raise BundleError if the floor of a centred tolerance does not follow from the golden rows."""
     if tolerance.derivation is None or tolerance.derivation.centred_floor is None:
         return
     expected, got = MARGINS[manifest.precision].centred_floor(spread), tolerance.derivation.centred_floor
@@ -112,7 +115,7 @@ def _check_derivation(tolerance: Tolerance, precision: str, where: str) -> None:
 
 
 def centred_tolerance(margins: Margins, noise: float, floor: float) -> float | None:
-    """None where it would prove nothing: rows do not vary (floor 0), or the precision can't tell them apart."""
+    """Tolerance relative to the spread; None if rows do not vary (floor 0) or the precision can't distinguish them."""
     value = max(margins.margin * noise, floor)
     return value if floor and value < MAX_TOLERANCE else None
 

@@ -1,4 +1,4 @@
-"""Prove on the device that a bundle still computes the reference's function."""
+"""Verify on the device that a bundle computes the same function as its reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """One report for each tensor and mode: the worst over all golden samples, which came from `origin`."""
+    """Verdict on a bundle.
+
+    Attributes:
+        reports: One report for each tensor and mode: the worst over all golden samples.
+        samples: Number of golden samples.
+        origin: Where their inputs came from.
+        runs_on: Backend and threads of the session.
+    """
 
     reports: tuple[ParityReport, ...]
     samples: int
@@ -39,10 +46,21 @@ class VerifyReport:
 
 
 def verify(session: Session | Bundle | str | Path, backend: str = "auto", threads: int | None = None) -> VerifyReport:
-    """Run the golden samples, each component alone on the reference's inputs and the pipeline end to end.
+    """Run the golden samples, each component alone on reference inputs and the pipeline end to end.
 
-    A bundle or path is opened with `backend` and `threads` first. Raises BundleError if the bundle has no golden
-    samples, and what `golden_bounds` raises.
+    Args:
+        session: An open session, a loaded bundle, or the directory of one.
+        backend: Backend for a bundle that is opened here.
+        threads: CPU threads for a bundle that is opened here.
+
+    Returns:
+        Distances from the reference, with a verdict.
+
+    Raises:
+        BundleError: The bundle has no golden samples, a tensor without a tolerance, or a tolerance that does not follow
+            from its derivation.
+        UsageError: The backend is unknown.
+        UnavailableError: The backend is not available on this machine.
     """
     with ExitStack() as stack:
         opened = (
@@ -57,10 +75,10 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
 
 
 def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:
-    """What holds each tensor that the samples compare, with its spread over their rows.
+    """Largest allowed error of each tensor that the samples compare.
 
-    Raises BundleError if an output of a component or a value of the session is in no sample or has no tolerance, and
-    for a tolerance that does not follow from its derivation.
+    Raises BundleError if an output of a component or a value of the session is in no sample or has no tolerance, or if
+    a tolerance does not follow from its derivation.
     """
     given = {(t.component, t.tensor): t for t in manifest.tolerances}
     if len(given) != len(manifest.tolerances):
@@ -80,18 +98,18 @@ def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[K
 
 
 def golden_origin(manifest: Manifest) -> str:
-    """Where the golden inputs came from, in words."""
+    """Where the golden inputs came from, as text."""
     return manifest.golden_origin or "of an origin that was not recorded"
 
 
 def golden_arrays(samples: Sequence[GoldenSample], component: str, tensor: str) -> list[Array]:
-    """One tensor in all samples that hold it."""
+    """One tensor from all samples that contain it."""
     sides = (s.values if component == PIPELINE else _outputs(s, component) for s in samples)
     return [side[tensor] for side in sides if tensor in side]
 
 
 def verify_sample(session: Session, sample: GoldenSample, bounds: Mapping[Key, Bound]) -> Iterator[ParityReport]:
-    """The reports of one golden sample, component by component, then those of the pipeline."""
+    """Reports of one golden sample: each component, then the pipeline."""
     for name, call in sample.components.items():
         got = session.run_component(name, call.inputs)
         yield from _compare(bounds, name, "teacher-forced", call.outputs, got)
@@ -99,7 +117,7 @@ def verify_sample(session: Session, sample: GoldenSample, bounds: Mapping[Key, B
 
 
 def _required(manifest: Manifest) -> list[Key]:
-    """Everything that a bundle computes."""
+    """All outputs of components and all values of the session."""
     outputs = [(component.name, spec.name) for component in manifest.components for spec in component.outputs]
     return [*outputs, *((PIPELINE, name) for name in manifest.pipeline.shown)]
 
@@ -110,7 +128,7 @@ def _outputs(sample: GoldenSample, component: str) -> Mapping[str, Array]:
 
 
 def _chained(session: Session, sample: GoldenSample) -> dict[str, Array]:
-    """All values that a session gives out: outputs, and what encoding hands to decoding."""
+    """All values that a session returns: outputs, and results of the encode stage."""
     encoded = session.encode(sample.feeds)
     return {**encoded, **session.run(sample.feeds)}
 
