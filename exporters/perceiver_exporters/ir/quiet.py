@@ -1,4 +1,4 @@
-"""Keep libraries' own talk off the terminal: results and progress are ours to report."""
+"""Suppress what PyTorch's ONNX exporter and the graph passes print about every Perceiver."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-LIBRARIES = ("torch", "onnxscript", "onnx_ir")
+LOGGERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "onnxscript.optimizer", "onnx_ir.passes")
+"""Parents of the loggers that report skipped operators, foldings and initializers, and unknown sizes."""
+MESSAGES = ("# The axis name: .* will not be used", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+"""Warnings of torch.onnx on axes of equal size, and of torch.export on its own code."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop warnings, and these libraries' log records below CRITICAL, inside the block."""
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    """Ignore these warnings, and records of these loggers below CRITICAL, inside the block.
+
+    Levels and filters are per process, not per thread, and torch.onnx.export has no switch for either
+    (`verbose=False` covers its prints alone); so only what is listed here is affected.
+    """
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        for message in MESSAGES:
+            warnings.filterwarnings("ignore", message)
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         try:
