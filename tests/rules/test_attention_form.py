@@ -123,7 +123,7 @@ def test_processors_attend_in_blocks_where_scores_are_many():
         ("conv", "encoder", (), "no fused kernel in fp16 for 16 x 90 x 26 x 26"),
         ("language", "encoder", (), "the mask is an input"),
         ("fourier", "encoder", (SEPARABLE_POSITIONS,), "another rule has split its scores or its sums"),
-        ("texts", "decoder", (ABSORBED_ATTENTION,), "another rule has taken its keys or values away"),
+        ("texts", "decoder", (ABSORBED_ATTENTION,), "another rule has removed its keys or values"),
         ("flow", "encoder_fold", (), "no softmax over scores by head"),
     ],
 )

@@ -35,6 +35,6 @@ def test_declines_where_queries_come_from_inputs(subject):
         given = subject(model, component)
         graph, (outcome,) = given.rewritten(CONSTANT_QUERY)
         assert not outcome.applied
-        assert outcome.detail == "no query is the same for all inputs"
+        assert outcome.detail == "no query is independent of the inputs"
         assert outcome.before == outcome.after
         assert given.distance(graph) == 0

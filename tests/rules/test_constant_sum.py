@@ -22,10 +22,10 @@ def test_a_bias_joins_the_latents(subject, model, component):
 def test_declines_residuals_and_integers(subject):
     given = subject("fourier", "processor_block")
     graph, (outcome,) = given.rewritten(CONSTANT_SUM)
-    assert outcome.detail == "no two constants are added one after the other"
+    assert outcome.detail == "no successive additions of constants"
     assert given.distance(graph) == 0
     _, outcomes = subject("conv", "encoder").rewritten(CONSTANT_QUERY, CONSTANT_SUM, precision="int8-dynamic")
-    assert outcomes[-1].detail == "a product in integers takes its own bias along"
+    assert outcomes[-1].detail == "an integer product is fused with its own bias"
 
 
 def test_tables_of_two_axes_stay_apart(subject):

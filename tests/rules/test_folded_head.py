@@ -27,7 +27,7 @@ def test_declines_where_another_layer_reads_too(subject):
     given = subject("fourier", "processor_block")  # every sum is read by a normalisation as well
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)
     assert not outcome.applied
-    assert outcome.detail == "no linear layer is read by another one alone"
+    assert outcome.detail == "no linear layer is read by another linear layer only"
     assert given.distance(graph) == 0
 
 

@@ -51,5 +51,5 @@ def test_declines_other_queries(subject):
     for model, component in [("language", "decoder"), ("flow", "decoder"), ("multimodal", "label_decoder")]:
         given = subject(model, component)
         graph, (outcome,) = given.rewritten(GATHERED_SCORES)
-        assert outcome.detail == "no queries are put together from rows of several tables under LayerNorm"
+        assert outcome.detail == "no queries are normalised sums of rows of several tables"
         assert given.distance(graph) == 0

@@ -7,11 +7,11 @@ import pytest
 from onnx_ir.passes import common
 
 from perceiver_deploy.models.positions import GridPositions
-from perceiver_exporters.ir.builder import Draft
+from perceiver_exporters.ir.builder import NodeBuilder
 from perceiver_exporters.rules.attention import separable_positions
 from perceiver_exporters.rules.attention.separable_positions import SEPARABLE_POSITIONS
 from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
-from perceiver_exporters.rules.matchers.grid_positions import split
+from perceiver_exporters.rules.matchers.grid_positions import split_by_axis
 
 from .conftest import EXACT
 
@@ -52,7 +52,7 @@ def test_the_output_projection_stays_where_it_is_cheaper(subject):
 
 
 def test_shrinks_the_table_of_positions(subject, monkeypatch):
-    monkeypatch.setattr(separable_positions, "MOST_BYTES", 0)
+    monkeypatch.setattr(separable_positions, "MAX_TABLE_BYTES", 0)
     graph, (outcome,) = subject("conv", "encoder").rewritten(SEPARABLE_POSITIONS)
     assert outcome.after.constants < outcome.before.constants
     largest = max(v.const_value.size for v in graph.graph.initializers.values())
@@ -61,7 +61,7 @@ def test_shrinks_the_table_of_positions(subject, monkeypatch):
 
 @pytest.mark.parametrize("most", [0, 1 << 20])
 def test_a_small_table_of_all_scores_is_added_at_once(subject, monkeypatch, most):
-    monkeypatch.setattr(separable_positions, "MOST_BYTES", most)
+    monkeypatch.setattr(separable_positions, "MAX_TABLE_BYTES", most)
     given = subject("fourier", "encoder")
     graph, _ = given.rewritten(CONSTANT_QUERY, SEPARABLE_POSITIONS)
     assert any("with_positions" in str(node.name) for node in graph.graph) == bool(most)
@@ -73,7 +73,7 @@ def test_finds_positions_that_the_graph_computes(subject):
     graph = given.graph.clone()
     table = next(v for v in graph.graph.initializers.values() if v.shape == (80, 18))
     spread = table.uses()[0][0]
-    spread.replace_input_with(0, Draft(graph.graph, "tokens", spread)("Identity", table))
+    spread.replace_input_with(0, NodeBuilder(graph.graph, "tokens", spread)("Identity", table))
     common.ShapeInferencePass()(graph)
     rewritten, outcomes = dataclasses.replace(given, graph=graph).rewritten(CONSTANT_QUERY, SEPARABLE_POSITIONS)
     assert outcomes[-1].applied
@@ -82,8 +82,8 @@ def test_finds_positions_that_the_graph_computes(subject):
 
 def test_declines_without_a_grid_and_for_other_backends(subject):
     for model, component, target, reason in [
-        ("language", "encoder", "cpu", "no attention reads content beside positions"),
-        ("fourier", "processor_block", "cpu", "no attention reads content beside positions"),
+        ("language", "encoder", "cpu", "no attention reads normalised tokens"),
+        ("fourier", "processor_block", "cpu", "no attention reads normalised tokens"),
         ("fourier", "encoder", "jetson-orin", "not for tensorrt"),
     ]:
         given = subject(model, component)
@@ -95,11 +95,11 @@ def test_declines_without_a_grid_and_for_other_backends(subject):
 
 def test_a_table_is_split_by_axis_only_if_every_channel_has_one():
     table = GridPositions((6, 5), (6, 5), 3).all().numpy()
-    grid = split(table, 5)
+    grid = split_by_axis(table, 5)
     assert grid is not None
     whole = np.empty_like(table, np.float64).reshape(6, 5, -1)
     whole[..., grid.row_channels] = grid.rows[:, None]
     whole[..., grid.column_channels] = grid.columns[None]
     assert np.array_equal(whole.reshape(30, -1), table)
-    assert split(np.random.default_rng(0).standard_normal((30, 4)), 5) is None
-    assert split(table, 6) is None
+    assert split_by_axis(np.random.default_rng(0).standard_normal((30, 4)), 5) is None
+    assert split_by_axis(table, 6) is None

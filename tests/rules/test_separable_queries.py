@@ -19,5 +19,5 @@ def test_declines_where_queries_are_no_grid(subject):
     for model, component in [("language", "decoder"), ("fourier", "decoder"), ("flow", "encoder_fold")]:
         given = subject(model, component)
         graph, (outcome,) = given.rewritten(SEPARABLE_QUERIES)
-        assert outcome.detail == "no queries made of content beside positions of a grid under LayerNorm"
+        assert outcome.detail == "no queries are normalised tokens of content and grid positions"
         assert given.distance(graph) == 0

@@ -12,7 +12,7 @@ from .conftest import EXACT
 def test_self_attention_keeps_the_queries_bias_alone(subject, model):
     given = subject(model, "processor_block")
     graph, (outcome,) = given.rewritten(SOFTMAX_BIAS)
-    assert outcome.detail == "1 of keys dropped, 1 of values handed on"
+    assert outcome.detail == "1 key biases dropped, 1 value biases folded into output biases"
     names = {str(node.name) for node in graph.graph if node.op_type == "Add"}
     assert not [name for name in names if "attention.key" in name or "attention.value" in name]
     assert [name for name in names if "attention.query" in name]

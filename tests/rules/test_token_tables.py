@@ -30,7 +30,7 @@ def test_declines_other_inputs_and_large_tables(subject, monkeypatch):
     given = subject("language", "decoder")
     _, (outcome,) = given.rewritten(TOKEN_TABLES)
     assert outcome.detail == "no keys and values are projected from embedded tokens alone"
-    monkeypatch.setattr(token_tables, "MOST_BYTES", 1000)
+    monkeypatch.setattr(token_tables, "MAX_TABLE_BYTES", 1000)
     graph, (outcome,) = subject("language", "encoder").rewritten(TOKEN_TABLES)
     assert "tables of" in outcome.detail
     assert subject("language", "encoder").distance(graph) == 0

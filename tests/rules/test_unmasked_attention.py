@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from perceiver_exporters.ir.builder import Draft, replace
+from perceiver_exporters.ir.builder import NodeBuilder, replace
 from perceiver_exporters.rules.attention.unmasked_attention import UNMASKED_ATTENTION
 
 
@@ -12,7 +12,7 @@ def with_constant_mask(given, everything):
     """The same component, in which a constant stands where its mask decides."""
     graph = given.graph.clone()
     chosen = next(node for node in graph.graph if node.op_type == "Where")
-    draft = Draft(graph.graph, "mask", chosen)
+    draft = NodeBuilder(graph.graph, "mask", chosen)
     mask = np.ones((1, 20), bool)
     mask[0, -1] = everything
     constant = draft.constant(mask, "mask")

@@ -1,4 +1,4 @@
-"""Writing nodes into a graph, in front of a given one."""
+"""Insertion of nodes into a graph."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 from perceiver_runtime.tensors import Array
 
-Exact = npt.NDArray[np.float64]
-"""What rules make out of weights, until it is rounded and stored."""
+Float64Array = npt.NDArray[np.float64]
+"""Arithmetic on weights before they are rounded to FP32 and stored."""
 Operand = ir.Value | Array
 
 
-class Draft:
-    """Makes nodes named after `scope`, each before `anchor`; arrays become constants, floating point ones FP32."""
+class NodeBuilder:
+    """Inserts nodes before `anchor`, named after `scope`. Arrays become initializers; floating-point ones are FP32."""
 
     def __init__(self, graph: ir.Graph, scope: str, anchor: ir.Node) -> None:
         self._graph = graph
@@ -25,7 +25,7 @@ class Draft:
         self._taken = {str(v.name) for n in graph for v in n.outputs} | set(graph.initializers)
 
     def __call__(self, op: str, *operands: Operand, name: str = "", domain: str = "", **attributes: Any) -> ir.Value:
-        """The node's only output."""
+        """Insert a node and return its only output; `name` is its name inside the scope (default: the operator)."""
         label = self._unique(name or op)
         output = ir.Value(name=label)
         inputs = [o if isinstance(o, ir.Value) else self.constant(o, f"{label}.constant") for o in operands]
@@ -34,7 +34,7 @@ class Draft:
         return output
 
     def constant(self, array: Array, name: str) -> ir.Value:
-        """An initializer; FP64 is rounded to FP32."""
+        """Add an initializer; floating-point arrays are rounded to FP32."""
         stored = np.ascontiguousarray(array, np.float32) if np.issubdtype(array.dtype, np.floating) else array
         label = name if name not in self._taken else self._unique(name)
         self._taken.add(label)
@@ -53,7 +53,7 @@ class Draft:
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Let everyone who reads `old` read `new`; a graph output keeps its name and type."""
+    """Replace all uses of `old` by `new`; a graph output keeps its name and type."""
     graph = _graph(old)
     if old.is_graph_output():
         name = old.name
@@ -65,12 +65,12 @@ def replace(old: ir.Value, new: ir.Value) -> None:
 
 
 def ints(*values: int) -> Array:
-    """Axes or a shape."""
+    """INT64 operand: axes or a shape."""
     return np.array(values, np.int64)
 
 
 def _graph(value: ir.Value) -> ir.Graph:
     node = value.producer()
-    assert node is not None  # rules replace what nodes make
+    assert node is not None  # initializers and inputs are not replaced
     assert isinstance(node.graph, ir.Graph)
     return node.graph

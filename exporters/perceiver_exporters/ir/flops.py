@@ -62,3 +62,9 @@ def _size(value: ir.Value | None) -> tuple[int, ...]:
     if value is None or value.shape is None or not value.shape.is_static():
         raise ValueError(f"the shape of {value} could not be inferred from the shapes of the inputs")
     return tuple(value.shape.numpy())
+
+
+def gigaflop(flops: int) -> str:
+    """FLOPs with a unit and three significant digits."""
+    digits = max(0, 2 - int(math.log10(max(flops, 1) / 1e9)))
+    return f"{flops / 1e9:.{min(digits, 6)}f} GFLOP"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 ROUND = 256
 FIRST_REGION = 1 << 20
-MOST_LEFT = 128 << 20
+MAX_FRAGMENT = 128 << 20
 """Bytes that may be left unused at the end of a chunk, unless as much as was asked for."""
 
 
@@ -54,7 +54,7 @@ class Arena:
             return self.allocate(size)
         _, index, chunk = min(fitting, key=lambda each: each[:2])
         region = self.regions[index]
-        if chunk.size >= 2 * rounded or chunk.size - rounded >= MOST_LEFT:
+        if chunk.size >= 2 * rounded or chunk.size - rounded >= MAX_FRAGMENT:
             region.chunks.insert(region.chunks.index(chunk) + 1, Chunk(chunk.start + rounded, chunk.size - rounded))
             chunk.size = rounded
         chunk.free = False

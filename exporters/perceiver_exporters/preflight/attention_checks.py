@@ -11,8 +11,8 @@ from perceiver_exporters.ir.graph import has_constant_weight
 from perceiver_exporters.preflight.report import Problem
 from perceiver_exporters.preflight.subject import Subject
 
-LARGEST_HALF = 65_504
-WIDEST_HEAD = 256
+MAX_FP16 = 65_504
+MAX_FUSED_HEAD = 256
 _BETWEEN = ("Mul", "Div", "Add", "Min", "Where", "Cast", "Reshape", "Sub")
 
 
@@ -23,10 +23,10 @@ def keys(subject: Subject) -> Iterator[Problem]:
             if node.op_type != "Softmax" or not _is_half(node.inputs[0]):
                 continue
             count = _length(node.inputs[0], node.attributes.get_int("axis", -1))
-            if count > LARGEST_HALF:
+            if count > MAX_FP16:
                 yield "blocked", component, f"{node.name or 'Softmax'}: {count:,} keys in an FP16 softmax"
         for node in _fused(graph):
-            if _is_half(node.inputs[0]) and (count := _length(node.inputs[1], -2)) > LARGEST_HALF:
+            if _is_half(node.inputs[0]) and (count := _length(node.inputs[1], -2)) > MAX_FP16:
                 yield "blocked", component, f"{node.name or 'Attention'}: {count:,} keys in an FP16 softmax"
 
 
@@ -47,7 +47,7 @@ def head_width(subject: Subject) -> Iterator[Problem]:
         for node in graph:
             if node.op_type == "Softmax" and (product := _scores(node)) is not None:
                 width = _length(product.inputs[0], -1)
-                if width > WIDEST_HEAD or width % 8:
+                if width > MAX_FUSED_HEAD or width % 8:
                     worst[width] = max(worst.get(width, 0), _bytes(product.outputs[0]))
         for width, size in sorted(worst.items()):
             yield "risky", component, f"heads of width {width} run unfused; scores take up to {size / 1e6:,.0f} MB"

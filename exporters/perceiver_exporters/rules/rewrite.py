@@ -1,4 +1,4 @@
-"""The rules in use, in the order in which they run, and their outcomes, which the graph itself carries."""
+"""The rewrite rules in the order in which they run, and their outcomes, stored in the graph's metadata."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from perceiver_exporters.rules.products.padded_channels import PADDED_CHANNELS
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, RuleOutcome, Verdict
 
 METADATA = "perceiver.rules"
-"""Metadata key of a rewritten graph: its outcomes, as JSON."""
+"""Metadata key of a rewritten graph: the outcomes, as JSON."""
 
 REWRITE_RULES: tuple[RewriteRule, ...] = (
     UNMASKED_ATTENTION,
@@ -58,7 +58,16 @@ REWRITE_RULES: tuple[RewriteRule, ...] = (
 def rewrite(
     sized: SizedGraph, context: Context, rules: Sequence[RewriteRule] = REWRITE_RULES
 ) -> tuple[RuleOutcome, ...]:
-    """Run the rules over an FP32 graph in place, and store what they did in its metadata."""
+    """Run rewrite rules over a graph and store their outcomes in its metadata.
+
+    Args:
+        sized: FP32 graph, modified in place.
+        context: Target and precision of the export.
+        rules: Rules in the order in which they run.
+
+    Returns:
+        One outcome per rule, those that declined included.
+    """
     before = cost(sized)
     made = []
     for rule in rules:
@@ -71,7 +80,7 @@ def rewrite(
 
 
 def outcomes(model: ir.Model) -> tuple[RuleOutcome, ...]:
-    """What `rewrite` stored in the graph."""
+    """The outcomes that `rewrite` stored in a graph."""
     stored = json.loads(model.metadata_props.get(METADATA, "[]"))
     return tuple(
         RuleOutcome(o["rule"], o["applied"], o["detail"], Cost(**o["before"]), Cost(**o["after"])) for o in stored
@@ -79,7 +88,7 @@ def outcomes(model: ir.Model) -> tuple[RuleOutcome, ...]:
 
 
 def stored_outcomes(path: Path) -> tuple[RuleOutcome, ...]:
-    """What was done to a graph of a bundle; its weights are not read."""
+    """The outcomes stored in an ONNX file; its external data is not read."""
     return outcomes(ir.from_proto(onnx.load(path, load_external_data=False)))
 
 

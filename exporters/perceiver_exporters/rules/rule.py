@@ -1,4 +1,4 @@
-"""What a rewrite rule is, and what it reports."""
+"""The interface of a rewrite rule, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Context:
 
     @property
     def integers(self) -> bool:
-        """Whether products with a weight become integer ones."""
+        """Whether the precision quantises products with a constant weight."""
         return self.precision in ("int8", "int8-dynamic")
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The graph was changed; `what` says what and where."""
+    """The graph was modified; `what` names the nodes or modules."""
 
     what: str
 
 
 @dataclass(frozen=True)
 class Declined:
-    """The graph is as it was, and why."""
+    """The graph was not modified, for this reason."""
 
     reason: str
 
@@ -42,9 +42,13 @@ Verdict = Applied | Declined
 
 @dataclass(frozen=True)
 class RewriteRule:
-    """A rewrite that keeps a graph's function up to the rounding of FP32.
+    """A rewrite that keeps a graph's function up to FP32 rounding.
 
-    `apply` changes the graph in place or leaves it alone. `backends` are those it is for; empty: every one.
+    Attributes:
+        name: Stored in bundles and shown by `inspect`.
+        summary: One line for reports.
+        apply: Modifies the graph in place and returns `Applied`, or leaves it unchanged and returns `Declined`.
+        backends: Backends that the rule is for; empty means all.
     """
 
     name: str
@@ -55,7 +59,7 @@ class RewriteRule:
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """What one rule did to one component, and what the graph cost before and after."""
+    """Result of one rule on one component: whether it applied, where or why not, and the cost before and after."""
 
     rule: str
     applied: bool

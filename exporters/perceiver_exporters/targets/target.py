@@ -1,4 +1,4 @@
-"""Targets: where a bundle is meant to run, and what that place can do."""
+"""Targets: device families, their backends, and the precisions and operator sets that these support."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from perceiver_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Board:
-    """A device that one can buy: memory in bytes (`unified`: shared with the host) and the roofline's peaks.
+    """A device, with the peak rates of its roofline.
 
-    `peak` gives dense FLOP/s (OP/s) of matrix products by precision, `bandwidth` bytes/s, both from NVIDIA's
-    documents (`source`), which state sparse rates for Jetson: half of them here, without the DLA's share. FP16 is with
-    FP16 accumulation on RTX cards.
+    Attributes:
+        name: Product name.
+        memory: Bytes of memory.
+        bandwidth: Memory bandwidth in bytes/s.
+        peak: Dense FLOP/s (OP/s) of matrix products by precision; FP16 with FP16 accumulation on RTX cards.
+        source: NVIDIA document. Jetson data sheets state sparse rates; half of them, without the DLA, is stored here.
+        unified: Whether the memory is shared with the host.
     """
 
     name: str
@@ -27,36 +31,47 @@ class Board:
 
 @dataclass(frozen=True)
 class EngineTarget:
-    """What engines for a target are: which TensorRT builds them, and for which GPUs.
+    """TensorRT and the GPUs for which engines of a target are built.
 
-    `tensorrt` is the oldest version there; `ahead` says that they can be built on any machine (TensorRT-RTX only).
-    `least` names the oldest compute capability for precisions that not all of them take. `max_batch` is the largest
-    batch of an export that names none: an engine is tuned, and its memory reserved, for all sizes of its profile.
+    Attributes:
+        module: Python module that builds engines: `tensorrt` or `tensorrt_rtx`.
+        tensorrt: Oldest supported version.
+        compute_capabilities: GPUs of the target.
+        ahead: Whether engines can be built on any machine (TensorRT-RTX only).
+        min_capability: Oldest compute capability by precision, for precisions that not all GPUs support.
+        max_batch: Largest batch of an export that names none: an engine is tuned and its memory reserved for it.
     """
 
     module: str
     tensorrt: tuple[int, int]
     compute_capabilities: tuple[str, ...]
     ahead: bool = False
-    least: Mapping[str, str] = field(default_factory=dict)
+    min_capability: Mapping[str, str] = field(default_factory=dict)
     max_batch: int = 8
 
     def capabilities(self, precision: str) -> tuple[str, ...]:
-        """The compute capabilities that run this precision."""
-        oldest = _order(self.least.get(precision, "0.0"))
+        """The compute capabilities that support a precision."""
+        oldest = _order(self.min_capability.get(precision, "0.0"))
         return tuple(c for c in self.compute_capabilities if _order(c) >= oldest)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A device family. `precisions` are those that its backend computes in, rather than merely accepts.
+    """A family of devices and the backend that runs on them.
 
-    `opset` is the highest ONNX operator set that the backend reads; `quantization` names the INT8 scheme that
-    its kernels want (a key of `SCHEMES` in `precision.integers.scheme`), or is empty; `reduced` the one with
-    weights of 7 bits, where that gains anything. `engines` is absent where the backend reads ONNX itself. `lacks` says
-    why a precision is not offered. `computed` is, where it is not all, the least share of the weighted FLOPs that the
-    backend must be seen to run in a precision's own kernels; `widened` are precisions that weights are stored in, and
-    that the backend computes in FP32 on processors without such arithmetic.
+    Attributes:
+        name: Name on the command line.
+        summary: One line for reports.
+        backend: Backend of the runtime.
+        opset: Newest ONNX operator set that the backend reads.
+        precisions: Names of the precisions that the backend computes in.
+        quantization: Name of the INT8 scheme of its kernels (see `SCHEMES` in `precision.integers.scheme`); empty without INT8.
+        reduced: Name of the scheme with 7-bit weights; empty where that has no benefit.
+        engines: TensorRT and GPUs; None if the backend reads ONNX.
+        boards: Devices of the family.
+        unsupported: Reasons why other precisions are not offered.
+        computed: Minimum share of weighted FLOPs that must run in the precision's own kernels; 1 if not listed.
+        widened: Precisions of weights that the backend computes in FP32 on processors without such arithmetic.
     """
 
     name: str
@@ -68,14 +83,14 @@ class Target:
     reduced: str = ""
     engines: EngineTarget | None = None
     boards: tuple[Board, ...] = ()
-    lacks: Mapping[str, str] = field(default_factory=dict)
+    unsupported: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, float] = field(default_factory=dict)
     widened: tuple[str, ...] = ()
 
     def require(self, precision: str) -> None:
         """Raise UsageError, with the reason, for a precision that the target does not offer."""
         if precision not in self.precisions:
-            reason = f" ({self.lacks[precision]})" if precision in self.lacks else ""
+            reason = f" ({self.unsupported[precision]})" if precision in self.unsupported else ""
             raise UsageError(
                 f"target {self.name} does not compute in {precision}{reason}; it offers {', '.join(self.precisions)}: "
                 "choose one of these, or another target"
@@ -159,8 +174,8 @@ _HOPPER = (
     ),
 )
 
-NO_RUN_TIME_RANGES = "TensorRT takes the ranges of INT8 from the graph; int8 has them"
-NEEDS_21 = "INT4 weights in blocks are opset 21, and the parser of its oldest TensorRT reads 20"
+NO_RUN_TIME_RANGES = "TensorRT reads INT8 ranges from the graph; use int8"
+NEEDS_21 = "block-quantised INT4 weights need opset 21; the parser of its oldest TensorRT reads opset 20"
 _ALL = (
     Target(
         name="cpu",
@@ -170,10 +185,10 @@ _ALL = (
         precisions=("fp32", "fp16", "int8", "int8-dynamic"),
         quantization="cpu",
         reduced="cpu-reduced",
-        lacks={
+        unsupported={
             "bf16": "ONNX Runtime has no BF16 matrix products for processors",
             "fp8": "processors have no FP8 arithmetic",
-            "int4": "weight-only INT4 is for GPUs that are short of memory bandwidth",
+            "int4": "weight-only INT4 is for GPUs limited by memory bandwidth",
         },
         widened=("fp16",),
         computed={"int8": 0.99, "int8-dynamic": 0.99},
@@ -184,7 +199,7 @@ _ALL = (
         backend="onnxruntime",
         opset=20,
         precisions=("fp32", "fp16", "bf16"),
-        lacks={
+        unsupported={
             "int8": "ONNX Runtime's CUDA provider has no INT8 matrix products",
             "int8-dynamic": "ONNX Runtime's CUDA provider has no INT8 matrix products",
             "fp8": "ONNX Runtime's CUDA provider has no FP8 matrix products of this form",
@@ -199,7 +214,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("8.7",)),
-        lacks={"int8-dynamic": NO_RUN_TIME_RANGES, "fp8": "Orin has no FP8 arithmetic", "int4": NEEDS_21},
+        unsupported={"int8-dynamic": NO_RUN_TIME_RANGES, "fp8": "Orin has no FP8 arithmetic", "int4": NEEDS_21},
         boards=_ORIN,
     ),
     Target(
@@ -210,7 +225,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 13), ("11.0",)),
-        lacks={"int8-dynamic": NO_RUN_TIME_RANGES, "int4": NEEDS_21},
+        unsupported={"int8-dynamic": NO_RUN_TIME_RANGES, "int4": NEEDS_21},
         boards=_THOR,
     ),
     Target(
@@ -220,13 +235,13 @@ _ALL = (
         opset=20,
         precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
         quantization="tensorrt",
-        lacks={"int8-dynamic": NO_RUN_TIME_RANGES},
+        unsupported={"int8-dynamic": NO_RUN_TIME_RANGES},
         engines=EngineTarget(
             "tensorrt_rtx",
             (1, 0),
             ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
             ahead=True,
-            least={
+            min_capability={
                 "fp32": "8.0",
                 "bf16": "8.0",
                 "int8": "8.0",
@@ -244,7 +259,7 @@ _ALL = (
         precisions=("fp32", "fp16", "bf16", "int8", "fp8"),
         quantization="tensorrt",
         engines=EngineTarget("tensorrt", (10, 3), ("9.0",)),
-        lacks={"int8-dynamic": NO_RUN_TIME_RANGES, "int4": NEEDS_21},
+        unsupported={"int8-dynamic": NO_RUN_TIME_RANGES, "int4": NEEDS_21},
         boards=_HOPPER,
     ),
 )

@@ -1,31 +1,30 @@
-"""Attention of few query rows to many wide inputs: scores and sums are taken over the inputs themselves.
+"""Absorb the key projection into the queries, and the value projection into the attended inputs.
 
-Neither keys nor values are projected (see `absorption`). It pays where the heads' queries together are fewer than the
-projections are wide: one wide head, or one query.
+See `absorption` for the algebra. It reduces FLOPs for few queries of many wide inputs: one wide head, or one query.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from perceiver_exporters.ir.builder import Draft, ints, replace
+from perceiver_exporters.ir.builder import NodeBuilder, ints, replace
+from perceiver_exporters.ir.flops import gigaflop
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
 from perceiver_exporters.rules.attention.absorption import (
     exempt,
-    gigaflop,
     per_head,
     projected_flops,
     queries_times,
     with_key_bias,
     with_value_bias,
 )
-from perceiver_exporters.rules.matchers.attention import Site, sites
+from perceiver_exporters.rules.matchers.attention import AttentionSite, attention_sites
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
-    """Absorb the projections of every attention where that counts fewer FLOPs."""
-    found = list(sites(sized.graph))
+    """Absorb the projections of every attention for which that takes fewer FLOPs."""
+    found = list(attention_sites(sized.graph))
     if not found:
         return Declined("no attention whose keys and values are projected from one input")
     shapes = static_shapes(sized.opt)
@@ -36,7 +35,7 @@ def apply(sized: SizedGraph, context: Context) -> Verdict:
     return Applied(", ".join(site.name for site in chosen)) if chosen else Declined("; ".join(dict.fromkeys(reasons)))
 
 
-def _refusal(site: Site, shapes: Shapes, context: Context) -> str:
+def _refusal(site: AttentionSite, shapes: Shapes, context: Context) -> str:
     as_it_is, absorbed = projected_flops(site, shapes)
     if absorbed >= as_it_is:
         return f"absorbed {gigaflop(absorbed)}, projected {gigaflop(as_it_is)}"
@@ -45,15 +44,15 @@ def _refusal(site: Site, shapes: Shapes, context: Context) -> str:
     return ""
 
 
-def _absorb(graph: ir.Graph, site: Site) -> None:
-    write = Draft(graph, site.name, site.scores)
+def _absorb(graph: ir.Graph, site: AttentionSite) -> None:
+    build = NodeBuilder(graph, site.name, site.scores)
     heads = site.heads
-    inputs = write("Unsqueeze", site.x, ints(1), name="inputs")
-    asked = queries_times(write, site, site.key.by_head(heads).transpose(0, 2, 1), "asked")
-    raw = write("MatMul", asked, write("Transpose", inputs, perm=[0, 1, 3, 2], name="keys"), name="scores")
-    replace(site.scores.outputs[0], with_key_bias(write, site, raw, site.key.bias_by_head(heads)))
+    inputs = build("Unsqueeze", site.x, ints(1), name="inputs")
+    queries = queries_times(build, site, site.key.by_head(heads).transpose(0, 2, 1), "input_queries")
+    raw = build("MatMul", queries, build("Transpose", inputs, perm=[0, 1, 3, 2], name="keys"), name="scores")
+    replace(site.scores.outputs[0], with_key_bias(build, site, raw, site.key.bias_by_head(heads)))
 
-    after = Draft(graph, site.name, site.weighted)
+    after = NodeBuilder(graph, site.name, site.weighted)
     mean = after("MatMul", site.weights, inputs, name="attended_inputs")
     values = after("MatMul", mean, per_head(site.value.by_head(heads)), name=f"{site.name}.value/absorbed")
     if heads > 1:
@@ -63,7 +62,7 @@ def _absorb(graph: ir.Graph, site: Site) -> None:
 
 ABSORBED_ATTENTION = RewriteRule(
     "absorbed-attention",
-    "key and value projections taken over to the queries and the weighted inputs",
+    "key and value projections absorbed into the queries and the attended inputs",
     apply,
     backends=("onnxruntime",),
 )

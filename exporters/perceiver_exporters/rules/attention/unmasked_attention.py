@@ -1,4 +1,4 @@
-"""A mask that excludes nothing leaves the scores alone."""
+"""Remove constant masks that exclude no key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.attention import HIGHEST_SCORE
 from perceiver_exporters.ir.builder import replace
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.rules.matchers.attention import array_of, operand, producer, sites
+from perceiver_exporters.rules.matchers.attention import array_of, attention_sites, operand, producer
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
 
@@ -19,12 +19,14 @@ EXCLUDES_NOTHING: Mapping[str, Callable[[Array], bool]] = {
     "Add": lambda bias: not bias.any(),
     "Min": lambda limit: bool(np.all(np.greater_equal(limit, HIGHEST_SCORE))),
 }
-"""By the operator that applies a mask to the scores: whether a constant second operand changes no score."""
+"""By operator that applies a mask to scores: whether a constant second operand leaves all scores unchanged."""
 
 
 def apply(sized: SizedGraph, __: Context) -> Verdict:
-    """Drop every mask that is constant and changes no score."""
-    masked = [(site.name, applied) for site in sites(sized.graph) if (applied := _applied(site.scores)) is not None]
+    """Remove every mask that is constant and changes no score."""
+    masked = [
+        (site.name, applied) for site in attention_sites(sized.graph) if (applied := _applied(site.scores)) is not None
+    ]
     if not masked:
         return Declined("no attention is masked")
     constant = [(name, node) for name, node in masked if _excludes_nothing(node.op_type, operand(node, 1))]
@@ -36,13 +38,13 @@ def apply(sized: SizedGraph, __: Context) -> Verdict:
 
 
 def _applied(scores: ir.Node) -> ir.Node | None:
-    """The node that applies a mask, if one takes the scores first."""
+    """The node that applies a mask to the scores, or None."""
     readers = [node for node, index in scores.outputs[0].uses() if index == 0]
     return readers[0] if len(readers) == 1 and readers[0].op_type in EXCLUDES_NOTHING else None
 
 
 def _excludes_nothing(op: str, value: ir.Value) -> bool:
-    """A constant that changes no score, or a choice of one whose condition is constant and true."""
+    """Whether a mask is a constant that changes no score, or a Where that always selects one."""
     for move in MOVES:
         moved = producer(value, move)
         value = operand(moved, 0) if moved else value
@@ -53,4 +55,4 @@ def _excludes_nothing(op: str, value: ir.Value) -> bool:
     return constant is not None and EXCLUDES_NOTHING[op](constant)
 
 
-UNMASKED_ATTENTION = RewriteRule("unmasked-attention", "masks that exclude nothing are dropped", apply)
+UNMASKED_ATTENTION = RewriteRule("unmasked-attention", "masks that exclude no key removed", apply)

@@ -1,6 +1,6 @@
-"""Queries looked up in a learned table: the table is normalised and projected at export, and looked up afterwards.
+"""Normalise and project at export the learned table that queries are looked up in.
 
-Channels that are the same for all queries (a modality's padding) count as the table's.
+Channels that are constant over all queries (a modality's padding) are part of the table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.builder import Draft, replace
+from perceiver_exporters.ir.builder import NodeBuilder, replace
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.constants.constant_query import layer_norm
 from perceiver_exporters.rules.matchers.attention import Projection, operand, projected_query
@@ -20,14 +20,14 @@ from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRu
 
 @dataclass(frozen=True)
 class Lookup:
-    """`query` projects normalised rows of one table."""
+    """A query projection of normalised rows of one table."""
 
     query: Projection
     normed: NormedRows
 
 
 def apply(sized: SizedGraph, _: Context) -> Verdict:
-    """Project the tables that queries are taken from."""
+    """Project the tables that queries are looked up in."""
     found = [lookup for node in sized.graph if node.op_type == "MatMul" and (lookup := _lookup(node)) is not None]
     for lookup in found:
         _rewrite(sized.graph, lookup)
@@ -46,10 +46,10 @@ def _lookup(scores: ir.Node) -> Lookup | None:
 
 def _rewrite(graph: ir.Graph, lookup: Lookup) -> None:
     product, (one,) = lookup.query.product, lookup.normed.rows.lookups
-    write = Draft(graph, str(product.name).rsplit("/", 1)[0], product)
+    build = NodeBuilder(graph, str(product.name).rsplit("/", 1)[0], product)
     projected = layer_norm(one.table, lookup.normed.norm) @ lookup.query.weight.astype(np.float64)
-    rows = write("GatherND", projected, one.index, name="rows")
-    replace(product.outputs[0], write("Unsqueeze", rows, operand(lookup.normed.headed, 1), name="queries"))
+    rows = build("GatherND", projected, one.index, name="rows")
+    replace(product.outputs[0], build("Unsqueeze", rows, operand(lookup.normed.headed, 1), name="queries"))
 
 
 GATHERED_QUERY = RewriteRule("gathered-query", "queries looked up in a table that is projected at export", apply)

@@ -1,11 +1,11 @@
-"""Finding attention in a traced graph: projections of one normalised input to keys and to values, and who reads them.
+"""Matchers for attention whose keys and values are projected from one input, and for its linear layers.
 
-The form is the one that `perceiver_exporters.ir.attention` and `models.chunked` give:
+They match the form that `perceiver_exporters.ir.attention` and the chunked attention of the models produce:
 
     scores   = MatMul(query, Transpose(Reshape(x Wk + bk)))        (B, heads, N, M)
     weighted = MatMul(weights, Transpose(Reshape(x Wv + bv)))      (B, heads, N, v_dim / heads)
 
-where the weights are a softmax of the scores, or their exponentials in a running sum over chunks.
+where the weights are softmax(scores), or exp(scores - maximum) in an online softmax over chunks.
 """
 
 from __future__ import annotations
@@ -16,45 +16,47 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.builder import Exact
+from perceiver_exporters.ir.builder import Float64Array
 from perceiver_exporters.ir.graph import constant_of
 from perceiver_runtime.tensors import Array
 
-KEYS = (0, 2, 3, 1)
-VALUES = (0, 2, 1, 3)
+KEY_PERM = (0, 2, 3, 1)
+VALUE_PERM = (0, 2, 1, 3)
+"""Transpositions of (B, M, heads, E) to transposed keys (B, heads, E, M) and to values (B, heads, M, E)."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """x (B, M, C) times weight (C, width) plus bias (width,), split into heads and transposed."""
+    """A linear layer: x (B, M, C), weight (C, width), bias (width,); `product` is its MatMul."""
 
     x: ir.Value
     product: ir.Node
     weight: Array
     bias: Array
 
-    def by_head(self, heads: int) -> Exact:
+    def by_head(self, heads: int) -> Float64Array:
         """The weight in FP64, (heads, C, width / heads)."""
         return self.weight.astype(np.float64).reshape(len(self.weight), heads, -1).transpose(1, 0, 2)
 
-    def bias_by_head(self, heads: int) -> Exact:
+    def bias_by_head(self, heads: int) -> Float64Array:
         """The bias in FP64, (heads, width / heads)."""
         return self.bias.astype(np.float64).reshape(heads, -1)
 
 
 @dataclass(frozen=True)
 class Query:
-    """Queries as projected, before `scale`."""
+    """The projection of queries, and the factor that scales its result."""
 
     projection: Projection
     scale: float
 
 
 @dataclass(frozen=True)
-class Site:
-    """One attention: queries (B or 1, heads, N, E), keys and values projected from `x` (B, M, C).
+class AttentionSite:
+    """One attention: `query` (B or 1, heads, N, E); keys and values projected from `x` (B, M, C).
 
-    `softmax`: the weights of a query sum to one, and a constant added to all its scores changes nothing.
+    `scores` and `weighted` are its two MatMuls. `softmax` says whether a softmax normalises the weights, so that those
+    of a query sum to one and a constant added to all its scores has no effect.
     """
 
     x: ir.Value
@@ -68,22 +70,22 @@ class Site:
 
     @property
     def weights(self) -> ir.Value:
-        """What the values are weighted by, (B, heads, N, M)."""
+        """Attention weights (B, heads, N, M)."""
         return operand(self.weighted, 0)
 
     @property
     def name(self) -> str:
-        """Name of the module that attends."""
+        """Name of the attention module."""
         return str(self.scores.name).rsplit("/", 1)[0]
 
-    def asked_by(self) -> Query | None:
-        """What the queries are projected from, if they are projected here."""
+    def query_projection(self) -> Query | None:
+        """The projection of the queries, if the graph contains it."""
         return projected_query(self.query)
 
 
-def sites(graph: ir.Graph) -> Iterator[Site]:
-    """Every attention whose keys and values come from the same input."""
-    keys = {p.x: (node, p) for node in graph if (p := _projected(node, KEYS)) is not None}
+def attention_sites(graph: ir.Graph) -> Iterator[AttentionSite]:
+    """All attention whose keys and values are projected from the same input."""
+    keys = {p.x: (node, p) for node in graph if (p := _projected(node, KEY_PERM)) is not None}
     for node in list(graph):
         value = projected_values(node)
         if value is None or value.x not in keys:
@@ -92,11 +94,11 @@ def sites(graph: ir.Graph) -> Iterator[Site]:
         heads = heads_of(node)
         if heads is not None and _weights_of(scores, operand(node, 0)):
             softmax = producer(operand(node, 0), "Softmax") is not None
-            yield Site(value.x, heads, operand(scores, 0), key, value, scores, node, softmax)
+            yield AttentionSite(value.x, heads, operand(scores, 0), key, value, scores, node, softmax)
 
 
 def projected_query(query: ir.Value) -> Query | None:
-    """What scaled queries (B, heads, N, E) are projected from, if they are."""
+    """The projection of scaled queries (B, heads, N, E), or None."""
     scaled = producer(query, "Mul")
     scale = array_of(scaled.inputs[1]) if scaled else None
     spread = producer(scaled.inputs[0], "Expand") if scaled else None  # queries of one row, over the batch
@@ -106,30 +108,30 @@ def projected_query(query: ir.Value) -> Query | None:
     found = projection(reshaped.inputs[0]) if reshaped else None
     if found is None or scale is None or scale.size != 1 or transposed is None:
         return None
-    return Query(found, float(scale)) if tuple(transposed.attributes["perm"].as_ints()) == VALUES else None
+    return Query(found, float(scale)) if tuple(transposed.attributes["perm"].as_ints()) == VALUE_PERM else None
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:
-    """An input that must be there."""
+    """An input that the operator requires."""
     value = node.inputs[index]
     assert value is not None
     return value
 
 
 def producer(value: ir.Value | None, op: str) -> ir.Node | None:
-    """The node that makes the value, if it is of that type."""
+    """The node that computes the value, if it has this operator type."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op else None
 
 
 def array_of(value: ir.Value | None) -> Array | None:
-    """The constant behind an initializer."""
+    """The content of an initializer, or None."""
     tensor = constant_of(value)
     return None if tensor is None else tensor.numpy()
 
 
 def projection(value: ir.Value | None) -> Projection | None:
-    """A linear layer with a constant weight (C, width), with or without bias."""
+    """The linear layer that computes a value: MatMul with a constant weight (C, width), with or without bias."""
     added = producer(value, "Add")
     product = producer(added.inputs[0] if added else value, "MatMul")
     weight = array_of(product.inputs[1]) if product else None
@@ -140,7 +142,7 @@ def projection(value: ir.Value | None) -> Projection | None:
 
 
 def biased(product: ir.Node) -> ir.Value:
-    """What a linear layer's product makes, with its bias, if it has one."""
+    """The output of the linear layer that a MatMul belongs to: after the bias, if there is one."""
     made = product.outputs[0]
     readers = list(made.uses())
     added = readers[0][0] if len(readers) == 1 and not made.is_graph_output() else None
@@ -149,7 +151,7 @@ def biased(product: ir.Node) -> ir.Value:
 
 
 def _projected(node: ir.Node, perm: tuple[int, ...]) -> Projection | None:
-    """What the second operand of a product is projected from."""
+    """The projection behind the second operand of a MatMul, split into heads and transposed by `perm`."""
     if node.op_type != "MatMul" or node.domain:
         return None
     transposed = producer(node.inputs[1], "Transpose")
@@ -160,18 +162,18 @@ def _projected(node: ir.Node, perm: tuple[int, ...]) -> Projection | None:
 
 
 def projected_values(weighted: ir.Node) -> Projection | None:
-    """What the second operand of a product is projected from, if it is values."""
-    return _projected(weighted, VALUES)
+    """The projection of the values that a MatMul weights, or None."""
+    return _projected(weighted, VALUE_PERM)
 
 
 def heads_of(weighted: ir.Node) -> int | None:
-    """Heads of the values that a product weights."""
+    """Number of heads of the values that a MatMul weights."""
     shape = operand(weighted, 1).shape
     return shape[1] if shape is not None and len(shape) == 4 and isinstance(shape[1], int) else None
 
 
 def _weights_of(scores: ir.Node, weights: ir.Value) -> bool:
-    """Whether the weights are made from these scores: the mask, the maximum and exp lie between."""
+    """Whether the weights are computed from these scores, through mask, maximum and softmax or exp."""
     reached = weights
     for op in ("Softmax", "Exp", "Add", "Min", "Sub"):
         node = producer(reached, op)

@@ -1,4 +1,4 @@
-"""Where an attention ends: its weighted values, and the output projection that follows at once."""
+"""Matcher for the output projection of an attention."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from perceiver_exporters.rules.matchers.attention import (
 
 
 @dataclass(frozen=True)
-class Ending:
-    """Values (B, heads, M, v_dim / heads) weighted by a softmax, and the projection (v_dim, D) that follows at once."""
+class AttentionOutput:
+    """A softmax attention's second MatMul, and the projections of its values (C, v_dim) and output (v_dim, D)."""
 
     weighted: ir.Node
     value: Projection
@@ -26,18 +26,18 @@ class Ending:
 
     @property
     def name(self) -> str:
-        """Name of the module that attends."""
+        """Name of the attention module."""
         return str(self.weighted.name).rsplit("/", 1)[0]
 
 
-def find_ending(node: ir.Node) -> Ending | None:
-    """The ending of one head."""
-    ending = find_endings(node)
-    return ending if ending is not None and heads_of(node) == 1 else None
+def find_single_head_output(node: ir.Node) -> AttentionOutput | None:
+    """The output projection of an attention with one head, or None."""
+    found = find_attention_output(node)
+    return found if found is not None and heads_of(node) == 1 else None
 
 
-def find_endings(node: ir.Node) -> Ending | None:
-    """Heads merged by Transpose and Reshape, then a linear layer."""
+def find_attention_output(node: ir.Node) -> AttentionOutput | None:
+    """The linear layer behind merged heads (Transpose, Reshape), or None."""
     value = projected_values(node)
     if value is None or producer(node.inputs[0], "Softmax") is None:
         return None
@@ -48,4 +48,4 @@ def find_endings(node: ir.Node) -> Ending | None:
             return None
         last = readers[0][0]
     output = projection(biased(last))
-    return None if output is None else Ending(node, value, output)
+    return None if output is None else AttentionOutput(node, value, output)

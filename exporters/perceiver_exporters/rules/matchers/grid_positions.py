@@ -1,7 +1,7 @@
-"""Positions that depend on no pixel: found by what a part of the graph computes, rather than by how it is written.
+"""Matcher for position encodings of a grid, by value: the subgraph is evaluated, whatever its operators.
 
-A grid's position encoding has columns that vary along its first axis alone and columns that vary along the others
-alone. Over a grid of (rows, width) points it is then two small tables, one row each per row and per column.
+Each channel of a grid's position encoding varies along one axis only. Over (rows, width) points the encoding therefore
+is two small tables: one with an entry per row, one with an entry per column.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
-from perceiver_exporters.ir.builder import Exact
+from perceiver_exporters.ir.builder import Float64Array
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of, producer
 from perceiver_runtime.tensors import Array
@@ -26,23 +26,23 @@ class Grid:
     """Positions (rows * width, channels) of a grid, row major, as two tables in FP64.
 
     `rows` (rows, R) holds the channels `row_channels`, `columns` (width, channels - R) the channels `column_channels`.
-    Where `index` is there, the graph asks for the rows that it names.
+    `index` is the graph input that selects rows, if there is one.
     """
 
-    rows: Exact
-    columns: Exact
+    rows: Float64Array
+    columns: Float64Array
     row_channels: npt.NDArray[np.int64]
     column_channels: npt.NDArray[np.int64]
     index: ir.Value | None
 
     @property
     def width(self) -> int:
-        """Points of one row."""
+        """Points per row."""
         return len(self.columns)
 
 
 def find_grid(sized: SizedGraph, value: ir.Value) -> Grid | None:
-    """The grid that a value (B, M, channels) spreads over the batch, or None."""
+    """The grid that a value (B, M, channels) expands over the batch, or None."""
     spread = producer(value, "Expand")
     source = spread.inputs[0] if spread is not None else None
     if source is None or source.shape is None or len(source.shape) != 2:
@@ -54,10 +54,16 @@ def find_grid(sized: SizedGraph, value: ir.Value) -> Grid | None:
     return _indexed_grid(sized, source, index) if index is not None and _is_list(index) else None
 
 
-def split(table: Array, width: int, index: ir.Value | None = None) -> Grid | None:
-    """Channels of a table (rows * width, channels) sorted by the axis along which they vary, or None if one has both.
+def split_by_axis(table: Array, width: int, index: ir.Value | None = None) -> Grid | None:
+    """Split the channels of a table by the axis along which they vary.
 
-    A channel that never varies goes with the rows, which are fewer.
+    Args:
+        table: Positions (rows * width, channels), row major.
+        width: Points per row.
+        index: Graph input that selects rows, if there is one.
+
+    Returns:
+        The two tables, or None if a channel varies along both axes. Constant channels belong to the rows.
     """
     grid = table.astype(np.float64).reshape(-1, width, table.shape[1])
     by_row = (grid == grid[:, :1]).all((0, 1))
@@ -69,15 +75,15 @@ def split(table: Array, width: int, index: ir.Value | None = None) -> Grid | Non
 
 
 def _constant_grid(table: Array) -> Grid | None:
-    """The width is how long the slowest channel stays the same; it is tried on every channel."""
+    """The width is the longest constant run at the start of a channel for which the table splits."""
     changes = (np.diff(table, axis=0) != 0).T
     runs = {int(np.argmax(channel)) + 1 for channel in changes if channel.any()}
     widths = (width for width in sorted(runs, reverse=True) if len(table) % width == 0 and width > 1)
-    return next((grid for width in widths if (grid := split(table, width)) is not None), None)
+    return next((grid for width in widths if (grid := split_by_axis(table, width)) is not None), None)
 
 
 def _inputs(value: ir.Value) -> set[ir.Value]:
-    """The graph inputs that a value depends on."""
+    """Graph inputs that a value depends on."""
     seen, queue, inputs = set(), [value], set()
     while queue:
         current = queue.pop()
@@ -95,7 +101,7 @@ def _is_list(value: ir.Value) -> bool:
 
 
 def _indexed_grid(sized: SizedGraph, value: ir.Value, index: ir.Value) -> Grid | None:
-    """Rows asked for one by one, and in any order, must be the rows of the whole."""
+    """A grid whose rows an input selects: rows selected alone and in reverse must equal those of the whole grid."""
     assert index.shape is not None  # it is a list
     total = sized.profile.dimensions[str(index.shape[0])].max
     evaluator = _evaluator(sized.model, value, index)
@@ -112,11 +118,11 @@ def _indexed_grid(sized: SizedGraph, value: ir.Value, index: ir.Value) -> Grid |
     for wanted in [(total - 1,), tuple(reversed(range(total)))]:
         if not np.array_equal(rows(*wanted).reshape(len(wanted), width, -1), by_row[list(wanted)]):
             return None
-    return split(whole, width, index)
+    return split_by_axis(whole, width, index)
 
 
 def _evaluated(model: ir.Model, value: ir.Value) -> Array:
-    """A value that depends on no input: a constant, or one that the graph computes, which large ones are left as."""
+    """A value that depends on no input: an initializer, or the result of a subgraph that was too large to fold."""
     constant = array_of(value)
     if constant is not None:
         return constant
@@ -125,7 +131,7 @@ def _evaluated(model: ir.Model, value: ir.Value) -> Array:
 
 
 def _evaluator(model: ir.Model, value: ir.Value, *inputs: ir.Value) -> ReferenceEvaluator:
-    """Runs the part of the graph between the inputs and the value."""
+    """Evaluator of the subgraph between the inputs and the value."""
     part, names = model.clone(), {v.name for v in inputs}
     values = {v.name: v for node in part.graph for v in node.outputs}
     part.graph.outputs[:] = [values[value.name]]

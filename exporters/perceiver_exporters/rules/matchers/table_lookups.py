@@ -1,4 +1,4 @@
-"""Rows put together, channel by channel, from tables that are looked up (positions per axis) and from constants."""
+"""Matcher for rows whose channels are looked up in tables (positions per axis) or constant."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.builder import Exact
+from perceiver_exporters.ir.builder import Float64Array
 from perceiver_exporters.rules.matchers.attention import array_of, operand, producer
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """A table (R, C) of which `index` (N, 1) names the rows."""
+    """A table (R, C) whose rows `index` (N, 1) selects."""
 
     index: ir.Value
-    table: Exact
+    table: Float64Array
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows (N, C) that are the sum of one row from each lookup's table, which are zero where another has channels.
+    """Rows (N, C): the sum of one row of each lookup's table, which is zero in the channels of other tables.
 
-    Channels that are the same in every row are in the first table.
+    Channels that are constant over all rows are part of the first table.
     """
 
     lookups: tuple[Lookup, ...]
@@ -31,7 +31,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class NormedRows:
-    """What `norm` makes of rows to which `headed` added an axis, (1, N, C); its scale and bias are constants."""
+    """LayerNormalization `norm`, scale and bias constant, of rows to which Unsqueeze `headed` adds a batch axis."""
 
     norm: ir.Node
     headed: ir.Node
@@ -39,15 +39,15 @@ class NormedRows:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Some neighbouring channels: those that `gather` takes from a table (R, width), or (1, width) for all rows."""
+class _Channels:
+    """Adjacent channels: looked up by `gather` in a table (R, width), or constant (1, width) without it."""
 
     gather: ir.Node | None
-    columns: Exact
+    columns: Float64Array
 
 
 def find_normed_rows(value: ir.Value) -> NormedRows | None:
-    """The looked up rows that a value (1, N, C) normalises, if that is all that it does."""
+    """The looked-up rows that a value (1, N, C) is the normalisation of, or None."""
     norm = producer(value, "LayerNormalization")
     headed = producer(norm.inputs[0], "Unsqueeze") if norm else None
     axes = array_of(headed.inputs[1]) if headed else None
@@ -60,39 +60,39 @@ def find_normed_rows(value: ir.Value) -> NormedRows | None:
 
 
 def find_rows(value: ir.Value | None) -> Rows | None:
-    """The lookups that a value (N, C) is made of, if it is made of nothing else."""
-    pieces = _pieces(value)
-    if pieces is None or not any(piece.gather for piece in pieces):
+    """The lookups that a value (N, C) consists of, or None if it depends on anything else."""
+    parts = _channels(value)
+    if parts is None or not any(part.gather for part in parts):
         return None
-    channels = sum(piece.columns.shape[1] for piece in pieces)
-    tables: dict[ir.Node | None, Exact] = {}
+    channels = sum(part.columns.shape[1] for part in parts)
+    tables: dict[ir.Node | None, Float64Array] = {}
     start = 0
-    for piece in pieces:
-        rows, width = piece.columns.shape
-        tables.setdefault(piece.gather, np.zeros((rows, channels)))[:, start : start + width] = piece.columns
+    for part in parts:
+        rows, width = part.columns.shape
+        tables.setdefault(part.gather, np.zeros((rows, channels)))[:, start : start + width] = part.columns
         start += width
     everywhere = tables.pop(None, np.zeros((1, channels)))
     lookups = [Lookup(operand(gather, 1), table) for gather, table in tables.items() if gather is not None]
     return Rows((replace(lookups[0], table=lookups[0].table + everywhere), *lookups[1:]))
 
 
-def _pieces(value: ir.Value | None) -> list[_Piece] | None:
-    """Left to right; None if a channel is anything else."""
+def _channels(value: ir.Value | None) -> list[_Channels] | None:
+    """The channels from left to right, or None if any is neither looked up nor constant."""
     node = value.producer() if value is not None else None
     reader = _READERS.get(node.op_type) if node is not None and not node.domain else None
     return reader(node) if reader is not None and node is not None else None
 
 
-def _concatenated(node: ir.Node) -> list[_Piece] | None:
+def _concatenated(node: ir.Node) -> list[_Channels] | None:
     if node.attributes.get_int("axis", 0) not in (-1, 1):
         return None
-    parts = [_pieces(value) for value in node.inputs]
-    return None if any(part is None for part in parts) else [piece for part in parts for piece in part or ()]
+    parts = [_channels(value) for value in node.inputs]
+    return None if any(part is None for part in parts) else [each for part in parts for each in part or ()]
 
 
-def _sliced(node: ir.Node) -> list[_Piece] | None:
-    """Some channels of one lookup; slices that step, or take rows, are left alone."""
-    whole = _pieces(node.inputs[0])
+def _sliced(node: ir.Node) -> list[_Channels] | None:
+    """Channels of one lookup; slices with a step or along rows are not supported."""
+    whole = _channels(node.inputs[0])
     given = [array_of(value) for value in node.inputs[1:]]
     if whole is None or len(whole) != 1 or len(given) < 3:
         return None
@@ -102,21 +102,21 @@ def _sliced(node: ir.Node) -> list[_Piece] | None:
     return [replace(whole[0], columns=whole[0].columns[:, start:end])]
 
 
-def _gathered(node: ir.Node) -> list[_Piece] | None:
+def _gathered(node: ir.Node) -> list[_Channels] | None:
     table, index = array_of(node.inputs[0]), operand(node, 1)
     flat = index.shape is not None and len(index.shape) == 2 and index.shape[1] == 1
     if table is None or table.ndim != 2 or not flat or node.attributes.get_int("batch_dims", 0) != 0:
         return None
-    return [_Piece(node, table.astype(np.float64))]
+    return [_Channels(node, table.astype(np.float64))]
 
 
-def _spread(node: ir.Node) -> list[_Piece] | None:
+def _spread(node: ir.Node) -> list[_Channels] | None:
     row = array_of(node.inputs[0])
     if row is None or not np.issubdtype(row.dtype, np.floating) or row.ndim not in (1, 2) or row.size != row.shape[-1]:
         return None
     shape = node.outputs[0].shape
     same = shape is not None and len(shape) == 2 and shape[1] == row.size
-    return [_Piece(None, row.astype(np.float64).reshape(1, -1))] if same else None
+    return [_Channels(None, row.astype(np.float64).reshape(1, -1))] if same else None
 
 
 _READERS = {"Concat": _concatenated, "Slice": _sliced, "GatherND": _gathered, "Expand": _spread}

@@ -1,10 +1,10 @@
-"""A linear layer that reads a sum of linear layers: they become one, and the sum is never made.
+"""Fold a linear layer into the linear layers whose sum it reads.
 
     (r + h W + b) H = r H + h (W H) + b H
 
-The last residual of a decoder is read by nothing but its narrow output projection: the multilayer perceptron's second
-matrix, as wide as the queries on both sides, then costs no more than the output does. A layer right behind another
-(a projection before a modality's own head) is the same without `r`.
+The last residual of a decoder is read only by its narrow output projection H: folded with it, the second matrix of the
+MLP, which is as wide as the queries, costs no more than the output projection. Two successive layers (a projection
+before a modality's own head) are the same case without `r`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.ir.builder import Draft, replace
+from perceiver_exporters.ir.builder import NodeBuilder, replace
+from perceiver_exporters.ir.flops import gigaflop
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.rules.attention.absorption import gigaflop
 from perceiver_exporters.rules.matchers.attention import Projection, array_of, biased, producer, projection
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear layer (D, F) whose result is `made`, and what its input sums: linear layers (K, D) and other terms."""
+    """A linear layer (D, F) with result `made`, and the terms of its input: linear layers (K, D) and others."""
 
     made: ir.Value
     output: Projection
@@ -40,7 +40,7 @@ class Head:
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
-    """Fold one head after the other, as long as that counts fewer FLOPs."""
+    """Fold one head after the other while that takes fewer FLOPs."""
     folded: list[str] = []
     while True:
         costs = _costs(sized)
@@ -48,13 +48,13 @@ def apply(sized: SizedGraph, context: Context) -> Verdict:
         if head is None:
             break
         _fold(sized.graph, head)
-        common.RemoveUnusedNodesPass()(sized.model)  # what is folded must not be found again
+        common.RemoveUnusedNodesPass()(sized.model)  # folded layers must not match again
         sized.invalidate()
         folded.append(f"{', '.join(_module(layer) for layer in head.layers)} into {head.name}")
     if folded:
         return Applied("; ".join(folded))
     refused = [f"{head.name} folded {gigaflop(then)}, as it is {gigaflop(now)}" for head, (now, then) in costs]
-    return Declined("; ".join(refused) or "no linear layer is read by another one alone")
+    return Declined("; ".join(refused) or "no linear layer is read by another linear layer only")
 
 
 def _costs(sized: SizedGraph) -> list[tuple[Head, tuple[int, int]]]:
@@ -76,7 +76,7 @@ def _heads(graph: ir.Graph) -> Iterator[Head]:
 
 
 def _terms(value: ir.Value) -> Iterator[ir.Value]:
-    """What a value that only one node reads is the sum of."""
+    """The terms of a sum whose value has only one reader."""
     node = producer(value, "Add") if _read_once(value) else None
     if node is None or projection(value) is not None:
         yield value
@@ -87,13 +87,13 @@ def _terms(value: ir.Value) -> Iterator[ir.Value]:
 
 
 def _own(value: ir.Value) -> Projection | None:
-    """The linear layer that makes a value for one reader alone."""
+    """The linear layer that computes a value with a single reader, or None."""
     found = projection(value) if _read_once(value) else None
     return found if found is not None and _read_once(found.product.outputs[0]) else None
 
 
 def _width(value: ir.Value) -> object:
-    """Channels of a term; of a linear layer also where a fold has just made it."""
+    """Channels of a term. Layers that a fold has just added have no inferred shape: their weight gives the width."""
     found = projection(value)
     if found is not None:
         return found.weight.shape[1]
@@ -113,26 +113,26 @@ def _flops(head: Head, shapes: Shapes) -> tuple[int, int]:
 
 
 def _fold(graph: ir.Graph, head: Head) -> None:
-    """Each product keeps the name of the layer whose inputs it reads, which INT8 decides by."""
+    """Replace head and layers by one product each, named after the layer whose input it reads, as INT8 plans expect."""
     matrix, bias = head.output.weight.astype(np.float64), head.output.bias.astype(np.float64)
-    write = Draft(graph, head.name, head.output.product)
+    build = NodeBuilder(graph, head.name, head.output.product)
     summed: list[ir.Value] = []
     for layer in head.layers:
-        own = Draft(graph, _module(layer), head.output.product)
+        own = NodeBuilder(graph, _module(layer), head.output.product)
         summed.append(own("MatMul", layer.x, layer.weight.astype(np.float64) @ matrix, name=f"into_{head.name}"))
         bias = bias + layer.bias.astype(np.float64) @ matrix
     for term in head.others:
         constant = array_of(term)
         if constant is None:
-            summed.append(write("MatMul", term, matrix, name="direct"))
+            summed.append(build("MatMul", term, matrix, name="direct"))
         else:
             bias = bias + constant.astype(np.float64) @ matrix
-    total = reduce(lambda left, right: write("Add", left, right, name="sum"), summed)
-    replace(head.made, write("Add", total, bias, name="bias") if bias.any() else total)
+    total = reduce(lambda left, right: build("Add", left, right, name="sum"), summed)
+    replace(head.made, build("Add", total, bias, name="bias") if bias.any() else total)
 
 
 def _module(layer: Projection) -> str:
     return str(layer.product.name).rsplit("/", 1)[0]
 
 
-FOLDED_HEAD = RewriteRule("folded-head", "last projections folded into the output's", apply)
+FOLDED_HEAD = RewriteRule("folded-head", "linear layers folded into the linear layer that reads their sum", apply)

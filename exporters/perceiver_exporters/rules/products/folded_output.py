@@ -1,8 +1,8 @@
-"""One head whose output is narrower than its values: the output projection is folded into that of the values.
+"""Fold the output projection of attention with one head into its value projection, if the output is narrower.
 
     (A (x Wv + bv)) Wo = A (x (Wv Wo) + bv Wo)
 
-The sum over keys then has the output's width, and the output projection is gone.
+The sum over keys then has the output's width.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.builder import Draft, ints, replace
+from perceiver_exporters.ir.builder import NodeBuilder, ints, replace
+from perceiver_exporters.ir.flops import gigaflop
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.rules.attention.absorption import gigaflop
 from perceiver_exporters.rules.matchers.attention import operand
-from perceiver_exporters.rules.matchers.attention_output import Ending, find_ending
+from perceiver_exporters.rules.matchers.attention_output import AttentionOutput, find_single_head_output
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
-    """Fold every output projection where that counts fewer FLOPs."""
-    found = [ending for node in sized.graph if (ending := find_ending(node)) is not None]
+    """Fold all output projections for which that takes fewer FLOPs."""
+    found = [ending for node in sized.graph if (ending := find_single_head_output(node)) is not None]
     if not found:
         return Declined("no attention of one head is followed by its output projection")
     shapes = static_shapes(sized.opt)
@@ -33,7 +33,7 @@ def apply(sized: SizedGraph, context: Context) -> Verdict:
     return Applied(", ".join(ending.name for ending in chosen))
 
 
-def _flops(ending: Ending, shapes: Shapes) -> tuple[int, int]:
+def _flops(ending: AttentionOutput, shapes: Shapes) -> tuple[int, int]:
     batch, _, queries, keys = shapes[str(operand(ending.weighted, 0).name)]
     channels, v = ending.value.weight.shape
     width = ending.output.weight.shape[1]
@@ -41,21 +41,21 @@ def _flops(ending: Ending, shapes: Shapes) -> tuple[int, int]:
     return 2 * batch * as_it_is, 2 * batch * (keys * channels * width + queries * keys * width)
 
 
-def _fold(graph: ir.Graph, ending: Ending) -> None:
+def _fold(graph: ir.Graph, ending: AttentionOutput) -> None:
     value, matrix = ending.value, ending.output.weight.astype(np.float64)
-    write = Draft(graph, ending.name, ending.weighted)
-    product = write(
+    build = NodeBuilder(graph, ending.name, ending.weighted)
+    product = build(
         "MatMul", value.x, value.weight.astype(np.float64) @ matrix, name=f"{ending.name}.value/with_output"
     )
-    values = write("Add", product, value.bias.astype(np.float64) @ matrix, name="value_output_bias")
+    values = build("Add", product, value.bias.astype(np.float64) @ matrix, name="value_output_bias")
     weights = operand(ending.weighted, 0)
-    attended = write("MatMul", weights, write("Unsqueeze", values, ints(1), name="values"), name="attended")
-    replace(ending.output.product.outputs[0], write("Squeeze", attended, ints(1), name="merged"))
+    attended = build("MatMul", weights, build("Unsqueeze", values, ints(1), name="values"), name="attended")
+    replace(ending.output.product.outputs[0], build("Squeeze", attended, ints(1), name="merged"))
 
 
 FOLDED_OUTPUT = RewriteRule(
     "folded-output",
-    "output projections of one head folded into the values' projections",
+    "output projections of one head folded into value projections",
     apply,
     backends=("onnxruntime",),
 )

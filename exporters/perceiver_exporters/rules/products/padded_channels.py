@@ -1,7 +1,7 @@
-"""Widths that tensor cores can't take are padded with zeros to a multiple of 8: 261 channels become 264.
+"""Pad the inputs of products with zeros to a multiple of 8 channels for tensor cores: 261 becomes 264.
 
-A zero channel meets a zero row of the weight, so nothing changes. Inputs are padded behind their normalisation, whose
-mean and variance are still those of the original channels.
+The weight gets as many zero rows, so results do not change. Padding follows the normalisation, whose mean and variance
+remain those of the original channels.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.ir.builder import Draft, ints
+from perceiver_exporters.ir.builder import NodeBuilder, ints
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.rules.matchers.attention import array_of
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
 
 MULTIPLE = 8
-"""FP16 values in 16 bytes, which tensor cores load at once; also right for INT8, whose kernels pad 8 to 16."""
+"""FP16 values per 16-byte load of tensor cores. Suits INT8 as well, whose kernels pad 8 to 16."""
 
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
-    """Pad every normalised input of products whose width is no multiple of 8."""
+    """Pad all normalised inputs of products whose width is not a multiple of 8."""
     if context.precision == "fp32":
         return Declined("FP32 products are not padded")
     norms = [node for node in sized.graph if node.op_type == "LayerNormalization"]
@@ -33,7 +33,7 @@ def apply(sized: SizedGraph, context: Context) -> Verdict:
 
 
 def _width(norm: ir.Node) -> int | None:
-    """The width to be padded of what a normalisation gives, if only products with constant weights read it."""
+    """The width of a normalisation that needs padding, if only products with constant weights read it; or None."""
     readers = list(norm.outputs[0].uses())
     weights = [array_of(node.inputs[1]) for node, index in readers if node.op_type == "MatMul" and index == 0]
     if not readers or len(weights) != len(readers) or any(w is None or w.ndim != 2 for w in weights):
@@ -46,15 +46,15 @@ def _pad(graph: ir.Graph, norm: ir.Node, missing: int) -> None:
     normed = norm.outputs[0]
     readers = [node for node, _ in normed.uses()]
     first = min(readers, key=list(graph).index)
-    write = Draft(graph, str(norm.name).rsplit("/", 1)[0], first)
+    build = NodeBuilder(graph, str(norm.name).rsplit("/", 1)[0], first)
     assert normed.shape is not None  # a traced value has its rank
     ends = ints(*[0] * (2 * len(normed.shape) - 1), missing)
-    padded = write("Pad", normed, ends, name="padded")
+    padded = build("Pad", normed, ends, name="padded")
     for node in readers:
         weight = array_of(node.inputs[1])
         assert weight is not None  # _width saw it
         node.replace_input_with(0, padded)
-        node.replace_input_with(1, write.constant(_with_zero_rows(weight, missing), f"{node.name}.padded"))
+        node.replace_input_with(1, build.constant(_with_zero_rows(weight, missing), f"{node.name}.padded"))
 
 
 def _with_zero_rows(weight: Array, missing: int) -> Array:
@@ -63,7 +63,7 @@ def _with_zero_rows(weight: Array, missing: int) -> Array:
 
 PADDED_CHANNELS = RewriteRule(
     "padded-channels",
-    "inputs of products padded to widths that tensor cores take",
+    "inputs of products padded to multiples of 8 for tensor cores",
     apply,
     backends=("tensorrt", "tensorrt-rtx"),
 )
