@@ -65,7 +65,7 @@ class Target:
         backend: Backend of the runtime.
         opset: Newest ONNX operator set that the backend reads.
         precisions: Names of the precisions that the backend computes in.
-        quantization: Name of the INT8 scheme of its kernels (see `SCHEMES` in `precision.integers.scheme`); empty without INT8.
+        quantization: Key of the INT8 scheme of its kernels in `precision.integers.scheme`; empty without INT8.
         reduced: Name of the scheme with 7-bit weights; empty where that has no benefit.
         engines: TensorRT and GPUs; None if the backend reads ONNX.
         boards: Devices of the family.
