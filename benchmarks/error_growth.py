@@ -20,7 +20,7 @@ from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig
 from perceiver_deploy.models.released import RELEASED
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.diagnose.growth import ErrorGrowth, measure_growth
+from perceiver_exporters.diagnose.error_growth import ErrorGrowth, measure_growth
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256

@@ -28,7 +28,7 @@ from perceiver_exporters.export import Exporter, export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision import PRECISIONS as PRECISION_TABLE
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime import load_bundle, verify
 
@@ -84,7 +84,7 @@ def shares(path: Path) -> str:
     """Weighted by the FLOPs of one run: components count as often as they are applied."""
     manifest = load_bundle(path).manifest
     flops = {c.name: c.flops * manifest.pipeline.step(c.name).repeat for c in manifest.components}
-    report = load_report(path / PATH)
+    report = load_record(path / PATH)
     total = sum(flops[entry.component] for entry in report)
     return " / ".join(
         f"{sum(flops[entry.component] * getattr(entry, kind) for entry in report) / total:.1%}"
@@ -94,7 +94,7 @@ def shares(path: Path) -> str:
 
 def kernels(path: Path) -> str:
     found = sorted(
-        {f"{kind} {share:.0%}" for entry in load_report(path / PATH) for kind, share in entry.kernels.items()}
+        {f"{kind} {share:.0%}" for entry in load_record(path / PATH) for kind, share in entry.kernels.items()}
     )
     return ", ".join(found)
 

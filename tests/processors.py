@@ -23,7 +23,7 @@ from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.pareto import TABLE
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.manifest import Source
 
@@ -69,7 +69,7 @@ def decided(traces: Path) -> dict[str, Any]:
         table = json.loads((path / TABLE).read_text())
         graphs = {c.name: ir.load(path / c.onnx).graph for c in manifest.components}
         return {
-            "layers": {e.component: [e.smoothed, *e.kept] for e in load_report(path / PATH)},
+            "layers": {e.component: [e.smoothed, *e.kept] for e in load_record(path / PATH)},
             "order": [[s["component"], s["layer"]] for s in table["order"]],
             "tried": {p["kept"]: p["lost"]["logits"] for p in table["points"]},
             "scales": {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.bundle.stored_graphs import stored_graph
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.proof import count_products
 from perceiver_exporters.preflight import PreflightReport, check, engine_target

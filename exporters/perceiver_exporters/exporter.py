@@ -34,7 +34,7 @@ from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.precision.pareto import save_pareto
 from perceiver_exporters.precision.placement import EXACT, Trial, search
 from perceiver_exporters.precision.proof import prove
-from perceiver_exporters.precision.report import ComponentPrecision, save_report
+from perceiver_exporters.precision.record import ComponentPrecision, save_record
 from perceiver_exporters.records import ComponentRecord, Records
 from perceiver_exporters.reference import Feeds, Reference, in_double
 from perceiver_exporters.rules import REWRITE_RULES, Context, RewriteRule, rewrite
@@ -138,7 +138,7 @@ class Exporter:
         tolerances = self.tolerances(records)
         report(f"write {destination}")
         with staged(destination, overwrite=overwrite) as directory:
-            save_report([self.prove(record) for record in records.components.values()], directory)
+            save_record([self.prove(record) for record in records.components.values()], directory)
             save_graphs(records.graphs, directory)
             if records.pareto is not None:
                 save_pareto(records.pareto, directory)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.component import Component
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.audit.finding import AuditFinding
 from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.placement import Pareto
 
@@ -29,7 +29,7 @@ class ComponentRecord:
 
     component: Component
     fp32: SizedGraph | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...] = ()
     plan: ComponentPlan | None = None
     graph: ir.Model | None = None
 

@@ -10,7 +10,7 @@ from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.diagnose import bisection
-from perceiver_exporters.diagnose.bisection import Blame, can_export_again
+from perceiver_exporters.diagnose.bisection import Diagnosis, can_export_again
 from perceiver_runtime import load_bundle
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import PerceiverError
@@ -22,13 +22,13 @@ class Bisection:
 
     bundle: str
     source: str
-    blames: tuple[Blame, ...]
+    diagnoses: tuple[Diagnosis, ...]
     compared: int
 
     @property
     def passed(self) -> bool:
         """Whether nothing departs."""
-        return not self.blames
+        return not self.diagnoses
 
 
 def bisect(
@@ -48,7 +48,7 @@ def bisect(
     bundle = load_bundle(path)
     made, source = _source(bundle, reference)
     found = bisection.bisect(Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays)
-    return Bisection(str(path), source, found.blames, found.compared)
+    return Bisection(str(path), source, found.diagnoses, found.compared)
 
 
 def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, str]:

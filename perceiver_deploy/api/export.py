@@ -17,11 +17,11 @@ from perceiver_deploy.checkpoints.loaded import DEFAULT, option
 from perceiver_deploy.sources.source import Model, blueprint, resolve
 from perceiver_deploy.sources.source_record import write_record
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.dynamic_sizes import with_ranges
 from perceiver_exporters.export import Exporter
 from perceiver_exporters.memory.estimate import estimate, fit
 from perceiver_exporters.precision import require
 from perceiver_exporters.precision.options import Budget
-from perceiver_exporters.sizes import with_ranges
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.ranges import BATCH, batch_within

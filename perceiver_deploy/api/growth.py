@@ -9,8 +9,8 @@ from pathlib import Path
 from perceiver_deploy.api.verify import backend_for
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import blueprint
-from perceiver_exporters.diagnose.growth import ErrorGrowth, measure_growth
-from perceiver_exporters.diagnose.layer_growth import measure_layers
+from perceiver_exporters.diagnose.error_growth import ErrorGrowth, measure_growth
+from perceiver_exporters.diagnose.layer_error_growth import measure_layers
 from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_runtime import load_bundle, open_session
 from perceiver_runtime.cli.report import to_json

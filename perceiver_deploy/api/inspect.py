@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_exporters.bundle.stored import stored_graph
-from perceiver_exporters.precision.report import PATH, ComponentPrecision, parse_report
+from perceiver_exporters.bundle.stored_graphs import stored_graph
+from perceiver_exporters.precision.record import PATH, ComponentPrecision, parse_record
 from perceiver_exporters.rules import RuleOutcome, outcomes
 from perceiver_runtime import load_bundle
 from perceiver_runtime.bundle import Bundle
@@ -44,5 +44,5 @@ def inspect(bundle: str | Path, *, rules: bool = False, precision: bool = False)
     return Inspection(
         loaded,
         {c.name: outcomes(stored_graph(loaded, c.onnx)) for c in components} if rules else None,
-        parse_report(loaded.read(PATH), loaded.file(PATH)) if precision else None,
+        parse_record(loaded.read(PATH), loaded.file(PATH)) if precision else None,
     )

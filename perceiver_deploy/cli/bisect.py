@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verify import default_directory
 
 if TYPE_CHECKING:
     from perceiver_deploy.api.bisect import Bisection
-    from perceiver_exporters.diagnose.bisection import Blame
+    from perceiver_exporters.diagnose.bisection import Diagnosis
 
 COLUMNS = ("component:<", "node:<", "operator:<", "run", "error", "noise:?", "bound")
 
@@ -52,14 +52,16 @@ def _print(found: Bisection) -> None:
     if found.passed:
         click.echo(f"{found.bundle}: nothing departs ({found.compared} values compared; source: {found.source})")
         return
-    print_table(f"{found.bundle} departs (source: {found.source})", COLUMNS, [_row(blame) for blame in found.blames])
-    for blame in found.blames:
-        click.echo(f"{blame.component}: {blame.why}")
-        if blame.replay:
-            click.echo(f"  replay it: {command_line('perceiver-export', 'replay', Path(blame.replay))}")
+    print_table(
+        f"{found.bundle} departs (source: {found.source})", COLUMNS, [_row(diagnosis) for diagnosis in found.diagnoses]
+    )
+    for diagnosis in found.diagnoses:
+        click.echo(f"{diagnosis.component}: {diagnosis.why}")
+        if diagnosis.replay:
+            click.echo(f"  replay it: {command_line('perceiver-export', 'replay', Path(diagnosis.replay))}")
 
 
-def _row(blame: Blame) -> tuple[str, ...]:
-    numbers = (blame.error, blame.noise, blame.bound) if blame.bound else ()
+def _row(diagnosis: Diagnosis) -> tuple[str, ...]:
+    numbers = (diagnosis.error, diagnosis.noise, diagnosis.bound) if diagnosis.bound else ()
     shown = [f"{number:.1e}" for number in numbers] or ["", "", ""]
-    return blame.component, blame.node or f"({blame.kind})", blame.op_type, str(blame.call), *shown
+    return diagnosis.component, diagnosis.node or f"({diagnosis.kind})", diagnosis.op_type, str(diagnosis.call), *shown

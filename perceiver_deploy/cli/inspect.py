@@ -10,7 +10,7 @@ import click
 from perceiver_deploy.cli.output import common_options, print_json, print_table
 
 if TYPE_CHECKING:
-    from perceiver_exporters.precision.report import ComponentPrecision
+    from perceiver_exporters.precision.record import ComponentPrecision
     from perceiver_exporters.rules import RuleOutcome
     from perceiver_runtime.bundle import Bundle
 

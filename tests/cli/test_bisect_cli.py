@@ -16,7 +16,7 @@ def test_bisect_names_the_node_of_the_shipped_model(perceiver_export, bundles, t
     assert result.returncode == 1, result.stderr
     found = json.loads(result.stdout)
     assert found["source"] == "fashion-perceiver"
-    assert [(b["component"], b["kind"], b["node"]) for b in found["blames"]] == [
+    assert [(b["component"], b["kind"], b["node"]) for b in found["diagnoses"]] == [
         (BLOCK, "node", "1.attention.key/MatMul")
     ]
     assert perceiver_export("replay", tmp_path / "nodes" / BLOCK).returncode == 1

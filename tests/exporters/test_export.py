@@ -178,7 +178,7 @@ def test_a_large_component_keeps_its_weights_beside_the_graph(
 ) -> None:
     x = {"latents": np.random.default_rng(0).standard_normal((2, 16, 64), dtype=np.float32)}
     inline = ir.to_proto(graphs["processor_block"]).SerializeToString()
-    monkeypatch.setattr(storage, "LEAST_COMPONENT", 1)
+    monkeypatch.setattr(storage, "MIN_COMPONENT_BYTES", 1)
     path = tmp_path / save_graphs({"block": graphs["processor_block"]}, tmp_path)["block"]
     assert path.stat().st_size < 40_000 < (tmp_path / "onnx" / "block.weights").stat().st_size
     assert np.array_equal(*(ort.InferenceSession(m).run(None, x)[0] for m in (path, inline)))

@@ -21,7 +21,7 @@ from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.integers.smooth import divisors
 from perceiver_exporters.precision.kernels import kernel_shares
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.precision.static_integers import quantize
 
 import onnxruntime as ort
@@ -54,7 +54,7 @@ def test_every_precision_holds(name: str, precision: str, target: str, tmp_path:
     assert all(tolerance.rel_l2 < 0.1 for tolerance in manifest.tolerances)
     integers = name not in ("plain", "conv-twice") if precision == "int8-dynamic" else name != "plain"
     if target == "cpu" and precision != "fp16" and integers:
-        (entry,) = load_report(tmp_path / "b" / PATH)
+        (entry,) = load_record(tmp_path / "b" / PATH)
         assert entry.kernels == {precision: 1.0}
 
 

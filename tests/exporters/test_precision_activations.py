@@ -18,9 +18,9 @@ from perceiver_exporters import export
 from perceiver_exporters.component import Blueprint, Component, Cut
 from perceiver_exporters.ir.fused_attention import DOMAIN, OPERATOR
 from perceiver_exporters.precision.audit.activations import audit_activations
-from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.audit.finding import AuditFinding
 from perceiver_exporters.precision.formats import BF16, FP16, Format
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_runtime import verify
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.golden import load_golden
@@ -80,7 +80,7 @@ def blueprint_of(module: nn.Module, scale: float = 1.0, calibration: float = 0.0
     return Blueprint(Source("layer", "toy", "", {}, False), cut, ({"x": x * np.float32(scale)},), louder)
 
 
-def exported(blueprint: Blueprint, path: Path) -> tuple[Finding, ...]:
+def exported(blueprint: Blueprint, path: Path) -> tuple[AuditFinding, ...]:
     """The findings of an FP16 bundle, after it was seen to pass, and to be finite and right in FP16 arithmetic."""
     manifest = export.export_bundle(blueprint, path, "fp16", rules=())
     assert all(math.isfinite(t.rel_l2) and t.rel_l2 < 0.05 for t in manifest.tolerances)
@@ -90,7 +90,7 @@ def exported(blueprint: Blueprint, path: Path) -> tuple[Finding, ...]:
         warnings.simplefilter("ignore")
         (device,) = ReferenceEvaluator(onnx.load(path / "onnx/layer.onnx")).run(None, dict(sample.inputs))
     np.testing.assert_allclose(device, sample.outputs["y"], rtol=0.02, atol=0.02 * np.abs(sample.outputs["y"]).max())
-    return load_report(path / PATH)[0].findings
+    return load_record(path / PATH)[0].findings
 
 
 def test_what_fits_has_no_findings(tmp_path: Path) -> None:

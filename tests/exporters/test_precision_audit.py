@@ -19,7 +19,7 @@ from perceiver_exporters.precision.audit.constants import RULES, audit
 from perceiver_exporters.precision.formats import BF16, FP16, Format
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.proof import prove
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
@@ -191,7 +191,7 @@ def test_an_export_says_what_it_protects(bundle: Bundle, traced: dict[str, ir.Mo
     path, manifest = bundle("fp16", tracer=lambda component, *_: seeded[component.name].clone())
     assert any(line.startswith("RA002 processor_block: masked kept in FP32: constant fill leaves") for line in progress)
     assert PATH in manifest.files
-    report = {entry.component: entry for entry in load_report(path / PATH)}
+    report = {entry.component: entry for entry in load_record(path / PATH)}
     assert [(f.rule, f.node) for f in report["processor_block"].findings] == [("RA002", "masked")]
     assert report["encoder"].findings == ()
     assert json.loads((path / PATH).read_text())[0]["weighted"] == 1.0

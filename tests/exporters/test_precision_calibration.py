@@ -17,7 +17,7 @@ from perceiver_exporters.precision.calibration import calibrate as calibration
 from perceiver_exporters.precision.calibration.histogram import HALF, Histogram
 from perceiver_exporters.precision.calibration.store import cache_directory
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_runtime.errors import CheckError, UsageError
 
 from .conftest import Bundle
@@ -189,7 +189,7 @@ def test_where_the_cache_lies(tmp_path: Path) -> None:
 def test_methods_are_chosen_per_export_and_per_component(bundle: Bundle) -> None:
     options = QuantizationOptions("percentile", {"decoder": "entropy"})
     path, _ = bundle("int8", quantization=options)
-    report = {entry.component: entry.calibration for entry in load_report(path / PATH)}
+    report = {entry.component: entry.calibration for entry in load_record(path / PATH)}
     assert report == {"encoder": "percentile", "processor_block": "percentile", "decoder": "entropy"}
 
 

@@ -24,7 +24,7 @@ from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.kernels import kernel_shares
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.proof import prove
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.preflight import check
 from perceiver_exporters.samples import make_samples
 from perceiver_runtime import open_session, verify
@@ -60,7 +60,7 @@ def test_it_needs_no_calibration_data(blueprint: Blueprint, tracer: Tracer, tmp_
 
 def test_products_run_in_integers_over_ranges_of_run_time(bundle: Bundle) -> None:
     path, _ = bundle(DYNAMIC)
-    for entry in load_report(path / PATH):
+    for entry in load_record(path / PATH):
         assert entry.kernels == {DYNAMIC: 1.0}
         assert entry.weighted == 1.0 or entry.kept
         assert entry.calibration == ""
@@ -71,7 +71,7 @@ def test_convolutions_stay_in_fp32_and_are_declared(
 ) -> None:
     convolutions = {name: [n for n in g.graph if n.op_type == "Conv"] for name, g in graphs.items()}
     path, manifest = bundle(DYNAMIC)
-    report = {entry.component: entry for entry in load_report(path / PATH)}
+    report = {entry.component: entry for entry in load_record(path / PATH)}
     assert {name: len(found) for name, found in convolutions.items()} == {n: len(e.kept) for n, e in report.items()}
     assert report["encoder"].kept == ("tokens.project",)
     assert report["encoder"].weighted < 1.0
@@ -168,7 +168,7 @@ def test_samples_of_a_batch_share_a_range(bundle: Bundle, blueprint: Blueprint) 
 def test_bisect_raises_no_alarm(bundle: Bundle, blueprint: Blueprint, tracer: Tracer) -> None:
     path, _ = bundle(DYNAMIC)
     found = bisect(path, dataclasses.replace(blueprint, calibration=()), tracer=tracer)
-    assert found.blames == ()
+    assert found.diagnoses == ()
     assert found.compared > 0
 
 
@@ -180,7 +180,7 @@ def test_a_budget_keeps_the_fewest_layers(bundle: Bundle, blueprint: Blueprint) 
         return {"logits": float(np.concatenate([n.ravel() for n in near]).mean())}
 
     path, _ = bundle(DYNAMIC, quantization=QuantizationOptions(budget=Budget(0.0, score)))
-    kept = {entry.component: entry.kept for entry in load_report(path / PATH)}
+    kept = {entry.component: entry.kept for entry in load_record(path / PATH)}
     assert "tokens.project" in kept["encoder"]
     assert sum(map(len, kept.values())) > 1
     assert verify(path).passed

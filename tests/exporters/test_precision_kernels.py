@@ -11,7 +11,7 @@ import pytest
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision.kernels import kernel_shares, prove_kernels
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import CheckError
 
@@ -79,7 +79,7 @@ def test_a_threshold_of_the_target_decides(blueprint: Blueprint, graphs: dict[st
 
 def test_the_report_names_the_kernels(bundle: Bundle) -> None:
     path, _ = bundle("int8")
-    assert all(entry.kernels == {"int8": 1.0} for entry in load_report(path / PATH))
+    assert all(entry.kernels == {"int8": 1.0} for entry in load_record(path / PATH))
     assert "| int8 100.0% |" in (path / "README.md").read_text()
 
 
@@ -87,5 +87,5 @@ def test_the_report_names_the_kernels(bundle: Bundle) -> None:
 def test_the_report_says_that_fp16_is_widened(bundle: Bundle) -> None:
     path, _ = bundle("fp16")
     said = "computed in fp32 100.0%: ONNX Runtime has no FP16 kernels here"
-    assert all(entry.run_in("fp16") == said for entry in load_report(path / PATH))
+    assert all(entry.run_in("fp16") == said for entry in load_record(path / PATH))
     assert said in (path / "README.md").read_text()

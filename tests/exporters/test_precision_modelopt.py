@@ -14,7 +14,7 @@ from perceiver_deploy.api.verify import verify
 from perceiver_exporters.engines import build
 from perceiver_exporters.precision import require
 from perceiver_exporters.precision.modelopt import PYTHON, _save
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 
@@ -106,7 +106,7 @@ def modelopt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_modelopt_makes_is_bundled_and_proven(precision: str, dtype: ir.DataType, bundle: Bundle) -> None:
     path, manifest = bundle(precision, target="rtx")
     assert manifest.precision == precision
-    assert all(entry.weighted >= 0.9 for entry in load_report(path / PATH))
+    assert all(entry.weighted >= 0.9 for entry in load_record(path / PATH))
     for component in manifest.components:
         graph = ir.load(path / component.onnx).graph
         assert [v.name for v in graph.inputs] == [spec.name for spec in component.inputs]

@@ -19,7 +19,7 @@ from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
 from perceiver_exporters.precision.pareto import CHART, TABLE
 from perceiver_exporters.precision.placement import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.samples import make_samples
 from perceiver_runtime import verify
 from perceiver_runtime.errors import CheckError
@@ -59,7 +59,7 @@ def test_the_bundle_keeps_what_was_chosen_and_no_more(
     table = json.loads((path / TABLE).read_text())
     kept = [(s["component"], s["layer"]) for s in table["order"][: table["chosen"]]]
     assert 0 < table["chosen"] < len(table["order"])
-    report = load_report(path / PATH)
+    report = load_record(path / PATH)
     assert sorted(kept) == sorted((e.component, layer) for e in report for layer in e.kept)
     for entry in report:
         graph = ir.load(path / manifest.component(entry.component).onnx).graph
@@ -92,7 +92,7 @@ def test_the_pareto_table_holds_all_that_was_tried(bundle: Bundle, blueprint: Bl
 def test_a_budget_that_holds_at_once_keeps_nothing(bundle: Bundle, blueprint: Blueprint) -> None:
     path, _ = bundle("int8", quantization=QuantizationOptions(budget=agreement(blueprint, 100.0)))
     assert json.loads((path / TABLE).read_text())["chosen"] == 0
-    assert all(entry.kept == () and entry.weighted == 1.0 for entry in load_report(path / PATH))
+    assert all(entry.kept == () and entry.weighted == 1.0 for entry in load_record(path / PATH))
 
 
 def test_a_budget_that_nothing_holds_fails_and_writes_no_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from perceiver_exporters.export import Tracer, export_bundle
 from perceiver_exporters.precision.integers.rounding import round_weight
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_runtime import load_bundle, verify
 from perceiver_runtime.backends.integer_products import avoid_saturation, products_saturate
 from perceiver_runtime.errors import UsageError
@@ -61,7 +61,7 @@ def test_weights_have_seven_bits_and_no_fewer(bundle: Bundle, precision: str) ->
         assert peaks.max() == 64
         assert (peaks[peaks > 0] == 64).mean() > 0.9  # each channel uses its range; 6 bits end at 32
     assert verify(path).passed
-    report = load_report(path / PATH)
+    report = load_record(path / PATH)
     assert all(entry.reduced_range and entry.kernels == {precision: 1.0} for entry in report)
     assert "7-bit weights" in (path / "README.md").read_text()
 
@@ -70,7 +70,7 @@ def test_weights_have_seven_bits_and_no_fewer(bundle: Bundle, precision: str) ->
 def test_it_is_off_unless_asked_for(bundle: Bundle, precision: str) -> None:
     path, _ = bundle(precision)
     assert max(np.abs(integers).max() for integers in weights(path)) == 127
-    assert not any(entry.reduced_range for entry in load_report(path / PATH))
+    assert not any(entry.reduced_range for entry in load_record(path / PATH))
 
 
 def test_biases_follow_the_weights_scales(bundle: Bundle) -> None:
@@ -127,7 +127,7 @@ def test_bisect_exports_again_with_seven_bits(
 ) -> None:
     path, _ = bundle(precision, quantization=REDUCED)
     found = bisect(path, blueprint, tracer=tracer)
-    assert found.blames == ()
+    assert found.diagnoses == ()
     assert found.compared > 0
 
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.dynamic_sizes import with_ranges
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
-from perceiver_exporters.sizes import with_ranges
 from perceiver_runtime import FeedError, UsageError, open_session, verify
 from perceiver_runtime.format.ranges import batch_within, parse_ranges
 from perceiver_runtime.pipeline import Chunk

@@ -9,12 +9,12 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from perceiver_exporters.bundle.storage import LEAST_COMPONENT, save_graphs
+from perceiver_exporters.bundle.storage import MIN_COMPONENT_BYTES, save_graphs
 
 
 def test_zeros_of_two_types_lie_apart_and_equal_tensors_together(tmp_path: Path) -> None:
     weights = {
-        "large": np.ones(LEAST_COMPONENT // 4, np.float32),
+        "large": np.ones(MIN_COMPONENT_BYTES // 4, np.float32),
         "single": np.zeros(1024, np.float32),
         "half": np.zeros(2048, np.float16),
         "again": np.zeros(1024, np.float32),

@@ -11,7 +11,7 @@ from perceiver_deploy.api.verify import verify
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime.manifest import Source
 
@@ -30,7 +30,7 @@ def test_it_holds_its_tolerances_and_its_claims(family: str, tmp_path: Path) -> 
     verification = verify(tmp_path / "b")
     assert verification.breaches == ()
     assert [report for report in verification.parity.reports if not report.passed] == []
-    report = load_report(tmp_path / "b" / PATH)
+    report = load_record(tmp_path / "b" / PATH)
     assert all(entry.kernels in ({}, {"int8-dynamic": 1.0}) for entry in report)
     assert any(entry.kernels for entry in report)
     assert all(entry.weighted == 1.0 for entry in report if not entry.kept)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from perceiver_deploy.api.growth import GrowthReport, write_growth
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.diagnose.growth import ErrorGrowth, measure_growth
-from perceiver_exporters.diagnose.layer_growth import measure_layers
+from perceiver_exporters.diagnose.error_growth import ErrorGrowth, measure_growth
+from perceiver_exporters.diagnose.layer_error_growth import measure_layers
 from perceiver_exporters.export import export_bundle
 from perceiver_runtime import UsageError, open_session
 

@@ -60,12 +60,12 @@ def test_bisect_names_the_node_and_its_replay_fails_until_the_graph_is_right(
     monkeypatch.setattr(bisection, "_source", lambda *_: (sources["perceiver"], "toy"))
     result = run("bisect", broken, "--json")
     assert result.return_value == 1, result.stderr
-    (blame,) = json.loads(result.stdout)["blames"]
-    assert (blame["component"], blame["node"], blame["op_type"]) == (BLOCK, "0.mlp.1/Gelu", "Gelu")
-    assert run("replay", blame["replay"]).return_value == 1
+    (diagnosis,) = json.loads(result.stdout)["diagnoses"]
+    assert (diagnosis["component"], diagnosis["node"], diagnosis["op_type"]) == (BLOCK, "0.mlp.1/Gelu", "Gelu")
+    assert run("replay", diagnosis["replay"]).return_value == 1
     table = run("bisect", broken)
     assert "0.mlp.1/Gelu: attribute approximate is tanh, a fresh export has none" in table.stdout
-    assert f"perceiver-export replay {Path(blame['replay']).resolve()}" in table.stdout
+    assert f"perceiver-export replay {Path(diagnosis['replay']).resolve()}" in table.stdout
 
 
 def test_bisect_says_that_the_source_was_not_reached(broken: Path) -> None:
@@ -73,7 +73,7 @@ def test_bisect_says_that_the_source_was_not_reached(broken: Path) -> None:
     assert result.return_value == 1
     found = json.loads(result.stdout)
     assert found["source"].startswith("not reached: reference: expected the weights of the bundle")
-    assert [(blame["component"], blame["kind"]) for blame in found["blames"]] == [(BLOCK, "component")]
+    assert [(diagnosis["component"], diagnosis["kind"]) for diagnosis in found["diagnoses"]] == [(BLOCK, "component")]
 
 
 def test_a_given_source_that_is_not_there_is_refused(broken: Path) -> None:
@@ -95,8 +95,8 @@ def test_polygraphy_runs_a_replay_as_it_is(
     from polygraphy.tools import main as polygraphy
 
     monkeypatch.setattr(bisection, "_source", lambda *_: (sources["perceiver"], "toy"))
-    (blame,) = json.loads(run("bisect", broken, "--json").stdout)["blames"]
-    monkeypatch.chdir(blame["replay"])
+    (diagnosis,) = json.loads(run("bisect", broken, "--json").stdout)["diagnoses"]
+    monkeypatch.chdir(diagnosis["replay"])
     command = "polygraphy run model.onnx --onnxrt --load-inputs inputs.json --load-outputs expected.json --rtol 0"
     for atol, code in (("1e-6", 1), ("1", 0)):
         monkeypatch.setattr("sys.argv", [*command.split(), "--atol", atol])

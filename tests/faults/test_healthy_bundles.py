@@ -48,5 +48,5 @@ def test_a_healthy_bundle_raises_no_alarm(name: str, seed: int, precision: str, 
     assert verification.breaches == ()
     assert [report for report in verification.parity.reports if not report.passed] == []
     found = bisect(tmp_path / "bundle", source, tracer=tracer)
-    assert found.blames == ()
+    assert found.diagnoses == ()
     assert found.compared > 0

@@ -15,7 +15,7 @@ from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.diagnose.bisection.replay import run_replay
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
-from perceiver_exporters.precision.report import PATH, load_report
+from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_runtime import load_bundle
 
 from .conftest import Healthy
@@ -33,11 +33,11 @@ def test_a_seeded_fault_is_caught_and_blamed(
     broken = seed(healthy(fault.subject, fault.precision), tmp_path / "broken", fault.component, fault.edit)
     _check_verify(broken, fault)
     found = bisect(broken, sources[fault.subject], tracer=traces[fault.subject], replays=tmp_path / "replays")
-    assert [(blame.component, blame.kind) for blame in found.blames] == [(fault.component, "node")]
-    (blame,) = found.blames
-    assert blame.node in fault.nodes
-    assert blame.replay
-    assert not any(report.passed for report in run_replay(Path(blame.replay)))
+    assert [(diagnosis.component, diagnosis.kind) for diagnosis in found.diagnoses] == [(fault.component, "node")]
+    (diagnosis,) = found.diagnoses
+    assert diagnosis.node in fault.nodes
+    assert diagnosis.replay
+    assert not any(report.passed for report in run_replay(Path(diagnosis.replay)))
 
 
 def _check_verify(broken: Path, fault: Fault) -> None:
@@ -64,7 +64,7 @@ def test_an_fp32_graph_labelled_int8_is_no_int8(
     assert verification.parity.passed
     assert [(breach.component, breach.rule) for breach in verification.breaches] == [(BLOCK, "label")]
     found = bisect(broken, sources["perceiver"], tracer=traces["perceiver"])
-    assert [(blame.component, blame.node, blame.op_type) for blame in found.blames] == [
+    assert [(diagnosis.component, diagnosis.node, diagnosis.op_type) for diagnosis in found.diagnoses] == [
         (BLOCK, "0.attention.query/MatMul", "MatMul")
     ]
 
@@ -76,7 +76,7 @@ def test_a_repetition_that_is_left_out_is_the_pipelines_fault(
     failed = {report.component for report in verify(broken).parity.reports if not report.passed}
     assert failed == {"pipeline"}
     found = bisect(broken, sources["perceiver"], tracer=traces["perceiver"])
-    assert [(blame.component, blame.kind, blame.why) for blame in found.blames] == [
+    assert [(diagnosis.component, diagnosis.kind, diagnosis.why) for diagnosis in found.diagnoses] == [
         (BLOCK, "step", "repeat is 2; its source has 3")
     ]
 
@@ -87,12 +87,12 @@ def test_a_smoothed_and_rewritten_graph_is_searched_like_any_other(
     """Scale migration and rewrite rules give values other scales and names; the node is found all the same."""
     tracer = traces["perceiver"]
     export_bundle(sources["perceiver"], tmp_path / "b", "int8", tracer=tracer)
-    assert load_report(tmp_path / "b" / PATH)[1].smoothed
+    assert load_record(tmp_path / "b" / PATH)[1].smoothed
     for name in ("missing bias", "dropped residual", "softmax over queries"):
         fault = FAULTS[name]
         broken = seed(tmp_path / "b", tmp_path / name, fault.component, fault.edit)
         found = bisect(broken, sources["perceiver"], tracer=tracer)
-        assert [(blame.component, blame.node) for blame in found.blames] == [(BLOCK, fault.nodes[0])]
+        assert [(diagnosis.component, diagnosis.node) for diagnosis in found.diagnoses] == [(BLOCK, fault.nodes[0])]
 
 
 def test_a_bf16_graph_is_searched_without_bf16_kernels(sources: Sources, traces: Traces, tmp_path: Path) -> None:
@@ -104,15 +104,15 @@ def test_a_bf16_graph_is_searched_without_bf16_kernels(sources: Sources, traces:
     fault = FAULTS["softmax over queries"]
     broken = seed(tmp_path / "b", tmp_path / "broken", fault.component, fault.edit)
     found = bisect(broken, sources["perceiver"], backend="onnxruntime-exact", tracer=tracer, replays=tmp_path / "r")
-    assert [(blame.component, blame.node) for blame in found.blames] == [(BLOCK, fault.nodes[0])]
-    assert not any(report.passed for report in run_replay(Path(found.blames[0].replay)))
+    assert [(diagnosis.component, diagnosis.node) for diagnosis in found.diagnoses] == [(BLOCK, fault.nodes[0])]
+    assert not any(report.passed for report in run_replay(Path(found.diagnoses[0].replay)))
 
 
 def test_without_the_source_blame_ends_at_the_component(healthy: Healthy, tmp_path: Path) -> None:
     fault = FAULTS["tanh for erf"]
     broken = seed(healthy(fault.subject, fault.precision), tmp_path / "broken", fault.component, fault.edit)
     found = bisect(broken, None)
-    assert [(blame.component, blame.kind, blame.tensor) for blame in found.blames] == [
+    assert [(diagnosis.component, diagnosis.kind, diagnosis.tensor) for diagnosis in found.diagnoses] == [
         (BLOCK, "component", "latents_out")
     ]
     assert found.compared == 0
@@ -124,5 +124,5 @@ def test_without_calibration_data_blame_ends_at_the_component(
     fault = FAULTS["stale calibration"]
     broken = seed(healthy(fault.subject, fault.precision), tmp_path / "broken", fault.component, fault.edit)
     found = bisect(broken, replace(sources[fault.subject], calibration=()))
-    assert [(blame.component, blame.kind) for blame in found.blames] == [(fault.component, "component")]
+    assert [(diagnosis.component, diagnosis.kind) for diagnosis in found.diagnoses] == [(fault.component, "component")]
     assert bisect(healthy(fault.subject, fault.precision), replace(sources[fault.subject], calibration=())).passed

@@ -173,7 +173,7 @@ def test_tensorrt_is_told_to_take_another_bundle(exported):
 
 def test_a_fault_in_the_operator_is_found_there(exported, tmp_path):
     path, blueprint, traces = exported
-    assert not bisect(path, blueprint, backend="onnxruntime", tracer=traces).blames
+    assert not bisect(path, blueprint, backend="onnxruntime", tracer=traces).diagnoses
 
     def edit(model: ir.Model) -> None:
         (node,) = fused(model)
@@ -183,8 +183,8 @@ def test_a_fault_in_the_operator_is_found_there(exported, tmp_path):
 
     broken = seed(path, tmp_path / "broken", "processor_block", edit)
     assert not verify(broken, "onnxruntime").passed
-    (blame,) = bisect(broken, blueprint, backend="onnxruntime", tracer=traces).blames
-    assert (blame.component, blame.node, blame.op_type) == (
+    (diagnosis,) = bisect(broken, blueprint, backend="onnxruntime", tracer=traces).diagnoses
+    assert (diagnosis.component, diagnosis.node, diagnosis.op_type) == (
         "processor_block",
         "0.attention/fused",
         "MultiHeadAttention",

@@ -6,7 +6,7 @@ import dataclasses
 from importlib import metadata
 from pathlib import Path
 
-from perceiver_exporters.bundle.card import write_card
+from perceiver_exporters.bundle.model_card import write_model_card
 from perceiver_runtime.bundle import file_entry, write_manifest
 from perceiver_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 
@@ -15,7 +15,7 @@ TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxrunt
 
 def seal(manifest: Manifest, directory: Path) -> Manifest:
     """Write the card and then, last of all, the manifest with every file's hash."""
-    write_card(manifest, directory)
+    write_model_card(manifest, directory)
     complete = dataclasses.replace(manifest, files=files_of(directory))
     write_manifest(directory, complete)
     return complete

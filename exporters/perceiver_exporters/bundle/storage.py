@@ -22,8 +22,8 @@ import onnx
 import onnx_ir as ir
 
 SHARED = "shared.weights"
-LEAST_TENSOR = 1 << 10
-LEAST_COMPONENT = 16 << 20
+MIN_TENSOR_BYTES = 1 << 10
+MIN_COMPONENT_BYTES = 16 << 20
 ALIGNMENT = 4096
 """Mapped regions must start on a page for backends that map each tensor by itself."""
 
@@ -40,7 +40,7 @@ def save_graphs(graphs: Mapping[str, ir.Model], directory: Path) -> dict[str, st
     shared = _Region(folder / SHARED)
     for name, graph in graphs.items():
         own = _Region(folder / f"{name}.weights")
-        external = sum(_bytes(value) for value in large[name]) >= LEAST_COMPONENT
+        external = sum(_bytes(value) for value in large[name]) >= MIN_COMPONENT_BYTES
         copies = Counter(large[name].values())
         for value, digest in large[name].items():
             if holders[digest] > 1:
@@ -96,7 +96,7 @@ def _large(graph: ir.Model) -> dict[ir.Value, str]:
 
     Of its type too: zeros of two types may be equal bytes, and TensorRT refuses one address with two lengths.
     """
-    values = (value for value in graph.graph.initializers.values() if _bytes(value) >= LEAST_TENSOR)
+    values = (value for value in graph.graph.initializers.values() if _bytes(value) >= MIN_TENSOR_BYTES)
     return {value: _digest(_tensor(value)) for value in values}
 
 

@@ -23,7 +23,7 @@ class Format:
     `largest` is its largest finite number, `exact` the integer up to which it holds every integer, `keys` how many
     equal numbers it can add up one by one: FP16 overflows, BF16 stands still (256 + 1 is 256). `since` is the operator
     set that brought the type to an operator which has not had it all along. `functions` are the pointwise functions
-    that backends compute in the type. A tensor whose largest magnitude is below `faintest` keeps few digits, or none.
+    that backends compute in the type. A tensor whose largest magnitude is below `min_peak` keeps few digits, or none.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Format:
     largest: float
     exact: int
     keys: int
-    faintest: float
+    min_peak: float
     functions: frozenset[str]
     since: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def loudest(self) -> float:
+    def max_peak(self) -> float:
         """The largest magnitude that a tensor may reach on golden and calibration inputs."""
         return self.largest / HEADROOM
 
     def holds(self, peak: float) -> bool:
         """Whether a tensor of that largest magnitude fits."""
-        return peak == 0.0 or self.faintest <= peak <= self.loudest
+        return peak == 0.0 or self.min_peak <= peak <= self.max_peak
 
 
 FUNCTIONS = frozenset({"Gelu", "Erf", "Relu", "Tanh", "Sigmoid"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from perceiver_exporters.component import Cut
-from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.audit.finding import AuditFinding
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
@@ -40,7 +40,7 @@ class Request:
     component: str
     scheme: Scheme
     calibration: Callable[[], Iterator[Feeds]]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...] = ()
     plan: ComponentPlan | None = None
 
 

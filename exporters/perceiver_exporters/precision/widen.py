@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.bundle.stored_graphs import stored_graph
 from perceiver_runtime.bundle import Bundle, file_entry, load_bundle, write_manifest
 
 LOW, SINGLE = ir.DataType.BFLOAT16, ir.DataType.FLOAT

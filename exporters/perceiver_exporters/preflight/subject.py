@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.bundle.stored_graphs import stored_graph
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.targets.target import EngineTarget, Target
 from perceiver_runtime.bundle import Bundle, read_bundle

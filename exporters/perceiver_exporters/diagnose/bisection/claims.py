@@ -22,14 +22,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.bundle.stored_graphs import stored_graph
 from perceiver_exporters.diagnose.bisection.record import kept_in_fp32, precision_record
 from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.integers.scheme import REDUCED_RANGE
 from perceiver_exporters.precision.proof import prove
-from perceiver_exporters.precision.report import ComponentPrecision
+from perceiver_exporters.precision.record import ComponentPrecision
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.manifest import ComponentEntry, Manifest

@@ -1,4 +1,4 @@
-"""From a component's departure to the node that is to blame for it."""
+"""From a component's departure to the node that is to diagnosis for it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from perceiver_exporters.bundle.stored import stored_proto
-from perceiver_exporters.diagnose.bisection.blame import Blame
+from perceiver_exporters.bundle.stored_graphs import stored_proto
 from perceiver_exporters.diagnose.bisection.departure import Comparison, Departure, Graphs
+from perceiver_exporters.diagnose.bisection.diagnosis import Diagnosis
 from perceiver_exporters.diagnose.bisection.differences import Difference, differences
-from perceiver_exporters.diagnose.bisection.fresh import Fresh
+from perceiver_exporters.diagnose.bisection.recorded_export import Fresh
 from perceiver_exporters.diagnose.bisection.replay import Replay, write_replay
 from perceiver_exporters.diagnose.bisection.values import boundary, part
 from perceiver_exporters.ir.graph import products
@@ -45,12 +45,12 @@ class ComponentGraphs:
         """Values that can be compared; 0 where this processor can't run the graphs."""
         return len(self._comparison.shared) if self._comparison else 0
 
-    def departed(self, inputs: Mapping[str, Array], call: int, replays: Path | None) -> Blame | None:
+    def departed(self, inputs: Mapping[str, Array], call: int, replays: Path | None) -> Diagnosis | None:
         """The node whose result departs first on these inputs."""
         departure = self._comparison.first(inputs) if self._comparison else None
         return None if departure is None else self._departed(departure, inputs, call, replays)
 
-    def unlike(self) -> Blame | None:
+    def unlike(self) -> Diagnosis | None:
         """A node that is not the one that is exported, although nothing departs: FP32 under an INT8 label, say."""
         if not self.differences:
             return None
@@ -58,7 +58,7 @@ class ComponentGraphs:
         first = next((d for d in self.differences if d.node in multiply), self.differences[0])
         shown = tuple(d for d in self.differences if d.node == first.node)
         operator = _operator(first.node, self._fresh, self._got)
-        return Blame(self.name, "node", str(first), first.node, operator, differences=shown[:SHOWN])
+        return Diagnosis(self.name, "node", str(first), first.node, operator, differences=shown[:SHOWN])
 
     def _open(self, fresh: Fresh) -> Comparison | None:
         try:
@@ -72,11 +72,13 @@ class ComponentGraphs:
         """The graph, without the BF16 that processors have no kernels for."""
         return ir.to_proto(widen(ir.from_proto(model))) if self._precision.name == "bf16" else model
 
-    def _departed(self, departure: Departure, inputs: Mapping[str, Array], call: int, replays: Path | None) -> Blame:
+    def _departed(
+        self, departure: Departure, inputs: Mapping[str, Array], call: int, replays: Path | None
+    ) -> Diagnosis:
         distance = departure.distance
         cause = self._cause(departure)
         node = cause.node if cause else str(_maker(self._got, distance.tensor).name)
-        return Blame(
+        return Diagnosis(
             self.name,
             "node",
             str(cause) if cause else "its result departs, although it is the node that a fresh export has",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from perceiver_exporters.precision.integers.layers import kept_nodes
-from perceiver_exporters.precision.report import PATH, ComponentPrecision, parse_report
+from perceiver_exporters.precision.record import PATH, ComponentPrecision, parse_record
 from perceiver_runtime.bundle import Bundle
 
 
@@ -15,7 +15,7 @@ def precision_record(bundle: Bundle) -> Mapping[str, ComponentPrecision]:
     """The record by component; empty for a bundle that has none."""
     if PATH not in bundle.manifest.files:
         return {}
-    return {entry.component: entry for entry in parse_report(bundle.read(PATH), bundle.file(PATH))}
+    return {entry.component: entry for entry in parse_record(bundle.read(PATH), bundle.file(PATH))}
 
 
 def kept_in_fp32(graph: ir.Graph, record: ComponentPrecision | None) -> frozenset[str]:

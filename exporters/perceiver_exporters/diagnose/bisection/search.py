@@ -10,10 +10,15 @@ from pathlib import Path
 import torch
 
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.diagnose.bisection.blame import Bisection, Blame
 from perceiver_exporters.diagnose.bisection.claims import Breach, check_claims
-from perceiver_exporters.diagnose.bisection.fresh import as_bundled, can_export_again, export_again, step_differences
+from perceiver_exporters.diagnose.bisection.diagnosis import Bisection, Diagnosis
 from perceiver_exporters.diagnose.bisection.node import ComponentGraphs
+from perceiver_exporters.diagnose.bisection.recorded_export import (
+    as_bundled,
+    can_export_again,
+    export_again,
+    step_differences,
+)
 from perceiver_exporters.exporter import Tracer
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.widen import runnable_bundle
@@ -56,29 +61,31 @@ def bisect(
     report(f"export {', '.join(names)} again")
     fresh = export_again(given, bundle, names, tracer)
     graphs = {name: ComponentGraphs(bundle, name, exported) for name, exported in fresh.items()}
-    report(f"compare {_compared(graphs)} values")
+    report(f"compare {_count_values(graphs)} values")
     found = (
         *_on_golden_inputs(bundle, graphs, replays),
-        *(Blame(c, "step", why) for c, why in step_differences(given.cut.pipeline, bundle.manifest.pipeline)),
+        *(Diagnosis(c, "step", why) for c, why in step_differences(given.cut.pipeline, bundle.manifest.pipeline)),
     )
     if failed and not found:
         report("compare every repetition and piece")
         found = tuple(_on_later_inputs(given, bundle, graphs, replays)) or tuple(_unexplained(failed, backend))
-    return Bisection(found or tuple(_component(b.component, (), (b,)) for b in breaches), _compared(graphs))
+    return Bisection(found or tuple(_component(b.component, (), (b,)) for b in breaches), _count_values(graphs))
 
 
-def _on_golden_inputs(bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None) -> Iterator[Blame]:
+def _on_golden_inputs(
+    bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None
+) -> Iterator[Diagnosis]:
     """Each component on the inputs of its golden samples, until one of them departs."""
     samples = load_golden(bundle)
     for name, graph in graphs.items():
         departures = (graph.departed(sample.components[name].inputs, 0, replays) for sample in samples)
-        if blame := next(filter(None, departures), None) or graph.unlike():
-            yield blame
+        if diagnosis := next(filter(None, departures), None) or graph.unlike():
+            yield diagnosis
 
 
 def _on_later_inputs(
     blueprint: Blueprint, bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None
-) -> Iterator[Blame]:
+) -> Iterator[Diagnosis]:
     """The first call of the reference whose inputs make a component depart: a repetition, or a later piece."""
     reference = Reference(blueprint.cut, torch.float64)
     for sample in load_golden(bundle):
@@ -87,29 +94,33 @@ def _on_later_inputs(
             name = call.component
             specs = blueprint.cut.component(name).inputs
             inputs = {spec.name: call.inputs[spec.name].astype(spec.dtype) for spec in specs}
-            if name in graphs and (blame := graphs[name].departed(inputs, runs[name], replays)):
-                yield blame
+            if name in graphs and (diagnosis := graphs[name].departed(inputs, runs[name], replays)):
+                yield diagnosis
                 return
             runs[name] += 1
 
 
-def _unexplained(failed: Sequence[ParityReport], backend: str) -> Iterator[Blame]:
+def _unexplained(failed: Sequence[ParityReport], backend: str) -> Iterator[Diagnosis]:
     """Verification failed, and yet every graph is right as its nodes define it."""
     names = tuple(dict.fromkeys(r.component for r in failed if r.component != PIPELINE)) or (PIPELINE,)
     for name in names:
-        yield Blame(name, "backend", f"every node is right without optimisations; backend {backend} departs with them")
+        yield Diagnosis(
+            name, "backend", f"every node is right without optimisations; backend {backend} differs with them"
+        )
 
 
-def _component(name: str, failed: Sequence[ParityReport], breaches: Sequence[Breach]) -> Blame:
+def _component(name: str, failed: Sequence[ParityReport], breaches: Sequence[Breach]) -> Diagnosis:
     """What is known without the source: the component, and how far it is off."""
     worst = max((r for r in failed if r.component == name), key=lambda r: r.excess, default=None)
     whys = [str(breach) for breach in breaches if breach.component == name]
     if worst is None:
-        return Blame(name, "component", "; ".join(whys), next((b.node for b in breaches if b.component == name), ""))
+        return Diagnosis(
+            name, "component", "; ".join(whys), next((b.node for b in breaches if b.component == name), "")
+        )
     whys.append(f"{worst.tensor} fails on reference inputs" if name != PIPELINE else f"{worst.tensor} fails, chained")
     error, bound = worst.decisive
-    return Blame(name, "component", "; ".join(whys), tensor=worst.tensor, error=error, bound=bound)
+    return Diagnosis(name, "component", "; ".join(whys), tensor=worst.tensor, error=error, bound=bound)
 
 
-def _compared(graphs: Mapping[str, ComponentGraphs]) -> int:
+def _count_values(graphs: Mapping[str, ComponentGraphs]) -> int:
     return sum(graph.compared for graph in graphs.values())

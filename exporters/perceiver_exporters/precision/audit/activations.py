@@ -26,19 +26,19 @@ from onnx import TensorProto, helper
 from perceiver_exporters.component import Cut
 from perceiver_exporters.ir.fused_attention import is_fused
 from perceiver_exporters.ir.graph import constant_of
-from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.audit.finding import AuditFinding
 from perceiver_exporters.precision.floating import lower
 from perceiver_exporters.precision.formats import Format
 from perceiver_exporters.reference import Feeds, Reference
 from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 ACTIVATION_RULES = frozenset({"RA008", "RA009"})
-Findings = Mapping[str, tuple[Finding, ...]]
+Findings = Mapping[str, tuple[AuditFinding, ...]]
 
 
 def audit_activations(
     cut: Cut, graphs: Mapping[str, ir.Model], static: Findings, form: Format, samples: Sequence[Feeds]
-) -> dict[str, tuple[Finding, ...]]:
+) -> dict[str, tuple[AuditFinding, ...]]:
     """Findings by component, beyond the `static` ones, over all runs that the reference makes on the samples."""
     watched = {name: _Watched(graph, static[name], form) for name, graph in graphs.items()}
     reference = Reference(cut)
@@ -52,7 +52,7 @@ def audit_activations(
 class _Watched:
     """One component: its values' largest magnitudes so far, and those of the squared norms inside fused attention."""
 
-    def __init__(self, model: ir.Model, static: tuple[Finding, ...], form: Format) -> None:
+    def __init__(self, model: ir.Model, static: tuple[AuditFinding, ...], form: Format) -> None:
         self._form, self._component = form, str(model.graph.name)
         low = _low_nodes(model, static, form)
         self._nodes = [node for node in model.graph if str(node.name) in low]
@@ -78,7 +78,7 @@ class _Watched:
             for name, peak, total in zip(self._names, made[::2], made[1::2], strict=True):
                 self._keep(name, float(peak) if np.isfinite(total) else math.inf)
 
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[AuditFinding, ...]:
         """What does not fit."""
         found = []
         for node in self._nodes:
@@ -86,12 +86,12 @@ class _Watched:
             peaks = {name: self._peaks[name] for name in names if name in self._peaks}
             if is_fused(node) and (scores := self._scores(node)):
                 peaks["its attention scores"] = scores
-            if beyond := [name for name, peak in peaks.items() if not peak <= self._form.loudest]:
+            if beyond := [name for name, peak in peaks.items() if not peak <= self._form.max_peak]:
                 why = f"{beyond[-1]} reaches {peaks[beyond[-1]]:,.6g}; {self._range()}"
-                found.append(Finding("RA008", self._component, str(node.name), "protected", why))
-            elif lost := [name for name, peak in peaks.items() if 0 < peak < self._form.faintest]:
+                found.append(AuditFinding("RA008", self._component, str(node.name), "protected", why))
+            elif lost := [name for name, peak in peaks.items() if 0 < peak < self._form.min_peak]:
                 why = f"{lost[-1]} stays below {peaks[lost[-1]]:.2g}, where {self._form.name.upper()} has few digits"
-                found.append(Finding("RA009", self._component, str(node.name), "protected", why))
+                found.append(AuditFinding("RA009", self._component, str(node.name), "protected", why))
         return tuple(found)
 
     def _keep(self, name: str, peak: float) -> None:
@@ -107,10 +107,10 @@ class _Watched:
 
     def _range(self) -> str:
         form = self._form
-        return f"{form.name.upper()}'s range is {form.largest:,.6g}, of which {form.loudest:,.6g} is used"
+        return f"{form.name.upper()}'s range is {form.largest:,.6g}, of which {form.max_peak:,.6g} is used"
 
 
-def _low_nodes(model: ir.Model, static: tuple[Finding, ...], form: Format) -> set[str]:
+def _low_nodes(model: ir.Model, static: tuple[AuditFinding, ...], form: Format) -> set[str]:
     """Names of the nodes that would read or write the narrower type."""
     made = model.clone()
     lower(made, form, frozenset(finding.node for finding in static))

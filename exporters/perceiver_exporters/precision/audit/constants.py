@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.ir.sized import Shapes, SizedGraph, static_shapes
-from perceiver_exporters.precision.audit.finding import Action, Finding
+from perceiver_exporters.precision.audit.finding import Action, AuditFinding
 from perceiver_exporters.precision.floating import MOVES, PRODUCTS, WITH_CONSTANT
 from perceiver_exporters.precision.formats import Format
 
@@ -56,11 +56,11 @@ class _Subject:
         return self.shapes.get(str(value.name), ()) if value is not None else ()
 
 
-def audit(sized: SizedGraph, form: Format) -> tuple[Finding, ...]:
+def audit(sized: SizedGraph, form: Format) -> tuple[AuditFinding, ...]:
     """All findings in an FP32 graph, in the order of rules; the graph is left as it is."""
     subject = _Subject(sized.graph, sized.graph.opset_imports[""], form, static_shapes(sized.largest))
     return tuple(
-        Finding(rule, sized.name, str(node.name), action, why)
+        AuditFinding(rule, sized.name, str(node.name), action, why)
         for rule, find in RULES.items()
         for node, action, why in find(subject)
     )

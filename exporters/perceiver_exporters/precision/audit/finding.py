@@ -12,7 +12,7 @@ Action = Literal["protected", "refused"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """`protected`: the node is kept in FP32, by rule. `refused`: the model can't be had in this precision."""
 
     rule: str
@@ -26,7 +26,7 @@ class Finding:
         return f"{self.rule} {self.component}: {self.node} {done}: {self.why}"
 
 
-def refuse(findings: Iterable[Finding]) -> None:
+def refuse(findings: Iterable[AuditFinding]) -> None:
     """Raise CheckError if any finding refuses."""
     if refused := [finding for finding in findings if finding.action == "refused"]:
         raise CheckError("; ".join(map(str, refused)) + ": export this model in fp32")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from perceiver_exporters.ir.graph import constant_of, drop_unread
-from perceiver_exporters.precision.integers.limits import make_plain
+from perceiver_exporters.precision.integers.relu_clip import make_plain
 from perceiver_exporters.precision.integers.scheme import Scheme
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Array
@@ -134,7 +134,7 @@ class Writer:
 
     def finish(self) -> None:
         """Write limits as the scheme has them, and drop the constants that nothing reads any more."""
-        if self._scheme.plain_limits:
+        if self._scheme.plain_relu:
             make_plain(self.graph)
         drop_unread(self.graph)
 

@@ -19,7 +19,7 @@ class Scheme:
     """How a backend's kernels want their integers.
 
     `activation` is `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias` quantises biases to
-    INT32; `conv_output` quantises what a convolution returns; `plain_limits` writes Relu and Clip behind a product as
+    INT32; `conv_output` quantises what a convolution returns; `plain_relu` writes Relu and Clip behind a product as
     Max and Min (see `limits`). Weights are signed and symmetric always, and of 7 bits if `reduced`.
     """
 
@@ -27,7 +27,7 @@ class Scheme:
     symmetric: bool
     bias: bool
     conv_output: bool
-    plain_limits: bool
+    plain_relu: bool
     reduced: bool = False
 
     @property
@@ -44,9 +44,9 @@ class Scheme:
         return scale, round(float(-low / scale))
 
 
-_CPU = Scheme("uint8", symmetric=False, bias=True, conv_output=True, plain_limits=True)
+_CPU = Scheme("uint8", symmetric=False, bias=True, conv_output=True, plain_relu=True)
 SCHEMES = {
-    "": Scheme("", symmetric=False, bias=False, conv_output=False, plain_limits=False),  # no integer kernels; unused
+    "": Scheme("", symmetric=False, bias=False, conv_output=False, plain_relu=False),  # no integer kernels; unused
     # Signed weights: VNNI and AMX multiply unsigned by signed integers only. Without VNNI such products add pairs in 16
     # bits and saturate, which adds to a layer's error unseen; sessions avoid it there (see
     # perceiver_runtime.backends.integer_products). ONNX Runtime's integer Gemm wants its bias in integers, too, and its
@@ -56,5 +56,5 @@ SCHEMES = {
     # Weights that can't saturate are left signed, and run in the fast kernels without VNNI too.
     "cpu-reduced": dataclasses.replace(_CPU, reduced=True),
     # TensorRT takes symmetric INT8 only, and refuses INT32 biases.
-    "tensorrt": Scheme("int8", symmetric=True, bias=False, conv_output=False, plain_limits=False),
+    "tensorrt": Scheme("int8", symmetric=True, bias=False, conv_output=False, plain_relu=False),
 }

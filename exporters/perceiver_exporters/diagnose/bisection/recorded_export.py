@@ -10,7 +10,7 @@ from functools import cached_property
 import onnx
 import onnx_ir as ir
 
-from perceiver_exporters.bundle.stored import stored_graph
+from perceiver_exporters.bundle.stored_graphs import stored_graph
 from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.diagnose.bisection.record import precision_record
 from perceiver_exporters.exporter import Exporter, Tracer
@@ -19,7 +19,7 @@ from perceiver_exporters.precision.audit.activations import ACTIVATION_RULES, Fi
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.smooth import divisors, smooth
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_exporters.precision.report import ComponentPrecision
+from perceiver_exporters.precision.record import ComponentPrecision
 from perceiver_exporters.records import ComponentRecord, Records
 from perceiver_exporters.rules import RewriteRule, outcomes
 from perceiver_exporters.targets.target import TARGETS

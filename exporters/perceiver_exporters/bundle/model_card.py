@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from perceiver_exporters.precision.report import PATH as REPORT
-from perceiver_exporters.precision.report import ComponentPrecision, load_report
+from perceiver_exporters.precision.record import PATH as REPORT
+from perceiver_exporters.precision.record import ComponentPrecision, load_record
 from perceiver_runtime.execution.choice import WITHOUT_ENGINES
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.measure.tolerances import is_indistinct, varies
@@ -20,10 +20,10 @@ _SHARED_RANGES = (
 )
 
 
-def write_card(manifest: Manifest, directory: Path) -> Path:
+def write_model_card(manifest: Manifest, directory: Path) -> Path:
     """Write README.md and return its path."""
     path = directory / "README.md"
-    report = load_report(directory / REPORT) if (directory / REPORT).exists() else ()
+    report = load_record(directory / REPORT) if (directory / REPORT).exists() else ()
     path.write_text(render(manifest, report), encoding="utf-8")
     return path
 

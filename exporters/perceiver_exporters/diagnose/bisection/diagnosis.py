@@ -11,7 +11,7 @@ Kind = Literal["node", "component", "step", "backend"]
 
 
 @dataclass(frozen=True)
-class Blame:
+class Diagnosis:
     """One place where a bundle departs from its reference.
 
     | Kind | What it says |
@@ -44,10 +44,10 @@ class Blame:
 class Bisection:
     """Every component that departs, with its first departure. None: the bundle is what its source exports to."""
 
-    blames: tuple[Blame, ...]
+    diagnoses: tuple[Diagnosis, ...]
     compared: int
 
     @property
     def passed(self) -> bool:
         """Whether nothing departs."""
-        return not self.blames
+        return not self.diagnoses

@@ -6,7 +6,7 @@ Three curves over the repetitions, each the relative L2 distance to the FP64 ref
 - `teacher_forced`: the deployed block on the reference's input of that repetition: what the block itself adds;
 - `amplified`: the exact block on what the deployed encoder gave: the encoder's error alone, grown or damped.
 
-Where `amplified` follows `chained`, the encoder is to blame for the error at the end; where it stays below, the block.
+Where `amplified` follows `chained`, the encoder causes the error at the end; where it stays below, the block.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ErrorGrowth:
 
     @property
     def encoder_share(self) -> float:
-        """The part of the final error that the exact block makes of the encoder's: 1 blames the encoder alone."""
+        """The part of the final error that the exact block makes of the encoder's: 1 if the encoder alone is the cause."""
         return self.amplified[-1] / self.chained[-1] if self.chained[-1] else 0.0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perceiver_exporters.precision.audit.finding import Finding
+from perceiver_exporters.precision.audit.finding import AuditFinding
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format import schema, strict_json
 
@@ -31,7 +31,7 @@ class ComponentPrecision:
     calibration: str = ""
     smoothed: bool = False
     kept: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...] = ()
     reduced_range: bool = False
 
     def run_in(self, precision: str) -> str:
@@ -48,22 +48,22 @@ class ComponentPrecision:
         return ", ".join(filter(None, made))
 
 
-def save_report(report: Sequence[ComponentPrecision], directory: Path) -> None:
+def save_record(report: Sequence[ComponentPrecision], directory: Path) -> None:
     """Write it into a bundle that is being made."""
     path = directory / PATH
     path.parent.mkdir(exist_ok=True)
     path.write_text(strict_json.dumps(schema.encode(tuple(report)), indent=1) + "\n", encoding="utf-8")
 
 
-def load_report(path: Path) -> tuple[ComponentPrecision, ...]:
+def load_record(path: Path) -> tuple[ComponentPrecision, ...]:
     """Read a report file. Raises BundleError if it is none."""
     try:
-        return parse_report(path.read_bytes(), path)
+        return parse_record(path.read_bytes(), path)
     except OSError as error:
         raise BundleError(f"{path}: expected a precision report: {error}; export again") from error
 
 
-def parse_report(data: bytes, path: Path) -> tuple[ComponentPrecision, ...]:
+def parse_record(data: bytes, path: Path) -> tuple[ComponentPrecision, ...]:
     """The report that was read from `path`. Raises BundleError if it is none."""
     try:
         content = strict_json.loads(data)

@@ -13,10 +13,10 @@ import onnx
 import torch
 from torch import nn
 
-from perceiver_exporters.bundle.stored import stored_proto
+from perceiver_exporters.bundle.stored_graphs import stored_proto
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.diagnose.bisection.values import OpenGraph, part
-from perceiver_exporters.diagnose.growth import (
+from perceiver_exporters.diagnose.error_growth import (
     Curves,
     Deployed,
     ErrorGrowth,
