@@ -1,6 +1,6 @@
-"""What the exporters work on: a model cut into traceable components, and the pipeline that joins them again.
+"""The exporters' model: traceable components, and the pipeline that connects them.
 
-A family (in `perceiver_deploy`) makes a `Cut`; nothing here knows what a Perceiver is.
+A family (in `perceiver_deploy`) makes a `Cut`; nothing here depends on Perceivers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
 @dataclass(frozen=True)
 class Component:
-    """One traceable graph: `module(*inputs)` returns one tensor or a tuple of tensors, in the order of `outputs`."""
+    """One traceable graph.
+
+    Attributes:
+        name: Name of the component and its graph.
+        module: Called as `module(*inputs)`; returns one tensor or a tuple, in the order of `outputs`.
+        inputs: Specs of its inputs, with symbolic dimensions.
+        outputs: Specs of its outputs.
+    """
 
     name: str
     module: nn.Module
@@ -28,9 +35,13 @@ class Component:
 
 @dataclass(frozen=True)
 class Cut:
-    """A model cut into components, the pipeline that joins them, and the sizes it accepts.
+    """A model cut into components, with the pipeline that connects them and the sizes it accepts.
 
-    Graphs are traced over `limits` (None: over the profile), so that they stay dynamic where the profile is narrow.
+    Attributes:
+        components: The components.
+        pipeline: Steps, inputs and outputs.
+        profile: Range of each symbolic dimension in the bundle.
+        limits: Ranges to trace with (None: the profile), so that graphs stay dynamic where the profile is narrow.
     """
 
     components: tuple[Component, ...]
@@ -58,12 +69,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A model ready to be exported: where it came from, how it is cut, and real inputs for it.
+    """A model ready to be exported.
 
-    `golden` are the reference inputs stored in the bundle; `calibration` are real inputs, disjoint from any
-    evaluation data, from which INT8 ranges are taken (empty for a model without data: int8 is then refused).
-    `labels` name the classes, where there are any. `golden_origin` says where the golden inputs came from: a data set
-    and its split, or random values.
+    Attributes:
+        source: Name, family and hash of the weights.
+        cut: Its components.
+        golden: Reference inputs that are stored in the bundle.
+        calibration: Real inputs for INT8 ranges, disjoint from evaluation data; empty for a model without data, for
+            which int8 is refused.
+        labels: Class names, if there are any.
+        golden_origin: Where the golden inputs are from: a data set and its split, or random values.
     """
 
     source: Source

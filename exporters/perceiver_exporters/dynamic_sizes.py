@@ -1,4 +1,4 @@
-"""The sizes that a bundle takes, where they are not the family's own: profile, chunks, and golden inputs that fit."""
+"""Dynamic sizes other than the family's own: profile, chunk sizes, and golden inputs that fit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ from perceiver_runtime.tensors import Profile, Range
 
 
 def with_ranges(blueprint: Blueprint, ranges: Mapping[str, Range]) -> Blueprint:
-    """The blueprint for other ranges of its dynamic dimensions.
+    """A blueprint with other ranges of its dynamic dimensions.
 
-    The size of a chunk is the OPT of its dimension. Golden rows beyond the largest batch become samples of their own,
-    rows too few for the smallest are repeated; other dimensions are cut to their largest size. Raises UsageError as
-    `perceiver_runtime.format.ranges.with_ranges` does, or if the golden inputs are smaller than a range.
+    The chunk size is the OPT of the chunked dimension. Golden rows beyond the largest batch become further samples,
+    too few rows for the smallest are repeated; other dimensions are cut to their largest size.
+
+    Args:
+        blueprint: The model with its own ranges.
+        ranges: New ranges by dimension.
+
+    Raises:
+        UsageError: Unknown dimension, range outside the model's, or golden inputs smaller than a range.
     """
     own = blueprint.cut.profile
     # Any model takes any batch; other dimensions are bounded by positions, or by what the model was made for.
@@ -37,7 +43,7 @@ def with_ranges(blueprint: Blueprint, ranges: Mapping[str, Range]) -> Blueprint:
 
 
 def _fit(feeds: Feeds, pipeline: Pipeline, profile: Profile) -> Iterator[Feeds]:
-    """Samples of sizes that the profile takes."""
+    """Samples whose sizes are in the profile."""
     shapes = {spec.name: spec.shape for spec in pipeline.inputs if spec.name in feeds}
     cut = dict(feeds)
     for name, shape in shapes.items():
@@ -53,7 +59,7 @@ def _fit(feeds: Feeds, pipeline: Pipeline, profile: Profile) -> Iterator[Feeds]:
 
 
 def _split(feeds: Feeds, shapes: Mapping[str, tuple[int | str, ...]], bounds: Range | None) -> Iterator[Feeds]:
-    """Along the batch, in pieces of at most its largest size."""
+    """Split along the batch, at most its largest size each."""
     axes = {name: shape.index(BATCH) for name, shape in shapes.items() if BATCH in shape}
     rows = max((feeds[name].shape[axis] for name, axis in axes.items()), default=0)
     if bounds is None or rows in bounds or not rows:

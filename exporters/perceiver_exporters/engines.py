@@ -1,4 +1,4 @@
-"""`build`: engines for a target, here if this machine can, else a kit that builds them on the device."""
+"""`build`: engines for a target on this machine, or a kit that builds them on the device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from perceiver_runtime.tensorrt.summary import MODEL_CARD, describe_in_model_car
 
 SCRIPT_NAME = "build.sh"
 STALE_ENGINES = ("PF011", "PF012")
-"""Rules on engines that a build replaces: they don't stand in its way."""
+"""Preflight checks of engines that a build replaces; they do not block it."""
 _SCRIPT = """#!/bin/sh
 # Builds this bundle's engines on the device: TensorRT and perceiver-runtime are all that it needs.
 # Modules are never looked for here or in the working directory: `-m` would, and -P is not known to Python 3.10.
@@ -39,7 +39,7 @@ sys.exit(main(["build", *sys.argv[1:]]))' "$(dirname -- "$0")" "$@"
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """Engines now in the bundle, or a kit for the device and why it takes one."""
+    """Engines in the bundle, or a kit for the device and the reason for it."""
 
     target: str
     preflight: PreflightReport
@@ -57,12 +57,23 @@ def build(
     memory: int | None = None,
     overwrite: bool = False,
 ) -> BuildOutcome:
-    """Add engines for `target` to a bundle; where this machine can't build them, write a build kit to `kit` instead.
+    """Add engines for a target to a bundle, or write a build kit where this machine can't build them.
 
-    The default place of a kit is beside the bundle; the default `workspace` is the preflight estimate, and for
-    engines built ahead of time as much as the largest board has: without a GPU it reserves nothing. Raises CheckError
-    if the preflight finds it blocked (nothing is built then), or if an engine has fewer products in the bundle's
-    precision than its graph; BuildError, BundleError, UsageError (unknown target, existing kit).
+    Args:
+        bundle: The bundle.
+        target: Name of the target.
+        kit: Directory of the kit (None: beside the bundle).
+        workspace: Bytes of scratch memory (None: the preflight estimate; the memory of the largest board for engines
+            built ahead of time, which need no GPU).
+        memory: Bytes of memory of the device (None: the board's).
+        overwrite: Replace an existing kit.
+
+    Raises:
+        CheckError: A preflight check blocks the build, or an engine has fewer products in the bundle's precision than
+            its graph.
+        BuildError: TensorRT fails.
+        BundleError: The bundle is damaged.
+        UsageError: Unknown target, or existing kit.
     """
     path = Path(bundle)
     place, engines = engine_target(TARGETS, target)
@@ -81,14 +92,14 @@ def build(
 
 
 def _workspace(target: Target, memory: EngineMemoryEstimate) -> int:
-    """Bytes of scratch memory that a build may use. TensorRT takes what it needs of them, and fails below that."""
+    """Bytes of scratch memory that a build may use; TensorRT uses what it needs, and fails if that is more."""
     if target.engines is not None and target.engines.ahead:
         return max(memory.workspace, *(board.memory for board in target.boards))
     return memory.workspace
 
 
 def _prove(bundle: Path, built: tuple[EngineReport, ...]) -> None:
-    """Hold each engine's network against its graph. A product with INT4 weights computes in the type of its input."""
+    """Compare each engine's products with its graph's. INT4 products compute in their input's type."""
     loaded = load_bundle(bundle)
     precision = loaded.manifest.precision
     for engine in built if precision != "int4" else ():
@@ -138,7 +149,7 @@ def write_build_kit(
 
 
 def _kit_lines(kit: BuildKit) -> tuple[str, ...]:
-    """What a kit's card says of the engines that it is to have."""
+    """The kit's README on its engines."""
     return (
         f"None yet: this is a build kit for `{kit.target}` ({kit.module} {kit.tensorrt} or newer, compute capability "
         f"{', '.join(kit.compute_capabilities)}). Run `./{SCRIPT_NAME}` on the device. `open_session(bundle)` then "
@@ -150,7 +161,7 @@ Build = Callable[[Path, str, int], tuple[EngineReport, ...]]
 
 
 def _builder(engines: EngineTarget, precision: str) -> Build | str:
-    """How to build for the target on this machine, or why that can't be done."""
+    """How to build for the target on this machine, or why that is impossible."""
     if engines.ahead:
         trt = load_tensorrt(engines.module)
         capabilities = engines.capabilities(precision)

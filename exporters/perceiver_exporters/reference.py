@@ -1,4 +1,4 @@
-"""The PyTorch side of every comparison: a cut run step by step, as the pipeline says, in any floating point type."""
+"""The PyTorch reference of every comparison: a cut executed step by step, in any floating-point type."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Feeds = Mapping[str, Array]
 
 Tensors = dict[str, Tensor]
 Scope = Callable[[str], AbstractContextManager[object]]
-"""Given a component's name, the context in which one call of it runs: where an emulation hooks in."""
+"""The context of one call of the named component, in which an emulation is active."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What one run of the pipeline produced: all values by name, and each component's first call.
+    """Results of one run of the pipeline: all values by name, and the first call of each component.
 
-    Of a repeated step that is the first repetition, of a chunked step the first piece: what golden samples keep.
+    The first call is the first repetition of a repeated step, and the first chunk of a chunked one.
     """
 
     values: Mapping[str, Array]
@@ -38,7 +38,7 @@ class Trace:
 
 
 def in_double(cut: Cut) -> Cut:
-    """The cut with copies of its modules in FP64, or as it is. Modules that share tensors share them still."""
+    """The cut with copies of its modules in FP64, or unchanged if it is in FP64. Shared tensors stay shared."""
     if _floating_type([component.module for component in cut.components]) == torch.float64:
         return cut
     modules = [module.double() for module in copy.deepcopy([component.module for component in cut.components])]
@@ -47,9 +47,13 @@ def in_double(cut: Cut) -> Cut:
 
 
 class Reference:
-    """A cut's modules, ready to run in `dtype` (None: theirs); modules are copied only if their type has to change.
+    """Modules of a cut, ready to run.
 
-    Modules that share tensors share them still in the copy. `scope` wraps each call.
+    Args:
+        cut: The model.
+        dtype: Floating-point type (None: the modules' own). Modules are copied if it differs; shared tensors stay
+            shared.
+        scope: Context of each call.
     """
 
     def __init__(self, cut: Cut, dtype: torch.dtype | None = None, scope: Scope = lambda _: nullcontext()) -> None:
@@ -72,19 +76,19 @@ class Reference:
         return Trace(_arrays(values), first)
 
     def calls(self, feeds: Mapping[str, Array], values: Tensors | None = None) -> Iterator[ComponentCall]:
-        """Run the pipeline, yielding each call as it happens; `values` is filled along the way."""
+        """Run the pipeline and yield each component call; `values` is filled along the way."""
         values = {} if values is None else values
         values.update({name: self._tensor(a) for name, a in complete(self.cut.pipeline, feeds).items()})
         for step in self.cut.pipeline.steps:
             yield from self._step(step, values)
 
     def apply(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run one component on inputs of its own (teacher-forced)."""
+        """Run one component on given inputs (teacher-forced)."""
         outputs = self._apply(self.cut.component(component), {n: self._tensor(a) for n, a in inputs.items()})
         return _arrays(outputs)
 
     def nonfinite_layer(self, component: str, inputs: Mapping[str, Array]) -> str:
-        """Path of the first layer of a component that makes NaN or infinity of these inputs; empty if none does."""
+        """Path of the first layer of a component that computes NaN or infinity of these inputs; empty if none does."""
         module, found = self._modules[component], list[str]()
 
         def look(name: str, result: object) -> None:
@@ -104,12 +108,12 @@ class Reference:
         return found[0] if found else ""
 
     def _step(self, step: Step, values: Tensors) -> Iterator[ComponentCall]:
-        """A loop over repetitions or over pieces: a step has one of them at most."""
+        """Repetitions or chunks: a step has one of them at most."""
         component = self.cut.component(step.component)
         state = {name: values[value] for name, value in step.inputs.items()}
         made: list[Tensors] = []
-        for piece in _pieces(step, component, state):
-            inputs = {**state, **piece}
+        for part in _chunks(step, component, state):
+            inputs = {**state, **part}
             outputs = self._apply(component, inputs)
             yield ComponentCall(step.component, _arrays(inputs), _arrays(outputs))
             state.update({target: outputs[name] for name, target in step.carry.items()})
@@ -129,13 +133,13 @@ class Reference:
 
 
 def _floating_type(modules: Sequence[nn.Module]) -> torch.dtype:
-    """That of the parameters and buffers; FP32 where there is none."""
+    """The type of parameters and buffers; FP32 if there are none."""
     tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 
 def complete(pipeline: Pipeline, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The feeds with inputs that may be left out filled with their defaults. Raises FeedError if one is missing."""
+    """Fill optional inputs that are missing with their defaults. Raises FeedError if a required one is missing."""
     if missing := [s.name for s in pipeline.inputs if s.name not in feeds and s.name not in pipeline.defaults]:
         raise FeedError(f"reference inputs lack {', '.join(missing)}; got {', '.join(feeds)}")
     sizes = {
@@ -152,8 +156,8 @@ def _default(spec: TensorSpec, pipeline: Pipeline, sizes: Mapping[str, int]) -> 
     return np.full(spec.resolve(sizes), pipeline.defaults[spec.name], spec.dtype)
 
 
-def _pieces(step: Step, component: Component, state: Tensors) -> Iterator[Tensors]:
-    """For each piece, the inputs that have the chunked dimension, sliced; nothing for each plain repetition."""
+def _chunks(step: Step, component: Component, state: Tensors) -> Iterator[Tensors]:
+    """For each chunk, slices of the inputs with the chunked dimension; for each repetition, nothing."""
     if step.chunk is None:
         yield from ({} for _ in range(step.repeat))
         return
@@ -166,12 +170,12 @@ def _pieces(step: Step, component: Component, state: Tensors) -> Iterator[Tensor
         yield {name: whole[name].narrow(axis, start, size) for name, axis in axes.items()}
 
 
-def _join(chunk: Chunk | None, component: Component, pieces: list[Tensors]) -> Tensors:
-    """Outputs that have the chunked dimension concatenated along it; of all others the last piece's."""
-    joined = dict(pieces[-1])
+def _join(chunk: Chunk | None, component: Component, parts: list[Tensors]) -> Tensors:
+    """Outputs with the chunked dimension concatenated along it; all others from the last chunk."""
+    joined = dict(parts[-1])
     for spec in component.outputs:
         if chunk is not None and chunk.dimension in spec.shape:
-            joined[spec.name] = torch.cat([p[spec.name] for p in pieces], dim=spec.shape.index(chunk.dimension))
+            joined[spec.name] = torch.cat([p[spec.name] for p in parts], dim=spec.shape.index(chunk.dimension))
     return joined
 
 

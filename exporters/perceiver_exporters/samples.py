@@ -1,4 +1,4 @@
-"""Golden samples: what the reference makes of real inputs in FP64, stored in the types that the specs promise."""
+"""Golden samples: real inputs with the reference's FP64 outputs, stored in the types of the specs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from perceiver_runtime.tensors import Array, TensorSpec
 def make_samples(cut: Cut, feeds: Iterable[Mapping[str, Array]]) -> tuple[GoldenSample, ...]:
     """Run the reference in FP64 on each feed.
 
-    A component's outputs are computed from its inputs as they are stored, so that they belong together exactly.
+    A component's outputs are computed from its inputs as stored, so that they match exactly.
     """
     exact = Reference(cut, torch.float64)
     return tuple(_sample(cut, exact, sample) for sample in feeds)
@@ -38,7 +38,7 @@ def save_samples(samples: tuple[GoldenSample, ...], directory: Path) -> tuple[st
 
 
 def _store_once(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
-    """The distinct tensors under the first of their keys, and that key by each other one."""
+    """Distinct tensors by their first key, and that key by each other one."""
     stored: dict[str, Array] = {}
     first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     same: dict[str, str] = {}
@@ -71,7 +71,7 @@ def _stored(specs: tuple[TensorSpec, ...], arrays: Mapping[str, Array]) -> dict[
 
 
 def _stored_value(cut: Cut, value: str, array: Array) -> Array:
-    """The value in the type of the graph output that makes it."""
+    """The value in the type of the graph output that computes it."""
     for step in cut.pipeline.steps:
         for output, name in step.outputs.items():
             if name == value:

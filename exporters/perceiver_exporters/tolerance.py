@@ -1,11 +1,10 @@
-"""How far a bundle may be from the reference: what the reference itself loses in that precision, times a margin.
+"""Tolerances: the noise of the reference emulated in the bundle's precision, times a margin.
 
-The exact values are the reference's in FP64; the noise is the distance to them of the reference emulated in the
-bundle's precision, over the golden samples: relative to the answer (relative L2), and relative to how the answer varies
-over the golden rows (centred). It is taken twice: for each component on the golden inputs (teacher-forced), and for
-each output and encoded value of the whole pipeline (chained). The margins (see `perceiver_runtime.measure.tolerances`)
-cover what the emulation leaves open, which is the order of sums and the kernels' own approximations of erf and exp;
-they are constants, and nothing loosens a tolerance afterwards.
+Exact values are the reference's in FP64. Noise is the distance of the emulated reference to them over the golden
+samples, relative to the output (relative L2) and relative to the spread of the golden rows (centred). It is measured
+for each component on golden inputs (teacher-forced) and for each output and encoded value of the pipeline (chained).
+The margins in `perceiver_runtime.measure.tolerances` cover what the emulation does not: the order of sums, and the
+kernels' approximations of erf and exp. They are constants; nothing widens a tolerance afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from perceiver_runtime.tensors import Array
 
 @dataclass(frozen=True)
 class Noise:
-    """Largest error over the samples, relative to the answer and to the `spread` of the golden rows."""
+    """Largest error over the samples, relative to the output and to the `spread` of the golden rows."""
 
     rel_l2: float
     centred: float
@@ -39,9 +38,16 @@ class Noise:
 
 
 def derive(cut: Cut, golden: tuple[GoldenSample, ...], precision: Precision, scope: Scope) -> tuple[Tolerance, ...]:
-    """A tolerance for every graph output and every golden value, from the emulation that `scope` switches on.
+    """Derive a tolerance for every graph output and every golden value.
 
-    Raises CheckError for a tensor that the emulation makes infinite or NaN, and for one that it loses altogether.
+    Args:
+        cut: The model.
+        golden: Golden samples of that model.
+        precision: The precision, whose margins apply.
+        scope: Emulation of the precision.
+
+    Raises:
+        CheckError: The emulation makes a tensor infinite or NaN, or loses it entirely.
     """
     made = tuple(_tolerance(golden, precision, key, noise) for key, noise in measure(cut, golden, scope).items())
     for tolerance in made:
@@ -51,7 +57,7 @@ def derive(cut: Cut, golden: tuple[GoldenSample, ...], precision: Precision, sco
 
 
 def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Key, Noise]:
-    """Noise by (component, graph output) and ("pipeline", output or encoded value); infinite where a value is not."""
+    """Noise by (component, graph output) and ("pipeline", output or encoded value); infinite for non-finite values."""
     reference = Reference(cut, scope=scope)
     keys = [(component.name, spec.name) for component in cut.components for spec in component.outputs]
     keys += [(PIPELINE, name) for name in sorted(cut.pipeline.shown)]
@@ -65,7 +71,7 @@ def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Ke
 
 
 def check_golden(cut: Cut, golden: Iterable[GoldenSample]) -> None:
-    """Raise CheckError if the reference itself answers NaN or infinity, in the types that its answers are stored in."""
+    """Raise CheckError if the reference computes NaN or infinity, in the types in which outputs are stored."""
     for sample in golden:
         for component, call in sample.components.items():
             _check_finite(cut, sample, component, call.outputs)
@@ -73,7 +79,7 @@ def check_golden(cut: Cut, golden: Iterable[GoldenSample]) -> None:
 
 
 def _emulated(cut: Cut, reference: Reference, sample: GoldenSample) -> Iterator[tuple[Key, Array, Array]]:
-    """Every golden tensor with what the emulated reference makes of the same inputs."""
+    """Every golden tensor with its emulation."""
     for component, call in sample.components.items():
         got = reference.apply(component, call.inputs)
         yield from (((component, tensor), exact, got[tensor]) for tensor, exact in call.outputs.items())
@@ -101,7 +107,7 @@ def _sentence(derivation: Derivation) -> str:
 
 
 def _lost(cut: Cut, golden: Iterable[GoldenSample], precision: Precision, scope: Scope, tolerance: Tolerance) -> str:
-    """What to say of a tensor whose tolerance would hold nothing."""
+    """The message for a tensor whose tolerance would pass anything."""
     where = f"{tolerance.component}: {tolerance.tensor}"
     if np.isfinite(tolerance.noise):
         return (
@@ -127,7 +133,7 @@ def _check_finite(cut: Cut, sample: GoldenSample, component: str, arrays: Mappin
 
 
 def _layer(reference: Reference, component: str, sample: GoldenSample) -> str:
-    """The first layer that gives NaN or infinity."""
+    """The first layer that computes NaN or infinity."""
     if component != PIPELINE:
         return reference.nonfinite_layer(component, sample.components[component].inputs)
     for call in reference.calls(sample.feeds):

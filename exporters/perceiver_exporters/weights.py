@@ -1,4 +1,4 @@
-"""Hashes that tie a bundle to the weights and samples it was made from."""
+"""Hashes of the weights and samples that a bundle is made from."""
 
 from __future__ import annotations
 

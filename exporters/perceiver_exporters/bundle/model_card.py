@@ -1,4 +1,4 @@
-"""The bundle's README: what it is, how to run it, what it reads and writes, and how exact it is."""
+"""The model card: README.md of a bundle, with its interface, how to run it, tolerances and precision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_model_card(manifest: Manifest, directory: Path) -> Path:
 
 
 def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str:
-    """The card as Markdown."""
+    """The model card as Markdown."""
     source = manifest.source
     sections = (
         f"# {source.name}, {manifest.precision}",
@@ -84,7 +84,7 @@ with open_session("path/to/this/bundle") as session:
 
 
 def _backend(manifest: Manifest) -> str:
-    """What `auto` takes."""
+    """The backend that `auto` selects for this bundle."""
     if manifest.target in WITHOUT_ENGINES:
         return "ONNX Runtime on the processor, or what a tuning found to be faster, unless another backend is named."
     return (

@@ -1,4 +1,4 @@
-"""The last step of writing a bundle: the card, every file's hash, and the manifest that makes it a bundle."""
+"""The last step of writing a bundle: model card, hashes of all files, manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ TOOLS = ("perceiver-deploy", "torch", "onnx", "onnx-ir", "onnxscript", "onnxrunt
 
 
 def seal(manifest: Manifest, directory: Path) -> Manifest:
-    """Write the card and then, last of all, the manifest with every file's hash."""
+    """Write the model card, then the manifest with the hash of every file.
+
+    Args:
+        manifest: The manifest, complete but for `files`.
+        directory: The bundle, whose other files are all written.
+
+    Returns:
+        The manifest as written.
+    """
     write_model_card(manifest, directory)
     complete = dataclasses.replace(manifest, files=files_of(directory))
     write_manifest(directory, complete)
@@ -30,6 +38,6 @@ def tool_versions() -> dict[str, str]:
 
 
 def files_of(directory: Path) -> dict[str, FileEntry]:
-    """Size and hash of every file below the directory but its manifest, by its path in it."""
+    """Size and SHA-256 of every file under the directory except its manifest, by relative path."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST_NAME)
     return {path.relative_to(directory).as_posix(): file_entry(path) for path in paths}

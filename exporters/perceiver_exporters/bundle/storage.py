@@ -1,14 +1,14 @@
-"""Where weights lie: small ones in the graph, large ones beside it, and what two components share stored once.
+"""External-data layout: tensors of 1 KiB and more are stored outside the graph, shared ones once.
 
-| Weights | Stored in |
+| Tensors | Stored in |
 |---|---|
-| tensors of 1 KB and more that several components hold | `onnx/shared.weights` |
-| the other tensors of 1 KB and more of a component holding 16 MB or more | `onnx/<component>.weights` |
-| tensors of 1 KB and more that a component holds more than once | the same, in one place |
-| everything else | the graph itself |
+| of 1 KiB and more, used by several components | `onnx/shared.weights` |
+| other tensors of 1 KiB and more, in a component of 16 MiB and more | `onnx/<component>.weights` |
+| of 1 KiB and more, used several times by one component | `onnx/<component>.weights`, once |
+| all others | the graph itself |
 
-A file that belongs to one component stays bit-identical when another component is trained further. External files
-are mapped by the backends rather than parsed, and lie beside the graphs, where ONNX looks for them.
+A file of one component does not change when another component is trained further. External files are memory-mapped by
+the backends, and are in the directory of the graphs, as ONNX requires.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARED = "shared.weights"
 MIN_TENSOR_BYTES = 1 << 10
 MIN_COMPONENT_BYTES = 16 << 20
 ALIGNMENT = 4096
-"""Mapped regions must start on a page for backends that map each tensor by itself."""
+"""Offset of each tensor in a file, in bytes: backends that map single tensors need them to start on a page."""
 
 
 def save_graphs(graphs: Mapping[str, ir.Model], directory: Path) -> dict[str, str]:
@@ -52,7 +52,7 @@ def save_graphs(graphs: Mapping[str, ir.Model], directory: Path) -> dict[str, st
 
 
 def serialize(graph: ir.Model) -> bytes:
-    """The graph's bytes, of the lowest IR version that its operator sets allow: older runtimes read no newer one."""
+    """The graph as bytes, with the lowest IR version that its operator sets allow: old runtimes reject newer ones."""
     proto = ir.to_proto(graph)
     proto.ir_version = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     content: bytes = proto.SerializeToString(deterministic=True)
@@ -60,14 +60,14 @@ def serialize(graph: ir.Model) -> bytes:
 
 
 class _Region:
-    """An external file under construction: tensors of equal content share one place in it."""
+    """An external file under construction, in which tensors of equal content are stored once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offsets: dict[str, int] = {}
 
     def move(self, value: ir.Value, digest: str) -> None:
-        """Replace the initializer's tensor by a reference into this file, appending its bytes if they are new."""
+        """Replace an initializer's tensor by a reference to this file; new bytes are appended."""
         tensor = _tensor(value)
         content = tensor.tobytes()
         if digest not in self._offsets:
@@ -92,9 +92,9 @@ class _Region:
 
 
 def _large(graph: ir.Model) -> dict[ir.Value, str]:
-    """The initializers worth moving, each with the hash of its type and content.
+    """Initializers of 1 KiB and more, each with a hash of its type and content.
 
-    Of its type too: zeros of two types may be equal bytes, and TensorRT refuses one address with two lengths.
+    The type counts because zeros of two types may have equal bytes, and TensorRT rejects one address with two lengths.
     """
     values = (value for value in graph.graph.initializers.values() if _bytes(value) >= MIN_TENSOR_BYTES)
     return {value: _digest(_tensor(value)) for value in values}

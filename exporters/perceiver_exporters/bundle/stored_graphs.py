@@ -1,4 +1,4 @@
-"""Graphs of a bundle, parsed from the bytes that its hashes cover."""
+"""Graphs of a bundle, parsed from the bytes that were hashed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from perceiver_runtime.format.external_data import checked, inlined
 
 
 def stored_proto(bundle: Bundle, path: str) -> onnx.ModelProto:
-    """The graph at a path in the bundle, its weights in memory. Raises BundleError."""
+    """A graph of the bundle with its weights in memory. Raises BundleError."""
     return _parsed(bundle, path, inlined(bundle, path, bundle.read(path)))
 
 
 def stored_graph(bundle: Bundle, path: str) -> ir.Model:
-    """The graph at a path in the bundle; external weights are mapped when they are asked for. Raises BundleError."""
+    """A graph of the bundle whose external weights are memory-mapped on access. Raises BundleError."""
     model = ir.from_proto(_parsed(bundle, path, checked(bundle, path, bundle.read(path))))
     ir.external_data.set_base_dir(model.graph, bundle.file(path).parent)
     return model

@@ -1,12 +1,12 @@
-"""How a deployed bundle's error grows over a repeated block, and what of it each cause contributes.
+"""Error growth: how the error of a deployed bundle develops over a repeated block, and what causes it.
 
 Three curves over the repetitions, each the relative L2 distance to the FP64 reference:
 
-- `chained`: the deployed pipeline's own state, everything included;
-- `teacher_forced`: the deployed block on the reference's input of that repetition: what the block itself adds;
-- `amplified`: the exact block on what the deployed encoder gave: the encoder's error alone, grown or damped.
+- `chained`: the state of the deployed pipeline, with all errors so far;
+- `teacher_forced`: the deployed block on the reference's input of that repetition, so its own error;
+- `amplified`: the exact block on the output of the deployed encoder, so the encoder's error alone.
 
-Where `amplified` follows `chained`, the encoder causes the error at the end; where it stays below, the block.
+Where `amplified` follows `chained`, the encoder causes the final error; where it stays below, the block does.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Curves = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class ErrorGrowth:
-    """The curves of one carried value of a repeated step: the largest over the samples at each repetition.
+    """Curves of one carried value of a repeated step: the maximum over the samples at each repetition.
 
-    `over` says what is counted: `runs` of the component, or `layers` within it. `chained` and `amplified` begin before
-    the first of them and have one point more than there are; `teacher_forced` has one for each.
+    `over` is the unit of the horizontal axis: `runs` of the component, or `layers` within it. `chained` and `amplified`
+    start before the first of them and have one point more; `teacher_forced` has one point for each.
     """
 
     component: str
@@ -43,12 +43,12 @@ class ErrorGrowth:
 
     @property
     def encoder_share(self) -> float:
-        """The part of the final error that the exact block makes of the encoder's: 1 if the encoder alone is the cause."""
+        """The exact block's amplification of the encoder's error, as a share of the final error."""
         return self.amplified[-1] / self.chained[-1] if self.chained[-1] else 0.0
 
 
 def measure_growth(session: Session, cut: Cut, samples: Iterable[Mapping[str, Array]]) -> tuple[ErrorGrowth, ...]:
-    """The growth of every carried value of every repeated step; none for a pipeline that repeats nothing."""
+    """Error growth of every carried value of every repeated step; empty for a pipeline without repetition."""
     exact, deployed = Reference(cut, torch.float64), Deployed(session, cut)
     steps = {step.component: step for step in cut.pipeline.steps if step.repeat > 1}
     found: dict[tuple[str, str], Curves] = {}
@@ -70,7 +70,7 @@ def as_growth(found: Mapping[tuple[str, str], Curves], over: str) -> tuple[Error
 
 
 class Deployed(Reference):
-    """The pipeline as the reference runs it, with each component's graph in the place of its module."""
+    """The pipeline as the reference runs it, with the bundle's graphs instead of the modules."""
 
     def __init__(self, session: Session, cut: Cut) -> None:
         super().__init__(cut)
@@ -83,7 +83,7 @@ class Deployed(Reference):
 
 
 def runs_of(reference: Reference, feeds: Mapping[str, Array], names: Iterable[str]) -> dict[str, list[ComponentCall]]:
-    """The calls of the named components, in order."""
+    """Calls of the named components, in order."""
     runs: dict[str, list[ComponentCall]] = {name: [] for name in names}
     for call in reference.calls(feeds):
         if call.component in runs:
@@ -107,14 +107,14 @@ def _curves(
 
 
 def _own_error(exact: Reference, session: Session, call: ComponentCall, output: str) -> float:
-    """What the deployed component adds on the reference's input, rounded to the type that the graph takes."""
+    """Error of the deployed component on the reference's input, rounded to the graph's input types."""
     name = call.component
     inputs = as_specified(exact.cut.component(name).inputs, call.inputs)
     return relative_l2(exact.apply(name, inputs)[output], session.run_component(name, inputs)[output])
 
 
 def _amplified(exact: Reference, carry: tuple[str, str], first: ComponentCall, repeat: int) -> Iterator[Array]:
-    """The exact component, repeated from what the deployed pipeline gave its first run."""
+    """The exact component, repeated from the deployed pipeline's input of its first run."""
     output, carried = carry
     state = dict(first.inputs)
     for _ in range(repeat):
@@ -124,7 +124,7 @@ def _amplified(exact: Reference, carry: tuple[str, str], first: ComponentCall, r
 
 
 def as_specified(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays of a component's inputs in the types that its graph takes."""
+    """The arrays of a component's inputs in the types of its graph."""
     return {spec.name: arrays[spec.name].astype(spec.dtype) for spec in specs}
 
 

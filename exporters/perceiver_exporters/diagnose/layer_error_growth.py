@@ -1,7 +1,7 @@
-"""Error growth over the layers of a trunk that runs once: the same three curves, read inside its graph.
+"""Error growth over the layers of a component that runs once: the same three curves, measured inside its graph.
 
-A layer is a child of the longest sequence of equal modules in a component; in the graph, its result is that of the last
-node that bears its name.
+A layer is a child of the longest sequence of equal modules in a component; its result in the graph is that of the last
+node named after it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEAST_LAYERS = 3
 
 
 def measure_layers(session: Session, cut: Cut, samples: Iterable[Mapping[str, Array]]) -> tuple[ErrorGrowth, ...]:
-    """The growth over the layers of every component that the pipeline runs once and whole."""
+    """Error growth over the layers of every component that the pipeline runs once and unchunked."""
     once = {step.component for step in cut.pipeline.steps if step.repeat == 1 and step.chunk is None}
     trunks = [t for c in cut.components if c.name in once and (t := _trunk(session, c)) is not None]
     exact, deployed = Reference(cut, torch.float64), Deployed(session, cut)
@@ -109,7 +109,7 @@ def _trunk(session: Session, component: Component) -> _Trunk | None:
 
 
 def _layers_of(module: nn.Module) -> list[str]:
-    """Paths of the longest sequence of equal, composed modules; none if it is short."""
+    """Paths of the longest sequence of equal modules with children; empty if it is short."""
     longest: list[str] = []
     for path, container in module.named_modules():
         children = list(container.named_children())
@@ -122,6 +122,6 @@ def _layers_of(module: nn.Module) -> list[str]:
 
 
 def _result(graph: onnx.ModelProto, path: str) -> str | None:
-    """The value that the last node of a module makes."""
+    """The output of a module's last node."""
     own = [node for node in graph.graph.node if node.name.rpartition("/")[0] == path]
     return str(own[-1].output[0]) if own else None

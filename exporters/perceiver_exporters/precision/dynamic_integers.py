@@ -1,12 +1,12 @@
-"""Dynamic INT8: constant weights per channel, in integers as stored; activations over the range that each run has.
+"""Dynamic INT8: weights quantised per channel at export, activations per tensor at run time.
 
-Nothing is calibrated. `DynamicQuantizeLinear` takes the range of a whole tensor, all rows of a batch together, and a
-tensor that feeds several products has one. The graph is in Q/DQ form, like static INT8.
+Nothing is calibrated. `DynamicQuantizeLinear` measures the range of a whole tensor, all rows of a batch together; a
+tensor that several products read has one. The graph is in Q/DQ form, like static INT8.
 
 | Node | Becomes |
 |---|---|
 | MatMul | the same, of dequantised operands |
-| Gemm, MatMul of a matrix | a Gemm without a bias, and an Add: with one, ONNX Runtime runs it in floating point |
+| Gemm, MatMul of a matrix | a Gemm without bias, then an Add: with a bias, ONNX Runtime computes in floating point |
 | Conv | stays in FP32, and is recorded as kept: ONNX Runtime's `ConvInteger` takes 2 to 4 times as long as FP32 |
 """
 
@@ -42,14 +42,14 @@ from perceiver_runtime.progress import report
 
 @dataclass(frozen=True)
 class DynamicIntegers(Precision):
-    """INT8 with activation ranges taken at run time."""
+    """INT8 whose activation ranges are measured at run time."""
 
     planned: bool = True
 
     def plan(
         self, measured: Measured, statistics: Mapping[str, Statistics], scheme: Scheme, options: QuantizationOptions
     ) -> Plan:
-        """Every product with a weight in integers, but convolutions."""
+        """All products with a weight except convolutions."""
         plan = {name: make_plan(graph) for name, graph in measured.graphs.items()}
         for name, layer in ((name, layer) for name, each in plan.items() for layer in sorted(each.kept)):
             report(f"{name}: convolution {layer} kept in FP32, where it is faster than in integers without fixed range")
@@ -70,17 +70,17 @@ class DynamicIntegers(Precision):
         return quantized
 
     def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
-        """Each activation rounded over the range that it has at that moment, and its weight; convolutions in FP32."""
+        """Activations rounded over their range at that moment, weights per channel; convolutions in FP32."""
         decided = plan if plan is not None else {c.name: ComponentPlan(Statistics()) for c in cut.components}
         return emulate_products(cut, lambda component: functools.partial(_compute, decided[component], scheme))
 
     def prove(self, node: ir.Node) -> bool:
-        """Whether both operands are dequantised 8-bit integers, the first with a range taken at run time."""
+        """Whether both operands are dequantised 8-bit integers, the first with a range measured at run time."""
         return reads_integers(node) and reads_dynamic_range(node)
 
 
 def make_plan(model: ir.Model) -> ComponentPlan:
-    """Every product with a weight in integers, but convolutions."""
+    """All products with a weight except convolutions."""
     nodes = weighted(model.graph)
     convolutions = frozenset(layer_of(node) for node in nodes if node.op_type == "Conv")
     return ComponentPlan(Statistics(), "", kept=convolutions, layers=frozenset(map(layer_of, nodes)))
@@ -94,7 +94,7 @@ def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
 
 
 class _Rewrite:
-    """One pass over the products of a graph, in the order of the graph."""
+    """One pass over the products of a graph, in graph order."""
 
     def __init__(self, graph: ir.Graph, scheme: Scheme) -> None:
         self._writer = Writer(graph, scheme)
@@ -123,7 +123,7 @@ class _Rewrite:
                 node.replace_input_with(index, value)
 
     def _matrix_product(self, node: ir.Node, operands: list[ir.Value]) -> None:
-        """A Gemm in the node's place, its bias behind it."""
+        """Replace the node by a Gemm and an Add of its bias."""
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         output, name = node.outputs[0], str(node.name)
         given = {key: value for key, value in node.attributes.items() if key not in ("alpha", "beta")}

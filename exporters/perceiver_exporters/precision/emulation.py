@@ -1,7 +1,7 @@
-"""Roundings of a precision made by PyTorch: dispatch modes around the reference.
+"""Emulation of a precision in PyTorch: dispatch modes that round the operands of products.
 
-Nothing here reads the exported graphs. A graph with two weights swapped is as wrong as before beside a noise that was
-measured without it.
+Nothing here reads the exported graphs, so an error in a graph, such as two swapped weights, does not enter the noise
+from which tolerances are derived.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ Compute = Callable[[Product], Tensor]
 
 
 def emulate_fp32() -> AbstractContextManager[object]:
-    """FP32 is what the reference computes in; attention as two products and a softmax, as in the graph.
+    """FP32, which the reference computes in, with attention as two products and a softmax, as in the graph.
 
-    PyTorch's fused attention sums keys in blocks: over 50,176 of them it loses a seventh of what the products lose.
+    PyTorch's fused attention accumulates in blocks: over 50,176 keys its rounding error is a seventh of the products'.
     """
     return sdpa_kernel(SDPBackend.MATH)
 
 
 def emulate_products(cut: Cut, compute: Callable[[str], Compute | None]) -> Scope:
-    """A scope in which products with a parameter are computed by `compute(component)`, or as they are if that is None.
+    """A scope that computes products with a parameter by `compute(component)`; None leaves a component as it is.
 
-    A weight that several modules hold or read is the running module's, as in the graph.
+    A weight that several modules hold belongs to the running module, as in the graph.
     """
     modules = {component.name: component.module for component in cut.components}
     holders = {name: _holders(module) for name, module in modules.items()}
@@ -82,7 +82,7 @@ def emulate_products(cut: Cut, compute: Callable[[str], Compute | None]) -> Scop
 
 
 def observe_sites(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
-    """Runs the reference as it is, and adds what each product reads to the `sites` of the components given."""
+    """A scope that adds the inputs of products to the `sites` of the given components, and changes nothing."""
 
     def observing(component: str) -> Compute | None:
         if component not in statistics:
@@ -102,7 +102,7 @@ def observe_sites(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
 
 
 def calibrate_sites(cut: Cut, calibration: Sequence[Feeds]) -> Plan:
-    """A plan of every component from what the products of the reference read of these samples."""
+    """Plans whose ranges are those of the reference on these samples."""
     statistics = {component.name: Statistics() for component in cut.components}
     reference = Reference(cut, scope=observe_sites(cut, statistics))
     for feeds in calibration:
@@ -113,7 +113,7 @@ def calibrate_sites(cut: Cut, calibration: Sequence[Feeds]) -> Plan:
 
 @contextmanager
 def unfused(mode: AbstractContextManager[object]) -> Iterator[None]:
-    """The mode, and attention as products and a softmax, also where PyTorch has one kernel for a whole layer."""
+    """The mode, with attention as products and a softmax instead of a fused kernel."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -150,7 +150,7 @@ def _products(module: nn.Module, holders: Mapping[int, Modules], compute: Comput
 
 
 class _ProductMode(DispatchMode):  # type: ignore[misc]
-    """Hands each product with a parameter to `compute`, in order of execution."""
+    """Passes each product with a parameter to `compute`, in order of execution."""
 
     def __init__(self, holders: Mapping[int, Modules], compute: Compute) -> None:
         super().__init__()

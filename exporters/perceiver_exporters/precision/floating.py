@@ -1,19 +1,19 @@
-"""FP32, FP16 and BF16: weights and matrix products in one type, with the casts written into the graph.
+"""FP32, FP16 and BF16: weights and matrix products in one type, with explicit casts in the graph.
 
 | Nodes | Type | Why |
 |---|---|---|
-| MatMul, Gemm, Conv | low | where the FLOPs and the weights are; kernels accumulate in FP32 |
-| MultiHeadAttention | low | its products are; the softmax inside is FP32 in every kernel |
+| MatMul, Gemm, Conv | low | most FLOPs and weights; kernels accumulate in FP32 |
+| MultiHeadAttention | low | like its products; kernels compute its softmax in FP32 |
 | Add and Mul with a constant (bias, scale) | low | fused into the product before them |
-| Gelu, Relu, ... (the format's `functions`) | low | bounded by their input, and fused between two products |
-| Reshape, Transpose, Gather, ... | that of their input | they only move numbers |
-| the same where only LSTM, GRU or RNN read them | single | these are; TensorRT-RTX can't build a cast between the two |
-| LayerNormalization, Softmax, Reduce*, Exp, ... | single | sums of squares or of many exponentials leave the range |
-| residual Add and everything else | single | the residual stream adds up over all layers |
-| what the range audit protects | single | see `audit` |
+| Gelu, Relu, ... (the format's `functions`) | low | bounded by their input, fused between two products |
+| Reshape, Transpose, Gather, ... | that of their input | data movement only |
+| the same where only LSTM, GRU or RNN read them | FP32 | recurrence is in FP32; TensorRT-RTX builds no cast between |
+| LayerNormalization, Softmax, Reduce*, Exp, ... | FP32 | sums of squares or of many exponentials leave the range |
+| residual Add and everything else | FP32 | the residual stream accumulates over all layers |
+| nodes that the range audit protects | FP32 | see `precision.audit` |
 
-Large constants are stored in the low type wherever they are read, so that the file halves. The graph's inputs and
-outputs keep their types.
+Large constants are stored in the low type whoever reads them, which halves the file. Graph inputs and outputs keep
+their types.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MOVES = frozenset(
     }
 )
 UNREAD = frozenset({"Shape", "Size"})
-"""Operators that read no numbers: whatever type their input has will do."""
+"""Operators that read shapes only: their input may have any type."""
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 STORED_LOW = 1024
 """Elements from which a constant table (positions, embeddings) is stored in the low type whoever reads it."""
@@ -80,7 +80,7 @@ _ROUNDED = {*_FACTORS, _aten.gelu.default, _aten.relu.default}
 
 @dataclass(frozen=True)
 class FloatingPoint(Precision):
-    """FP32 without a `format`, else the narrower type."""
+    """FP32 if `format` is None, else that narrower type."""
 
     def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
         """Change an FP32 graph in place to the types of the table above.
@@ -104,7 +104,7 @@ class FloatingPoint(Precision):
 
 
 def lower(model: ir.Model, form: Format, protected: Set[str]) -> None:
-    """Change an FP32 graph in place to a narrower type, but for the protected nodes. Raises CheckError."""
+    """Change an FP32 graph in place to a narrower type, except for the protected nodes. Raises CheckError."""
     _Rewrite(model.graph, form, protected).run()
 
 
@@ -115,13 +115,13 @@ def is_table(value: ir.Value | None) -> bool:
 
 
 def _is_read_by(node: ir.Node, kinds: Set[str]) -> bool:
-    """Whether nodes of these kinds, and no others, read what a node gives."""
+    """Whether only nodes of these kinds read the outputs of a node, and at least one does."""
     readers = [reader for output in node.outputs for reader, _ in output.uses()]
     return bool(readers) and all(reader.op_type in kinds for reader in readers)
 
 
 class _Rewrite:
-    """One pass over a graph in topological order; casts and converted constants are made once and shared."""
+    """One pass over a graph in topological order; casts and converted constants are shared."""
 
     def __init__(self, graph: ir.Graph, form: Format, protected: Set[str]) -> None:
         self._graph = graph
@@ -193,7 +193,7 @@ class _Rewrite:
         return output
 
     def _lower(self, output: ir.Value, node: ir.Node) -> None:
-        """Give an output the low type; a graph output passes its name and its place on to a cast behind it."""
+        """Give an output the low type; a graph output passes its name to a cast behind it."""
         output.type = ir.TensorType(self._form.dtype)
         if not output.is_graph_output():
             return
@@ -207,7 +207,7 @@ class _Rewrite:
 
 
 class _Rounded(DispatchMode):  # type: ignore[misc]
-    """What does not fit the type stays in FP32, as the range audit leaves it in the graph (RA008, RA009)."""
+    """Values outside the type's range stay in FP32, as the range audit keeps them in the graph (RA008, RA009)."""
 
     def __init__(self, form: Format) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The floating point types narrower than FP32 that a graph's products may have, and where each of them ends."""
+"""Floating-point types narrower than FP32, with their ranges."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ import onnx_ir as ir
 import torch
 
 HEADROOM = 4.0
-"""How much louder than golden and calibration inputs others may be, and partial sums than sums."""
+"""Factor by which other inputs may exceed golden and calibration inputs, and partial sums their total."""
 
 
 @dataclass(frozen=True)
 class Format:
     """A type, as ONNX, NumPy and PyTorch name it.
 
-    `largest` is its largest finite number, `exact` the integer up to which it holds every integer, `keys` how many
-    equal numbers it can add up one by one: FP16 overflows, BF16 stands still (256 + 1 is 256). `since` is the operator
-    set that brought the type to an operator which has not had it all along. `functions` are the pointwise functions
-    that backends compute in the type. A tensor whose largest magnitude is below `min_peak` keeps few digits, or none.
+    Attributes:
+        largest: Its largest finite number.
+        exact: Largest integer up to which it represents every integer.
+        max_addends: How many equal numbers it can accumulate one by one: FP16 overflows, BF16 loses increments
+            (256 + 1 is 256).
+        min_peak: A tensor whose largest magnitude is below has few significant digits, or none.
+        functions: Pointwise functions that backends compute in the type.
+        since: The operator set in which an operator got the type, if not from the start.
     """
 
     name: str
@@ -32,14 +36,14 @@ class Format:
     torch: Any
     largest: float
     exact: int
-    keys: int
+    max_addends: int
     min_peak: float
     functions: frozenset[str]
     since: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def max_peak(self) -> float:
-        """The largest magnitude that a tensor may reach on golden and calibration inputs."""
+        """Largest magnitude that a tensor may reach on golden and calibration inputs."""
         return self.largest / HEADROOM
 
     def holds(self, peak: float) -> bool:

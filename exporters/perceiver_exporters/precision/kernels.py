@@ -1,9 +1,8 @@
-"""Proof of precision on processors: which kernels ONNX Runtime really chose for each weighted product.
+"""Kernel proof: the type in which ONNX Runtime's CPU kernels compute each weighted product.
 
-ONNX Runtime may compute an INT8 graph in floating point (a product that became a Gemm with a floating point bias, a
-convolution without an output scale), and it widens FP16 where it has no FP16 kernel. What it will run is in the graph
-that it optimised, so that is what is read, at the level of optimisation at which sessions run. The graph keeps its
-open dimensions: with fixed ones other fusions apply.
+ONNX Runtime may compute an INT8 graph in floating point (a Gemm with a floating-point bias, a convolution without an
+output scale), and widens FP16 where it has no FP16 kernel. Its optimised graph shows what it runs, so that graph is
+read, at the optimisation level of sessions and with dynamic dimensions: with fixed ones other fusions apply.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ INTEGER_KERNELS = frozenset(
 )
 FLOAT_KERNELS = frozenset({"MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv", "NhwcFusedConv"})
 HERE = frozenset({"cpu"})
-"""Targets whose optimised graph this machine can see."""
+"""Targets whose optimised graph can be made on this machine."""
 
 BLOCKED_LAYOUT = "com.microsoft.nchwc"
-"""Convolutions there are FP32 always; their weights were reordered, and lost their names."""
+"""Convolutions of this domain are in FP32; their weights are reordered and renamed."""
 
 BLOCKWISE_KERNELS = {"MatMulNBits": "int4"}
 _TYPES: dict[int, str] = {
@@ -43,10 +42,12 @@ _TYPES: dict[int, str] = {
 
 
 def prove_kernels(sized: SizedGraph, precision: str, target: Target, kept: Set[str]) -> dict[str, float]:
-    """`kernel_shares` for targets that run on ONNX Runtime's processor kernels, and nothing for others.
+    """`kernel_shares` for targets that run on ONNX Runtime's CPU kernels; empty for others.
 
-    Raises CheckError if the share in the asked precision is below the target's threshold. A precision that the target
-    widens may be computed in FP32 instead, and in nothing else.
+    A precision that the target widens may be computed in FP32 instead.
+
+    Raises:
+        CheckError: The share in the asked precision is below the target's threshold.
     """
     if target.name not in HERE:
         return {}
@@ -63,10 +64,13 @@ def prove_kernels(sized: SizedGraph, precision: str, target: Target, kept: Set[s
 
 
 def kernel_shares(sized: SizedGraph, kept: Set[str] = frozenset()) -> dict[str, float]:
-    """Share of the weighted FLOPs by the type of kernel that runs them; nodes named in `kept` are not counted.
+    """Share of the weighted FLOPs by the type of the kernel; nodes in `kept` are not counted.
 
-    Products that depend on no input are computed once, when the graph is loaded, and not counted either. Raises
-    CheckError if a product's weight is found at no kernel, UnavailableError without onnxruntime.
+    Products that depend on no graph input are computed when the graph is loaded, and not counted.
+
+    Raises:
+        CheckError: No kernel reads a product's weight.
+        UnavailableError: onnxruntime is missing.
     """
     flops, uses = _flops_by_weight(sized, kept)
     optimised = _optimised(sized.model)
@@ -92,9 +96,9 @@ def kernel_shares(sized: SizedGraph, kept: Set[str] = frozenset()) -> dict[str, 
 
 
 def _flops_by_weight(sized: SizedGraph, kept: Set[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """By the name of the stored weight: FLOPs at the profile's `opt` of the products that read it, and their number.
+    """FLOPs at the profile's `opt`, and number of products, by the name of the stored weight.
 
-    Products of the same operands count as one: ONNX Runtime computes them once.
+    Products of the same operands count as one, since ONNX Runtime computes them once.
     """
     live = _live(sized.graph)
     flops: Counter[str] = Counter()
@@ -154,7 +158,7 @@ def _optimised(model: ir.Model) -> onnx.ModelProto:
 
 
 def _kernels(optimised: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    """For every product with a stored operand: the type that its kernel computes in, and the weight's first name."""
+    """For every product with a stored operand: the type of its kernel, and the original name of the weight."""
     nodes = optimised.graph.node
     stored = {tensor.name: tensor for tensor in optimised.graph.initializer}
     before = {n.output[0]: n.input[0] for n in nodes if n.op_type in ("DequantizeLinear", "Cast")}
@@ -169,12 +173,12 @@ def _kernels(optimised: onnx.ModelProto) -> Iterator[tuple[str, str]]:
 
 
 def _type(node: onnx.NodeProto, weight: int, ranged: Set[str]) -> str:
-    """`weight` is the type in which its weight comes, `ranged` what quantisers with ranges of run time give."""
+    """The type of a kernel; `weight` is the type of its weight, `ranged` the outputs of run-time quantizers."""
     if node.op_type in INTEGER_KERNELS:
         return "int8-dynamic" if node.op_type == "DynamicQuantizeMatMul" or ranged & set(node.input) else "int8"
     return BLOCKWISE_KERNELS.get(node.op_type) or _TYPES.get(weight, "fp32")
 
 
 def _first_name(name: str) -> str:
-    """The name before ONNX Runtime moved a cast into a constant, or made signed integers unsigned."""
+    """The name before ONNX Runtime moved a cast into a constant or made signed integers unsigned."""
     return name.removeprefix("FusedBack_").removesuffix("_s8_2_u8")

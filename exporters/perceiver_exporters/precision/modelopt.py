@@ -1,7 +1,7 @@
-"""FP8 (E4M3) and weight-only INT4 by NVIDIA ModelOpt, which lives in an environment of its own.
+"""FP8 (E4M3) and weight-only INT4 by NVIDIA ModelOpt, in an environment of its own.
 
-Its ONNX part pins older versions of onnx and ONNX Runtime than the rest of this project uses. So it is called as a
-separate interpreter, named by `$PERCEIVER_MODELOPT_PYTHON`, and hands back a graph.
+ModelOpt's ONNX part pins older versions of onnx and ONNX Runtime. It runs in a separate interpreter, named by
+`$PERCEIVER_MODELOPT_PYTHON`, and returns a graph.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ REMEDY = (
     f"{PYTHON}=modelopt/bin/python"
 )
 FEEDS = 8
-"""Calibration feeds that are handed over; ModelOpt holds them in memory."""
+"""Calibration feeds passed on; ModelOpt keeps them in memory."""
 
 BLOCK = 32
-"""Weights along the input channels that share an INT4 scale."""
+"""Input channels that share an INT4 scale."""
 
 STORED = {"fp8": (ir.DataType.FLOAT8E4M3FN, 2), "int4": (ir.DataType.INT4, 1)}
-"""By mode: the stored type, and how many of a product's operands, counted from its second, have it."""
+"""By mode: the stored type, and how many of a product's operands have it, counted from the second."""
 
 
 @dataclass(frozen=True)
 class ModelOptFormat(Precision):
-    """A format that ModelOpt writes: `fp8` or `int4`, which are the names of its modes."""
+    """A format that ModelOpt writes: `fp8` or `int4`, which name its modes."""
 
     calibrated: bool = True
 
@@ -73,7 +73,7 @@ class ModelOptFormat(Precision):
         return emulate_products(cut, lambda component: functools.partial(_compute_fp8, decided[component]))
 
     def prove(self, node: ir.Node) -> bool:
-        """Whether the operands that the format stores come out of a DequantizeLinear that reads its type."""
+        """Whether the operands that the format stores come from a DequantizeLinear of its type."""
         dtype, stored = STORED[self.name]
         sources = [value.producer() if value is not None else None for value in node.inputs[2 - stored : 2]]
         return all(
@@ -90,12 +90,12 @@ def _compute_fp8(plan: ComponentPlan, product: Product) -> Tensor:
 
 
 def _compute_int4(product: Product) -> Tensor:
-    """ModelOpt leaves convolutions alone."""
+    """ModelOpt skips convolutions."""
     return product.run(product.x, product.weight if product.convolves else round_int4(product.weight))
 
 
 def round_fp8(values: Tensor, peak: Tensor) -> Tensor:
-    """To the nearest E4M3 number, scaled so that the peak is its largest, 448."""
+    """Round to E4M3, scaled so that `peak` becomes its largest number, 448."""
     scale = torch.where(peak > 0, peak / 448, torch.ones_like(peak))
     return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(values.dtype) * scale
 
@@ -135,7 +135,7 @@ def quantize(model: ir.Model, request: Request, mode: str, nodes: Sequence[str])
 
 
 def interpreter() -> str:
-    """Path of the Python that has ModelOpt. Raises UnavailableError if none is named, or there is none."""
+    """Path of the Python with ModelOpt. Raises UnavailableError if none is named or it does not exist."""
     named = os.environ.get(PYTHON)
     if not named:
         raise UnavailableError(f"fp8 and int4 need NVIDIA ModelOpt in an environment of its own: {REMEDY}")
@@ -171,7 +171,7 @@ def _save(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def _as_before(made: ir.Model, model: ir.Model) -> ir.Model:
-    """The name, metadata, and open dimensions that ModelOpt does not keep."""
+    """Restore name, metadata and dynamic dimensions, which ModelOpt drops."""
     made.graph.name = model.graph.name
     made.metadata_props.update(model.metadata_props)
     for values, before in ((made.graph.inputs, model.graph.inputs), (made.graph.outputs, model.graph.outputs)):

@@ -1,7 +1,7 @@
-"""Runs in ModelOpt's own environment, which need not hold this project: `python modelopt_script.py JOB.json`.
+"""Runs in ModelOpt's environment, which does not need this project: `python modelopt_script.py JOB.json`.
 
-The job names the model, where the result goes, the mode (`fp8` or `int4`), the nodes to quantise, the block size, and
-an .npz of calibration inputs.
+The job has the model, the path of the result, the mode (`fp8` or `int4`), the nodes to quantise, the block size, and an
+.npz of calibration inputs.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How a calibrated precision is to be had."""
+"""Options of quantization."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Array
 
 Run = Callable[[Feeds, tuple[str, ...]], Mapping[str, Array]]
-"""Runs a model, given its feeds and the names of the outputs that are wanted."""
+"""Runs a model on feeds and returns the named outputs."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a deployed model may lose: `points` (hundredths) of each score that `score` gives a model, by name.
+    """The accuracy that a deployed model may lose.
 
-    A score is a share in [0, 1], an accuracy say, and larger is better.
+    Attributes:
+        points: Hundredths of a score.
+        score: Scores a model by name; a score is a share in [0, 1], such as an accuracy, and larger is better.
     """
 
     points: float
@@ -30,11 +32,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class QuantizationOptions:
-    """`calibration` is a method of METHODS; `overrides` give some components another one.
+    """How int8 and int8-dynamic are quantised.
 
-    `cache` is a directory for calibration statistics (None: nothing is kept); `smooth` allows scale migration where
-    it lowers the measured error; `budget` starts a search for the layers to keep in FP32; `reduce_range` gives weights
-    7 bits, so that no processor's sums of their products saturate.
+    Attributes:
+        calibration: Method of `METHODS` that turns statistics into ranges.
+        overrides: Other methods by component.
+        cache: Directory of calibration statistics (None: they are not kept).
+        smooth: Whether scale migration is applied where it lowers the measured error.
+        budget: Accuracy that may be lost; layers are kept in FP32 until it is met (None: no layer is).
+        reduce_range: 7-bit weights, so that 16-bit sums of their products can't saturate.
     """
 
     calibration: str = "minmax"
@@ -45,15 +51,15 @@ class QuantizationOptions:
     reduce_range: bool = False
 
     def method(self, component: str) -> str:
-        """The component's calibration method."""
+        """Calibration method of a component."""
         return self.overrides.get(component, self.calibration)
 
     def scheme(self, target: Target) -> Scheme:
-        """The integers that the target's kernels take."""
+        """The integers of the target's kernels."""
         return SCHEMES[target.reduced if self.reduce_range else target.quantization]
 
     def check(self, components: tuple[str, ...]) -> None:
-        """Raise UsageError for a method or component that there is not."""
+        """Raise UsageError for an unknown method or component."""
         if unknown := sorted({self.calibration, *self.overrides.values()} - set(METHODS)):
             raise UsageError(f"calibration {', '.join(unknown)}: expected one of {', '.join(METHODS)}")
         if unknown := sorted(set(self.overrides) - set(components)):

@@ -1,4 +1,4 @@
-"""The Pareto table of a placement search: kept in the bundle as JSON, and drawn where matplotlib is installed."""
+"""The Pareto table of a placement search: JSON in the bundle, and a chart where matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TABLE, CHART = "precision/pareto.json", "precision/pareto.svg"
 
 
 def save_pareto(pareto: Pareto, directory: Path) -> tuple[str, ...]:
-    """Write the table, and the chart if it can be drawn; return their paths inside the bundle."""
+    """Write the table, and the chart if matplotlib is installed; return their paths in the bundle."""
     (directory / TABLE).parent.mkdir(exist_ok=True)
     (directory / TABLE).write_text(strict_json.dumps(schema.encode(pareto), indent=1) + "\n", encoding="utf-8")
     return (TABLE, CHART) if draw(pareto, directory / CHART) else (TABLE,)

@@ -1,12 +1,11 @@
-"""Placement: which layers stay in FP32 so that a quantised model keeps within its accuracy budget.
+"""Placement: which layers stay in FP32 so that a quantised model meets its accuracy budget.
 
-Each layer's sensitivity is the error of the pipeline's outputs on the golden samples when that layer alone is
-quantised, as the emulation computes it. Layers are then kept in that order, the most sensitive first, and bundles
-with 0, 1, 2, 4, ... of them kept are built, run and scored; between the last that breaks the budget and the first
-that holds it the number is bisected. All that was measured on the way is the Pareto table.
+The sensitivity of a layer is the error of the pipeline's outputs on the golden samples when it alone is quantised, as
+emulated. Layers are kept in FP32 in that order, the most sensitive first: bundles with 0, 1, 2, 4, ... of them are
+built and scored until one meets the budget, then the number is bisected. The Pareto table has all of these points.
 
-What decides does not depend on the processor: bundles are scored in exact arithmetic, and errors that differ by
-less than processors do count as equal. Times are the target's own, and decide nothing.
+Decisions do not depend on the processor: bundles are scored in exact arithmetic, and errors below the differences
+between processors count as equal. Latencies are the target's own and decide nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.progress import report, track
 
 EXACT = "onnxruntime-exact"
-"""The backend that computes quantised products as the graph defines them, on any processor."""
+"""Backend that computes quantised products as the graph defines them, on any processor."""
 ROUNDS = 20
 SILENT = 2.0**-20
-"""Errors below this are those of golden samples, which are stored in FP32."""
+"""Errors below this are rounding errors of the golden samples, which are stored in FP32."""
 
 
 @dataclass(frozen=True)

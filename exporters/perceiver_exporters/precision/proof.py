@@ -1,4 +1,4 @@
-"""Proof of precision: what the graph's matrix products really read, whatever the graph is called."""
+"""Precision proof: the types of the operands that the matrix products of a graph read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from perceiver_runtime.errors import CheckError
 
 @dataclass(frozen=True)
 class PrecisionProof:
-    """Shares of FLOPs in the asked precision: of products with a constant weight, and of all products.
+    """Shares of FLOPs in the asked precision, of products with a constant weight and of all products.
 
-    `promised` is the share among the weighted products that were to be in that precision: all but the kept ones.
+    `promised` is the share among the weighted products except those kept in FP32.
     """
 
     component: str
@@ -31,9 +31,10 @@ class PrecisionProof:
 
 
 def prove(sized: SizedGraph, precision: Precision, kept: Set[str] = frozenset()) -> PrecisionProof:
-    """Measure the shares in a rewritten graph, where the nodes `kept` were left in FP32 on purpose.
+    """Measure the shares in a rewritten graph; the nodes `kept` are in FP32 on purpose.
 
-    Raises CheckError if too few of the promised FLOPs are in that precision.
+    Raises:
+        CheckError: Too few of the other weighted FLOPs are in the precision.
     """
     nodes = list(products(sized.opt))
     weighted = [node for node in nodes if has_constant_weight(node)]
@@ -54,7 +55,7 @@ def prove(sized: SizedGraph, precision: Precision, kept: Set[str] = frozenset())
 
 
 def count_products(model: ir.Model, precision: Precision) -> int:
-    """How many matrix products of a stored graph read operands in this precision: so many must be in its engine."""
+    """Number of matrix products in this precision in a stored graph: its engine must have as many."""
     common.ShapeInferencePass()(model)  # a stored graph does not say what types its nodes have
     return sum(map(precision.prove, products(model.graph)))
 

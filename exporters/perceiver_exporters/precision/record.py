@@ -1,4 +1,4 @@
-"""What a bundle says of its precision: `precision/report.json`, one entry per component."""
+"""The precision record of a bundle: `precision/report.json`, one entry per component."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ PATH = "precision/report.json"
 
 @dataclass(frozen=True)
 class ComponentPrecision:
-    """Shares are of FLOPs at the profile's `opt`.
+    """Precision of one component; shares are of FLOPs at the profile's `opt`.
 
-    `weighted` and `overall` are those of products with a weight, and of all products, that the graph has in the asked
-    precision; `kernels` says what ONNX Runtime runs the weighted ones in on this kind of processor (empty where the
-    target has engines of its own). `calibration` and `smoothed` are those of a calibrated precision; `kept` are the
-    layers left in FP32 to hold the accuracy budget, or because they are faster there; `findings` the nodes left there
-    by the range audit, and why. With `reduced_range` weights have 7 bits.
+    Attributes:
+        weighted: Share of the products with a weight that the graph has in the asked precision.
+        overall: The same of all products.
+        kernels: Share of the weighted products by type of ONNX Runtime's kernel; empty for targets with engines.
+        calibration: Method of a calibrated precision.
+        smoothed: Whether scale migration was applied.
+        kept: Layers in FP32, to meet the accuracy budget or because they are faster there.
+        findings: Audit findings.
+        reduced_range: Whether weights have 7 bits.
     """
 
     component: str
@@ -35,7 +39,7 @@ class ComponentPrecision:
     reduced_range: bool = False
 
     def run_in(self, precision: str) -> str:
-        """What ONNX Runtime computes the weighted products in, and where it is not the asked precision, why."""
+        """The types of the kernels, and why they differ from the asked precision if they do."""
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in self.kernels.items())
         if not self.kernels or precision in self.kernels:
             return shares
@@ -43,20 +47,20 @@ class ComponentPrecision:
 
     @property
     def ranges(self) -> str:
-        """How activations and weights were given theirs."""
+        """How ranges were measured, in words."""
         made = self.calibration, "smoothed" if self.smoothed else "", "7-bit weights" if self.reduced_range else ""
         return ", ".join(filter(None, made))
 
 
 def save_record(report: Sequence[ComponentPrecision], directory: Path) -> None:
-    """Write it into a bundle that is being made."""
+    """Write the record to a bundle under construction."""
     path = directory / PATH
     path.parent.mkdir(exist_ok=True)
     path.write_text(strict_json.dumps(schema.encode(tuple(report)), indent=1) + "\n", encoding="utf-8")
 
 
 def load_record(path: Path) -> tuple[ComponentPrecision, ...]:
-    """Read a report file. Raises BundleError if it is none."""
+    """Read a record file. Raises BundleError if it is none."""
     try:
         return parse_record(path.read_bytes(), path)
     except OSError as error:
@@ -64,7 +68,7 @@ def load_record(path: Path) -> tuple[ComponentPrecision, ...]:
 
 
 def parse_record(data: bytes, path: Path) -> tuple[ComponentPrecision, ...]:
-    """The report that was read from `path`. Raises BundleError if it is none."""
+    """Parse a record that was read from `path`. Raises BundleError if it is none."""
     try:
         content = strict_json.loads(data)
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""Static INT8: constant weights per channel, activations per tensor over the range seen on real inputs, in Q/DQ form.
+"""Static INT8: weights per channel, activations per tensor over calibrated ranges, in Q/DQ form.
 
-Only products with a constant weight are quantised. Normalisation, softmax and the residual stream stay in floating
-point, also where a product reads them too: only the product's own operand is rounded. A tensor that feeds several
-products has one quantiser.
+Products with a constant weight are quantised. Normalisation, softmax and the residual stream stay in floating point;
+where a product reads the residual stream, its operand alone is rounded. A tensor that several products read has one
+quantizer.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.progress import report
 
 MIN_GAIN = 0.01
-"""Least share of a component's error that scale migration must take away. Less may be chance."""
+"""Share of a component's error that scale migration must remove; less may be chance."""
 MAX_BIAS = 2**30
-"""Largest magnitude of a bias in integers: INT32 leaves room for the products that are added to it."""
+"""Largest magnitude of an INT32 bias, which leaves room for the sum that is added to it."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class StaticIntegers(Precision):
     planned: bool = True
 
     def calibrate(self, measured: Measured, options: QuantizationOptions) -> Mapping[str, Statistics]:
-        """Statistics of the activations, measured in FP64: alike on every processor. Raises what `calibrate` raises."""
+        """Statistics of the activations in FP64, equal on every processor. Raises what `calibrate` raises."""
         return calibrate(measured.cut, measured.graphs, measured.samples, options.cache)
 
     def plan(
         self, measured: Measured, statistics: Mapping[str, Statistics], scheme: Scheme, options: QuantizationOptions
     ) -> Plan:
-        """Ranges by the options' method, and scale migration where it is measured to lower the error."""
+        """Ranges by the options' method, and scale migration where it lowers the measured error."""
         plan = {}
         for name, graph in measured.graphs.items():
             layers = frozenset(layer_of(node) for node in weighted(graph.graph))
@@ -130,7 +130,7 @@ def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
 
 
 def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
-    """A copy of the graph with all layers but the plan's `kept` quantised."""
+    """A copy of the graph with all layers quantised except the plan's `kept`."""
     layers = {str(node.name): layer_of(node) for node in weighted(model.graph)}
     made = smooth(model.clone(), plan.divisors)
     _Rewrite(made.graph, plan, scheme).run({n: layers[str(n.name)] for n in weighted(made.graph)})
@@ -138,7 +138,7 @@ def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
 
 
 class _Rewrite:
-    """One pass over the products of a graph, in the order of the graph."""
+    """One pass over the products of a graph, in graph order."""
 
     def __init__(self, graph: ir.Graph, plan: ComponentPlan, scheme: Scheme) -> None:
         self._writer = Writer(graph, scheme)
@@ -177,7 +177,7 @@ class _Rewrite:
         return self._activations[x]
 
     def _bias(self, node: ir.Node) -> Floats | None:
-        """The bias (N,) that is to be in integers, if there is one."""
+        """The bias (N,) to be stored as integers, if there is one."""
         tensor = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         channels = weight_of(node).shape[output_axis(node)]
         if tensor is None or not self._scheme.bias or tensor.size not in (1, channels):
@@ -186,7 +186,7 @@ class _Rewrite:
         return bias
 
     def _round_output(self, node: ir.Node) -> None:
-        """Quantise what a convolution returns, for all that read it."""
+        """Quantise a convolution's output for all its readers."""
         y = node.outputs[0]
         scale, zero = self._scheme.activations(self._bounds(y))
         nodes, value = self._writer.fixed(y, scale, zero)

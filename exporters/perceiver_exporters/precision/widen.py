@@ -1,7 +1,7 @@
-"""BF16 bundles on a machine without BF16 kernels: the same roundings, in FP32 arithmetic.
+"""BF16 bundles on processors without BF16 kernels: the same rounding in FP32 arithmetic.
 
-Every BF16 value becomes an FP32 one that was rounded to BF16 by two casts. That is what BF16 kernels compute up to the
-order of their FP32 sums, so a bundle for a GPU can be verified before it gets there.
+Each BF16 value becomes an FP32 value rounded to BF16 by two casts. BF16 kernels compute the same up to the order of
+their FP32 sums, so a bundle for a GPU can be verified on a CPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def runnable_bundle(bundle: Bundle, backend: str) -> Iterator[Bundle]:
 
 
 def widened_bundle(loaded: Bundle, directory: Path) -> Path:
-    """A copy of a BF16 bundle in an empty directory, its graphs widened; everything else is the bundle's own."""
+    """Copy a BF16 bundle to an empty directory, with widened graphs."""
     graphs = {component.onnx for component in loaded.manifest.components}
     for relative in loaded.manifest.files:
         (directory / relative).parent.mkdir(parents=True, exist_ok=True)

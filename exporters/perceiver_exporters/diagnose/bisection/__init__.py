@@ -1,4 +1,4 @@
-"""Where a bundle departs from its reference: the component, then the node, with a replay of it."""
+"""Bisection: the component, then the node, where a bundle differs from its reference."""
 
 from perceiver_exporters.diagnose.bisection.claims import Breach, check_claims
 from perceiver_exporters.diagnose.bisection.diagnosis import Bisection, Diagnosis

@@ -1,16 +1,16 @@
-"""What a bundle's graphs claim by their label and by their quantisers, checked without a reference.
+"""Graph checks that need no reference: precision and quantizers as the bundle declares them.
 
-Numbers do not show everything: an FP32 graph passes every INT8 tolerance, and a processor that computes FP16 sums in
-FP32 hides the overflow that a GPU will meet. These rules read the graph alone.
+Parity alone does not find everything: an FP32 graph passes every INT8 tolerance, and a CPU that accumulates FP16 in
+FP32 hides an overflow on GPUs.
 
-| Rule | Breach |
+| Rule | Violation |
 |---|---|
 | `label` | too few of the weighted matrix FLOPs are in the component's precision |
-| `low-sum` | a normalisation, softmax or reduction in FP16 or BF16, which no precision of ours has there |
-| `quantiser-pair` | a DequantizeLinear that undoes its QuantizeLinear with another scale or zero point |
-| `weight-axis` | a weight's scales do not lie along the output channels of the product that reads it |
-| `weight-zero` | a weight's zero point is not the middle of its integers: weights are symmetric |
-| `weight-range` | a weight leaves the 7 bits that its bundle promises |
+| `low-sum` | a normalisation, softmax or reduction in FP16 or BF16 |
+| `quantiser-pair` | a DequantizeLinear whose scale or zero point differs from its QuantizeLinear's |
+| `weight-axis` | scales of a weight that are not per output channel of the product that reads it |
+| `weight-zero` | a weight whose zero point is not the middle of its integers: weights are symmetric |
+| `weight-range` | a weight outside the 7 bits that the bundle declares |
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ SUMS = frozenset({"LayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "R
 LOW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 MIDDLE = {ir.DataType.INT8: 0, ir.DataType.UINT8: 128}
 _CHANNELS = {"MatMul": -1, "Gemm": 1, "Conv": 0}
-"""The axis of a weight along which a product's output channels lie (a Gemm's if it does not transpose)."""
+"""The axis of a weight with a product's output channels (of a Gemm without transB)."""
 
 
 @dataclass(frozen=True)
 class Breach:
-    """One claim that a graph does not keep; `node` is empty where it is the whole component's."""
+    """A check that a graph fails; `node` is empty if the whole component does."""
 
     component: str
     node: str
@@ -56,7 +56,7 @@ class Breach:
 
 
 def check_claims(bundle: Bundle) -> tuple[Breach, ...]:
-    """All breaches in a bundle, component by component."""
+    """All failed checks of a bundle, component by component."""
     record = precision_record(bundle)
     return tuple(
         breach

@@ -1,4 +1,4 @@
-"""The first value of a graph that is farther from the FP32 graph's than the precision explains."""
+"""The first value of a graph whose distance to the FP32 graph exceeds the precision's noise."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
 BATCH = 32
-"""Values held at a time, of three graphs: large attention scores would not all fit."""
+"""Values compared at a time, to bound memory: attention scores are large."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one value is from the FP32 graph's, in relative L2: `noise` a fresh export's, `error` the bundle's."""
+    """Relative L2 distance of one value to the FP32 graph's: `noise` of a fresh export, `error` of the bundle."""
 
     tensor: str
     noise: float
@@ -29,13 +29,13 @@ class Distance:
 
     @property
     def departed(self) -> bool:
-        """Whether the precision does not explain the error; it explains no NaN and no infinity."""
+        """Whether the error exceeds the bound. NaN and infinity always do."""
         return not self.error <= self.bound
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """A component of the bundle beside two fresh exports of it: at the bundle's precision, and in FP32."""
+    """A component's graph in the bundle, in a fresh export at the same precision, and in FP32."""
 
     bundle: onnx.ModelProto
     fresh: onnx.ModelProto
@@ -44,7 +44,7 @@ class Graphs:
 
 @dataclass(frozen=True)
 class Departure:
-    """The first distance that departed, and the values before it that did not."""
+    """The first value beyond its bound, and the values before it that are within theirs."""
 
     distance: Distance
     agreed: tuple[str, ...]
@@ -61,7 +61,7 @@ class Comparison:
         self.shared = tuple(name for name in self._bundle.names if name in fresh and canonical(name) in known)
 
     def first(self, inputs: Mapping[str, Array]) -> Departure | None:
-        """Compare all values that the three graphs share, in the order of the bundle's nodes, up to a departure."""
+        """Compare the values that the three graphs share, in node order, up to the first beyond its bound."""
         agreed: list[str] = []
         for distance in self.distances(inputs):
             if distance.departed:
@@ -79,11 +79,11 @@ class Comparison:
                 yield self._judge(name, fp32[canonical(name)], fresh[name], bundle[name])
 
     def values(self, inputs: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
-        """Values of the bundle's graph by name, among them its inputs."""
+        """Values of the bundle's graph by name, graph inputs included."""
         return {n: inputs[n] for n in names if n in inputs} | self._bundle.run(inputs, names)
 
     def expected(self, inputs: Mapping[str, Array], name: str) -> Array:
-        """What the FP32 graph has there."""
+        """The value in the FP32 graph."""
         return self._fp32.run(inputs, [canonical(name)])[canonical(name)]
 
     def _judge(self, name: str, exact: Array, fresh: Array, bundle: Array) -> Distance:
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def _distance(exact: Array, got: Array) -> float:
-    """Relative L2; infinite for other shapes and for numbers that are not finite where they should be."""
+    """Relative L2; infinite for other shapes and for non-finite numbers that should be finite."""
     if exact.shape != got.shape:
         return math.inf
     a, b = exact.astype(np.float64), got.astype(np.float64)

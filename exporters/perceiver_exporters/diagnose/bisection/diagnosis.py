@@ -1,4 +1,4 @@
-"""What a bisection finds."""
+"""Results of a bisection."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ Kind = Literal["node", "component", "step", "backend"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One place where a bundle departs from its reference.
+    """One place where a bundle differs from its reference.
 
-    | Kind | What it says |
-    |---|---|
-    | `node` | this node of this component is the first whose result is wrong, or differs from a fresh export's |
-    | `component` | this component fails; the node is unknown, because the source can't be reached |
-    | `step` | the components are right, the pipeline runs them in another way than the source's does |
-    | `backend` | the graph is right as its nodes define it; what the backend makes of it is not |
-
-    `error`, `noise` and `bound` are relative L2 distances to the FP32 graph at `tensor`: of the bundle, of a fresh
-    export at the bundle's precision, and the largest that passes. `call` counts the component's runs in the
-    pipeline, repetitions and pieces included, from 0. `replay` is a directory for `perceiver-export replay`.
+    Attributes:
+        component: The component.
+        kind: `node`: this node is the first with a wrong result, or differs from a fresh export's. `component`: this
+            component fails; without its source the node is unknown. `step`: the pipeline runs components in another way
+            than its source. `backend`: the graph is right, its execution by the backend is not.
+        why: The reason, as text.
+        node: Name of the node.
+        op_type: Its operator.
+        tensor: The value that was compared.
+        call: Which call of the component in the pipeline, repetitions and chunks included, counted from 0.
+        error: Relative L2 distance of the bundle's value to the FP32 graph's.
+        noise: The same of a fresh export at the bundle's precision.
+        bound: Largest error that passes.
+        differences: How the node differs from a fresh export's.
+        replay: Directory for `perceiver-export replay`.
     """
 
     component: str
@@ -42,12 +47,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Bisection:
-    """Every component that departs, with its first departure. None: the bundle is what its source exports to."""
+    """All diagnoses, and how many values were `compared`."""
 
     diagnoses: tuple[Diagnosis, ...]
     compared: int
 
     @property
     def passed(self) -> bool:
-        """Whether nothing departs."""
+        """Whether nothing differs."""
         return not self.diagnoses

@@ -1,4 +1,4 @@
-"""What differs between two graphs that should be the same one, node by node."""
+"""Differences between two graphs that should be equal, node by node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perceiver_runtime.measure.compare import relative_l2
 
 @dataclass(frozen=True)
 class Difference:
-    """`what` of a node is `got` where a fresh export has `expected`."""
+    """Property `what` of a node is `got`; a fresh export has `expected`."""
 
     node: str
     what: str
@@ -26,7 +26,7 @@ class Difference:
 
 
 def differences(expected: ir.Model, got: ir.Model, floor: float) -> tuple[Difference, ...]:
-    """Nodes of `expected`, in its order, that `got` lacks or has otherwise; then nodes that `got` has beyond it.
+    """Nodes of `expected`, in order, that are missing or different in `got`, then additional nodes of `got`.
 
     Constants whose relative L2 distance is below `floor` count as equal.
     """

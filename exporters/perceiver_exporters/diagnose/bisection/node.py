@@ -1,4 +1,4 @@
-"""From a component's departure to the node that is to diagnosis for it."""
+"""From a component that fails to the node that causes it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from perceiver_runtime.measure.compare import Bound
 from perceiver_runtime.tensors import Array
 
 SHOWN = 8
-"""Differences that a blame carries; an FP32 graph differs from an INT8 one at every product."""
+"""Differences kept of a diagnosis; an FP32 graph differs from an INT8 one at every product."""
 
 
 class ComponentGraphs:
-    """One component of a bundle beside its fresh exports."""
+    """The graph of one component in the bundle and in fresh exports."""
 
     def __init__(self, bundle: Bundle, name: str, fresh: Fresh) -> None:
         self.name = name
@@ -42,16 +42,16 @@ class ComponentGraphs:
 
     @property
     def compared(self) -> int:
-        """Values that can be compared; 0 where this processor can't run the graphs."""
+        """Number of values compared; 0 where this processor can't run the graphs."""
         return len(self._comparison.shared) if self._comparison else 0
 
     def departed(self, inputs: Mapping[str, Array], call: int, replays: Path | None) -> Diagnosis | None:
-        """The node whose result departs first on these inputs."""
+        """The first node whose result is beyond its bound on these inputs."""
         departure = self._comparison.first(inputs) if self._comparison else None
         return None if departure is None else self._departed(departure, inputs, call, replays)
 
     def unlike(self) -> Diagnosis | None:
-        """A node that is not the one that is exported, although nothing departs: FP32 under an INT8 label, say."""
+        """A node that differs from the exported one although all results are within their bounds."""
         if not self.differences:
             return None
         multiply = {str(node.name) for node in products(self._fresh.graph)}
@@ -69,7 +69,7 @@ class ComponentGraphs:
             return None
 
     def _runnable(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """The graph, without the BF16 that processors have no kernels for."""
+        """The graph, with BF16 emulated in FP32: processors lack BF16 kernels."""
         return ir.to_proto(widen(ir.from_proto(model))) if self._precision.name == "bf16" else model
 
     def _departed(
@@ -94,7 +94,7 @@ class ComponentGraphs:
         )
 
     def _cause(self, departure: Departure) -> Difference | None:
-        """The first difference behind the values that agreed, or the last before them: its effect may be small."""
+        """The first difference after the values within their bounds, else the last before them."""
         tensor = departure.distance.tensor
         unagreed = _makers(self._fresh, tensor, departure.agreed)
         behind = [d for d in self.differences if d.node in unagreed]
@@ -116,7 +116,7 @@ class ComponentGraphs:
 
 
 def _makers(model: ir.Model, tensor: str, agreed: Collection[str]) -> set[str]:
-    """The nodes that make a value, back to the values that agreed."""
+    """The nodes that compute a value, back to the values within their bounds."""
     known, found, pending = set(agreed) - {tensor}, set(), [_maker(model, tensor)]
     while pending:
         node = pending.pop()

@@ -1,4 +1,4 @@
-"""What a bundle recorded of its own precision: calibration, layers and nodes that were left in FP32 on purpose."""
+"""What a bundle recorded of its precision: calibration, layers and nodes kept in FP32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def precision_record(bundle: Bundle) -> Mapping[str, ComponentPrecision]:
 
 
 def kept_in_fp32(graph: ir.Graph, record: ComponentPrecision | None) -> frozenset[str]:
-    """Names of the nodes that were left in FP32 on purpose."""
+    """Names of the nodes that the export kept in FP32."""
     if record is None:
         return frozenset()
     return kept_nodes(graph, frozenset(record.kept)) | {finding.node for finding in record.findings}

@@ -1,4 +1,4 @@
-"""The source exported again, to what the bundle should hold."""
+"""The export of a bundle repeated from its source, with the decisions that the bundle recorded."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from perceiver_runtime.pipeline import Chunk, Pipeline, Step
 
 @dataclass(frozen=True)
 class Fresh:
-    """One component as exported now: before its precision's rewrite, and after."""
+    """A component's graph as exported now: in FP32, and in the bundle's precision."""
 
     fp32: onnx.ModelProto
     rewritten: onnx.ModelProto
 
 
 def as_bundled(cut: Cut, manifest: Manifest) -> Cut:
-    """The cut at the sizes for which the bundle was exported: its profile, and its chunks where it has the same."""
+    """The cut with the bundle's profile, and with its chunk sizes where both chunk the same dimension."""
     steps = {step.component: step for step in manifest.pipeline.steps}
     pipeline = dataclasses.replace(
         cut.pipeline, steps=tuple(_chunked(step, steps.get(step.component)) for step in cut.pipeline.steps)
@@ -47,23 +47,23 @@ def as_bundled(cut: Cut, manifest: Manifest) -> Cut:
 
 
 def can_export_again(blueprint: Blueprint, manifest: Manifest) -> bool:
-    """Whether the blueprint has what its export at the bundle's precision needs: calibration data."""
+    """Whether the blueprint has the calibration data that the bundle's precision needs."""
     return bool(blueprint.calibration) or not PRECISIONS[manifest.precision].calibrated
 
 
 @dataclass(frozen=True)
 class RecordedExporter(Exporter):
-    """The export of a bundle's source as that bundle's own record says it was done.
+    """The export of a bundle's source with the decisions that the bundle recorded.
 
-    What was decided by measuring, perhaps on another machine, is not decided again: rules, findings on activations,
-    smoothing, and layers kept in FP32.
+    Decisions that were measured, perhaps on another machine, are taken from the record: rewrite rules, audit findings
+    on activations, scale migration, and layers kept in FP32.
     """
 
     bundle: Bundle = field(kw_only=True)
 
     @classmethod
     def of(cls, blueprint: Blueprint, bundle: Bundle, tracer: Tracer) -> RecordedExporter:
-        """The export of a blueprint cut `as_bundled`."""
+        """An exporter of a blueprint with the sizes of the bundle (`as_bundled`)."""
         record = precision_record(bundle)
         methods = {name: entry.calibration for name, entry in record.items() if entry.calibration}
         reduced = any(entry.reduced_range for entry in record.values())
@@ -73,12 +73,12 @@ class RecordedExporter(Exporter):
 
     @cached_property
     def recorded(self) -> Mapping[str, ComponentPrecision]:
-        """What the bundle recorded of its precision."""
+        """The bundle's precision record by component."""
         return precision_record(self.bundle)
 
     @cached_property
     def golden(self) -> tuple[GoldenSample, ...]:
-        """None: nothing is measured on them."""
+        """Empty: no decision is measured."""
         return ()
 
     def rules_for(self, component: str) -> Sequence[RewriteRule]:
@@ -88,7 +88,7 @@ class RecordedExporter(Exporter):
         return [rule for rule in self.rules if rule.name in applied]
 
     def audit_inputs(self, graphs: Graphs, static: Findings) -> Findings:
-        """The findings on activations that the bundle recorded: they depend on the inputs of its export."""
+        """The recorded findings on activations, which depend on the inputs of that export."""
         entries = {name: self.recorded.get(name) for name in graphs}
         return {
             name: tuple(f for f in entry.findings if f.rule in ACTIVATION_RULES) if entry is not None else ()
@@ -96,7 +96,7 @@ class RecordedExporter(Exporter):
         }
 
     def quantize(self, records: Records) -> Records:
-        """Calibrated again, with the scale migration and the layers in FP32 that were recorded."""
+        """Stage: calibration, with the recorded scale migration and layers in FP32."""
         return super().quantize(records).update(self._as_recorded)
 
     def _as_recorded(self, record: ComponentRecord) -> ComponentRecord:
@@ -109,7 +109,7 @@ class RecordedExporter(Exporter):
 
 
 def export_again(blueprint: Blueprint, bundle: Bundle, names: Sequence[str], tracer: Tracer) -> Mapping[str, Fresh]:
-    """The named components of a blueprint cut `as_bundled`, by the rules and the plan that the bundle names."""
+    """Graphs of the named components."""
     records = RecordedExporter.of(blueprint, bundle, tracer).records(names)
     return {
         name: Fresh(ir.to_proto(_smoothed(graph, records.plan.get(name))), ir.to_proto(records.graphs[name]))
@@ -118,7 +118,7 @@ def export_again(blueprint: Blueprint, bundle: Bundle, names: Sequence[str], tra
 
 
 def step_differences(expected: Pipeline, got: Pipeline) -> list[tuple[str, str]]:
-    """Where two pipelines run components otherwise: (component, what). Sizes of chunks are free."""
+    """Differences in how two pipelines run their components: (component, description). Chunk sizes may differ."""
     ours, theirs = ([step.component for step in pipeline.steps] for pipeline in (expected, got))
     if ours != theirs:
         return [("pipeline", f"it runs {', '.join(theirs)}; its source runs {', '.join(ours)}")]
@@ -135,7 +135,7 @@ def step_differences(expected: Pipeline, got: Pipeline) -> list[tuple[str, str]]
 
 
 def _smoothed(graph: ir.Model, plan: ComponentPlan | None) -> ir.Model:
-    """Scale migration is exact in FP32: with it, values have the scales that they have in the bundle."""
+    """Scale migration is exact in FP32; with it, values have the scales of the bundle."""
     return smooth(graph.clone(), plan.divisors) if plan is not None and plan.divisors else graph
 
 
@@ -148,4 +148,4 @@ def _chunked(step: Step, bundled: Step | None) -> Step:
 def _way(chunk: Chunk | None) -> str | None:
     if chunk is None:
         return None
-    return f"{chunk.dimension}, the first piece alone" if chunk.only_first else chunk.dimension
+    return f"{chunk.dimension}, the first chunk only" if chunk.only_first else chunk.dimension

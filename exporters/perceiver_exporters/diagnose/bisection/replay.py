@@ -1,11 +1,11 @@
-"""A failure on its own: a directory with inputs, what should come of them, and what to run on them.
+"""Replays: a failure in a directory of its own, with inputs, expected outputs, and what to run.
 
 | File | Content |
 |---|---|
 | `replay.json` | a `Replay` |
 | `inputs.safetensors`, `expected.safetensors` | arrays by name |
-| `model.onnx` | the part of the graph between them; missing where the bundle itself is run |
-| `inputs.json`, `expected.json` | the same arrays for `polygraphy run`, beside a `model.onnx` only |
+| `model.onnx` | the subgraph between them; absent where the bundle itself is run |
+| `inputs.json`, `expected.json` | the same arrays for `polygraphy run`, with `model.onnx` only |
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ RECORD, MODEL, INPUTS, EXPECTED = "replay.json", "model.onnx", "inputs.safetenso
 
 @dataclass(frozen=True)
 class Replay:
-    """What is replayed: a component of a bundle (or its pipeline), or the part of its graph that makes `node`.
+    """What is replayed: a component of a bundle, its pipeline, or the subgraph that ends at `node`.
 
-    `bounds` hold each expected array.
+    `bounds` has the bound of each expected array.
     """
 
     bundle: str
@@ -54,7 +54,7 @@ def write_replay(
     expected: Mapping[str, Array],
     model: onnx.ModelProto | None = None,
 ) -> str:
-    """Write the directory; answer the command that replays it."""
+    """Write the directory, and return the command that replays it."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECORD).write_text(strict_json.dumps(schema.encode(replay)) + "\n", encoding="utf-8")
     for name, arrays in ((INPUTS, inputs), (EXPECTED, expected)):
@@ -66,7 +66,7 @@ def write_replay(
 
 
 def read_replay(directory: Path) -> Replay:
-    """Raises BundleError if the directory holds none."""
+    """Read the description of a replay. Raises BundleError if the directory has none."""
     path = directory / RECORD
     try:
         content = strict_json.loads(path.read_bytes())
@@ -76,7 +76,7 @@ def read_replay(directory: Path) -> Replay:
 
 
 def run_replay(directory: Path) -> tuple[ParityReport, ...]:
-    """Run it again and compare. Raises BundleError for a damaged directory or bundle."""
+    """Run a replay and compare. Raises BundleError for a damaged directory or bundle."""
     replay = read_replay(directory)
     inputs, expected = load_tensors(directory / INPUTS), load_tensors(directory / EXPECTED)
     got = _run_part(directory, inputs, expected) if replay.node else _run_bundle(replay, inputs)

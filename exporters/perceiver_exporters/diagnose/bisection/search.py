@@ -1,4 +1,4 @@
-"""`bisect`: a bundle against its source, from the golden samples down to the node."""
+"""`bisect`: from the golden samples of a bundle to the node that differs from its source."""
 
 from __future__ import annotations
 
@@ -38,13 +38,25 @@ def bisect(
     replays: Path | None = None,
     tracer: Tracer = trace,
 ) -> Bisection:
-    """Find where a bundle departs from its source: the component by its golden samples, the node by fresh exports.
+    """Find where a bundle differs from its source: the component by its golden samples, the node by fresh exports.
 
-    `blueprint` is the source's; without it (None), or without the calibration data that the bundle's ranges came from,
-    the search ends at the component. Of each component that departs, the first departing node is blamed, and a replay
-    of it is written under `replays`, if that is given. A bundle that
-    passes verification is searched too: graphs may differ by less than their tolerances. Raises BundleError for a
-    damaged bundle, UnavailableError if the graphs can't be run here, CheckError if the source can't be traced.
+    A bundle that passes verification is searched too: graphs may differ by less than their tolerances.
+
+    Args:
+        path: The bundle.
+        blueprint: Its source. Without one (None), or without the calibration data that its precision needs, the search
+            ends at the component.
+        backend: Backend of the verification; nodes are compared with ONNX Runtime.
+        replays: Directory under which a replay of each differing node is written (None: none is).
+        tracer: Traces a component.
+
+    Returns:
+        The first differing node of each component that differs.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        UnavailableError: The graphs can't be run on this machine.
+        CheckError: The source can't be traced.
     """
     bundle = load_bundle(path)
     report("verify against the golden samples")
@@ -67,7 +79,7 @@ def bisect(
         *(Diagnosis(c, "step", why) for c, why in step_differences(given.cut.pipeline, bundle.manifest.pipeline)),
     )
     if failed and not found:
-        report("compare every repetition and piece")
+        report("compare every repetition and chunk")
         found = tuple(_on_later_inputs(given, bundle, graphs, replays)) or tuple(_unexplained(failed, backend))
     return Bisection(found or tuple(_component(b.component, (), (b,)) for b in breaches), _count_values(graphs))
 
@@ -75,7 +87,7 @@ def bisect(
 def _on_golden_inputs(
     bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None
 ) -> Iterator[Diagnosis]:
-    """Each component on the inputs of its golden samples, until one of them departs."""
+    """Each component on the inputs of its golden samples, until one differs."""
     samples = load_golden(bundle)
     for name, graph in graphs.items():
         departures = (graph.departed(sample.components[name].inputs, 0, replays) for sample in samples)
@@ -86,7 +98,7 @@ def _on_golden_inputs(
 def _on_later_inputs(
     blueprint: Blueprint, bundle: Bundle, graphs: Mapping[str, ComponentGraphs], replays: Path | None
 ) -> Iterator[Diagnosis]:
-    """The first call of the reference whose inputs make a component depart: a repetition, or a later piece."""
+    """The first call of the reference, a repetition or later chunk, on whose inputs a component differs."""
     reference = Reference(blueprint.cut, torch.float64)
     for sample in load_golden(bundle):
         runs: Counter[str] = Counter()
@@ -101,7 +113,7 @@ def _on_later_inputs(
 
 
 def _unexplained(failed: Sequence[ParityReport], backend: str) -> Iterator[Diagnosis]:
-    """Verification failed, and yet every graph is right as its nodes define it."""
+    """Verification failed, although every graph is right without backend optimisations."""
     names = tuple(dict.fromkeys(r.component for r in failed if r.component != PIPELINE)) or (PIPELINE,)
     for name in names:
         yield Diagnosis(
@@ -110,7 +122,7 @@ def _unexplained(failed: Sequence[ParityReport], backend: str) -> Iterator[Diagn
 
 
 def _component(name: str, failed: Sequence[ParityReport], breaches: Sequence[Breach]) -> Diagnosis:
-    """What is known without the source: the component, and how far it is off."""
+    """The component alone, where its source is unknown."""
     worst = max((r for r in failed if r.component == name), key=lambda r: r.excess, default=None)
     whys = [str(breach) for breach in breaches if breach.component == name]
     if worst is None:

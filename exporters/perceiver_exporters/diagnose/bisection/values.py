@@ -1,4 +1,4 @@
-"""A graph whose every value can be read: ONNX Runtime without optimisations, each node's results as graph outputs."""
+"""A graph with all its values as outputs: ONNX Runtime without optimisations."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _REWRITTEN = re.compile(
 
 
 def canonical(name: str) -> str:
-    """The name that a value has in the FP32 graph: precisions put casts and quantisers behind it, with suffixes."""
+    """The name of a value in the FP32 graph: casts and quantizers of a precision append suffixes."""
     return _REWRITTEN.sub("", name)
 
 
 class OpenGraph:
-    """One graph, ready to run. `names` are the floating point results of its nodes, in the order of the nodes.
+    """One graph, ready to run; `names` are the floating-point results of its nodes in order.
 
-    Raises UnavailableError if ONNX Runtime is missing or can't run the graph on this processor (BF16, say).
+    Raises:
+        UnavailableError: ONNX Runtime is missing, or can't run the graph on this processor (BF16).
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -38,7 +39,7 @@ class OpenGraph:
         self.names = tuple(name for name in made if types[name] in _FLOATS)
 
     def run(self, inputs: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]:
-        """The named values; constants may be asked for too, and names that the graph lacks are left out."""
+        """Values by name, constants included; names that the graph lacks are left out."""
         wanted = set(names)
         made = [name for name in self.names if name in wanted]
         results = self._session.run(made, dict(inputs)) if made else []
@@ -47,7 +48,7 @@ class OpenGraph:
 
 
 def part(model: onnx.ModelProto, outputs: Iterable[str], inputs: Mapping[str, Array]) -> onnx.ModelProto:
-    """The smallest graph that makes `outputs` from `inputs`, whose types and shapes it takes as its own."""
+    """The smallest subgraph from `inputs` to `outputs`; input types and shapes are those of the arrays."""
     makers = {name: node for node in model.graph.node for name in node.output}
     needed, pending = set(), list(outputs)
     while pending:
@@ -70,7 +71,7 @@ def part(model: onnx.ModelProto, outputs: Iterable[str], inputs: Mapping[str, Ar
 
 
 def boundary(model: onnx.ModelProto, output: str, known: Iterable[str]) -> tuple[str, ...]:
-    """The known values, or graph inputs, from which `output` is computed without another known value between."""
+    """Known values and graph inputs from which `output` is computed without another known value in between."""
     makers = {name: node for node in model.graph.node for name in node.output}
     agreed = set(known) - {output} | {value.name for value in model.graph.input}
     found: dict[str, None] = {}

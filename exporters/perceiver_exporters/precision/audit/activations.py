@@ -1,15 +1,15 @@
-"""Range audit of activations: what golden and calibration inputs make of an FP32 graph, held against a narrower type.
+"""Range audit of activations: values of the FP32 graph on golden and calibration inputs, against a narrower type.
 
-The static audit (`audit`) sees constants; sums of them it can't. Here the graph runs in FP32, and every value that a
-node of the narrower type would read or write is reduced to its largest magnitude, which is all that is kept.
+The static audit sees constants, but not their sums. Here the graph runs in FP32, and only the largest magnitude of each
+value that a node of the narrower type would read or write is kept.
 
-| Rule | Finds | Does |
+| Rule | Finds | Action |
 |---|---|---|
-| RA008 | a value beyond a `HEADROOM`th of the largest finite number, or not finite | protects the node |
-| RA009 | a value that is so small everywhere that the type loses it | protects the node |
+| RA008 | a value beyond 1 / `HEADROOM` of the largest finite number, or not finite | protects the node |
+| RA009 | a value too small everywhere to be represented | protects the node |
 
-The headroom is for inputs louder than these, and for kernels that accumulate in the type. Inside a fused attention the
-scores are bounded by the largest norms of a query and a key.
+The headroom is for other inputs, and for kernels that accumulate in the type. Scores inside a fused attention are
+bounded by the largest norms of a query and a key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Findings = Mapping[str, tuple[AuditFinding, ...]]
 def audit_activations(
     cut: Cut, graphs: Mapping[str, ir.Model], static: Findings, form: Format, samples: Sequence[Feeds]
 ) -> dict[str, tuple[AuditFinding, ...]]:
-    """Findings by component, beyond the `static` ones, over all runs that the reference makes on the samples."""
+    """Findings by component beyond the `static` ones, over all calls of the reference on the samples."""
     watched = {name: _Watched(graph, static[name], form) for name, graph in graphs.items()}
     reference = Reference(cut)
     for feeds in samples:
@@ -50,7 +50,7 @@ def audit_activations(
 
 
 class _Watched:
-    """One component: its values' largest magnitudes so far, and those of the squared norms inside fused attention."""
+    """Largest magnitudes of one component so far, and of squared norms inside fused attention."""
 
     def __init__(self, model: ir.Model, static: tuple[AuditFinding, ...], form: Format) -> None:
         self._form, self._component = form, str(model.graph.name)
@@ -70,7 +70,7 @@ class _Watched:
             self._names, self._session = _session(model, computed, fused)
 
     def see(self, feeds: Feeds) -> None:
-        """Run once."""
+        """Run the component once."""
         for name in self._given:
             self._keep(name, _peak(feeds[name]))
         if self._session is not None:
@@ -79,7 +79,7 @@ class _Watched:
                 self._keep(name, float(peak) if np.isfinite(total) else math.inf)
 
     def findings(self) -> tuple[AuditFinding, ...]:
-        """What does not fit."""
+        """Nodes with values out of range."""
         found = []
         for node in self._nodes:
             names = (str(value.name) for value in _floats(node))
@@ -122,7 +122,7 @@ def _low_nodes(model: ir.Model, static: tuple[AuditFinding, ...], form: Format) 
 
 
 def _floats(node: ir.Node) -> list[ir.Value]:
-    """What a node reads and writes in FP32."""
+    """A node's FP32 inputs and outputs."""
     return [v for v in (*node.inputs, *node.outputs) if v is not None and v.dtype == ir.DataType.FLOAT]
 
 
@@ -137,9 +137,9 @@ def _norm_name(node: ir.Node, index: int) -> str:
 
 
 def _session(model: ir.Model, names: Sequence[str], fused: Sequence[ir.Node]) -> tuple[tuple[str, ...], Any]:
-    """The graph with two numbers for each value in place of its outputs: largest magnitude, and sum of magnitudes.
+    """A session of the graph with two outputs per value: largest magnitude, and sum of magnitudes.
 
-    The sum is NaN or infinite if any number is; a maximum may pass over NaN.
+    The sum is NaN or infinite if any number is; a maximum may ignore NaN.
     """
     try:
         import onnxruntime as ort

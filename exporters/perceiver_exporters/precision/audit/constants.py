@@ -1,19 +1,19 @@
-"""Static range audit: what in an FP32 graph would leave a narrower type's range or resolution, before anything runs.
+"""Static range audit: constants and operators of an FP32 graph that leave a narrower type's range or resolution.
 
-Sizes are those of the profile's largest shapes. Each rule yields the nodes that it protects, which the rewrite then
-leaves in FP32, or refuses; see `RULES` for their ids. An id is never given to another rule.
+Shapes are the profile's largest. A rule protects nodes, which the rewrite then keeps in FP32, or refuses the graph; ids
+are never reused.
 
-| Rule | Finds | Does |
+| Rule | Finds | Action |
 |---|---|---|
 | RA001 | a weight or bias of a product beyond the largest finite number | refuses: its FLOPs are promised |
 | RA002 | another constant beyond it, or not finite | protects its readers |
 | RA003 | a mask fill beyond it: added to scores it becomes -inf, and a row of them NaN | protects its readers |
 | RA004 | a softmax or reduction over more addends than the type can count | protects (normalisation is FP32 anyway) |
-| RA005 | sines and cosines: positions times frequencies need more digits than it has | protects their argument |
-| RA006 | integers beyond those that the type holds exactly, entering a product or a scaling | protects it |
+| RA005 | sines and cosines: positions times frequencies need more digits | protects their argument |
+| RA006 | integers that the type can't represent exactly, read by a product or a scaling | protects it |
 | RA007 | an operator that has the type only in a later operator set | protects it |
 
-RA008 and RA009 are of activations; see `activations`.
+RA008 and RA009 are in `activations`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ SUMS = frozenset(
 LINEAR = PRODUCTS | MOVES | {"Mul", "Add", "Sub", "Div", "Concat"}
 INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 MASK_FILL = -1e4
-"""Constants below this, added to or chosen among scores, are fills of a mask."""
+"""Constants below this that are added to scores, or selected among them, are mask fills."""
 
 Problem = tuple[ir.Node, Action, str]
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A graph, the type it is to have, and the graph's shapes at the profile's largest sizes, by value name."""
+    """A graph, the type to audit it for, and shapes at the profile's largest sizes by value name."""
 
     graph: ir.Graph
     opset: int
@@ -57,7 +57,7 @@ class _Subject:
 
 
 def audit(sized: SizedGraph, form: Format) -> tuple[AuditFinding, ...]:
-    """All findings in an FP32 graph, in the order of rules; the graph is left as it is."""
+    """All findings in an FP32 graph, in the order of rules."""
     subject = _Subject(sized.graph, sized.graph.opset_imports[""], form, static_shapes(sized.largest))
     return tuple(
         AuditFinding(rule, sized.name, str(node.name), action, why)
@@ -90,13 +90,13 @@ def _mask_fills(subject: _Subject) -> Iterator[Problem]:
 
 def _sums(subject: _Subject) -> Iterator[Problem]:
     for node in subject.graph:
-        if node.op_type in SUMS and (addends := _addends(subject, node)) > subject.form.keys:
-            name, keys = subject.form.name.upper(), subject.form.keys
+        if node.op_type in SUMS and (addends := _addends(subject, node)) > subject.form.max_addends:
+            name, keys = subject.form.name.upper(), subject.form.max_addends
             yield node, "protected", f"{node.op_type} over {addends:,} addends; {name} can count to {keys:,}"
 
 
 def _angles(subject: _Subject) -> Iterator[Problem]:
-    """Every node between a sine or cosine and the first thing that is not linear arithmetic."""
+    """Nodes between a sine or cosine and the first non-linear node before it."""
     for node in subject.graph:
         if node.op_type in ("Sin", "Cos"):
             chain = list(_linear_ancestors(node))
@@ -132,7 +132,7 @@ RULES: dict[str, Callable[[_Subject], Iterator[Problem]]] = {
 
 
 def _beyond(subject: _Subject) -> Iterator[tuple[ir.Node, ir.Value, float]]:
-    """Constants beyond the range with each reader that is no product."""
+    """Constants out of range, with each reader that is not a product."""
     for node in subject.graph:
         for value in node.inputs:
             if value is not None and node.op_type not in PRODUCTS and (peak := _peak(value)) > subject.form.largest:
@@ -152,7 +152,7 @@ def _linear_ancestors(node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _integers_behind(node: ir.Node) -> ir.Node | None:
-    """The cast from integers whose result reaches a node by nothing but moves and scalings."""
+    """The cast from integers whose result reaches a node by data movement and scaling only."""
     for value in node.inputs:
         producer = value.producer() if value is not None else None
         while producer is not None and producer.op_type in MOVES | WITH_CONSTANT | {"Sub", "Div"}:
@@ -166,7 +166,7 @@ def _integers_behind(node: ir.Node) -> ir.Node | None:
 
 
 def _addends(subject: _Subject, node: ir.Node) -> int:
-    """How many numbers a node adds up for each number that it gives out."""
+    """Number of values that a node accumulates for each output."""
     shape = subject.shape(node.inputs[0])
     if not shape:
         return 0
@@ -182,7 +182,7 @@ def _axis(node: ir.Node) -> int:
 
 
 def _peak(value: ir.Value | None) -> float:
-    """Largest magnitude of a floating point constant, infinities included; 0 of anything else."""
+    """Largest magnitude of a floating-point constant, infinities included; 0 for anything else."""
     tensor = constant_of(value)
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or not tensor.size:
         return 0.0

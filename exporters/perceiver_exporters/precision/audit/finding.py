@@ -1,4 +1,4 @@
-"""What the range audit says of one node."""
+"""Findings of the range audit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Action = Literal["protected", "refused"]
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """`protected`: the node is kept in FP32, by rule. `refused`: the model can't be had in this precision."""
+    """`protected`: the rule keeps the node in FP32. `refused`: the model can't have this precision."""
 
     rule: str
     component: str

@@ -1,4 +1,4 @@
-"""One pass of the reference over the calibration set fills the statistics of all components."""
+"""One pass of the reference over the calibration set, which fills the statistics of all components."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from perceiver_runtime.progress import report, track
 
 LOGGER = logging.getLogger(__name__)
 SAVE_SECONDS = 10.0
-"""What an interruption may cost."""
+"""Seconds between saves: the work that an interruption may cost."""
 
 
 def calibrate(
@@ -32,12 +32,23 @@ def calibrate(
     samples: Sequence[Feeds],
     cache: Path | None = None,
 ) -> dict[str, Statistics]:
-    """Statistics of every component, from its own inputs as the reference makes them.
+    """Statistics of every component on its own inputs, as the reference computes them.
 
-    Samples are taken one by one, and nothing is kept of them but counts: memory does not grow with their number. With
-    a `cache` directory, statistics of the same graphs, weights and samples are taken from there, and those of an
-    interrupted run are continued from the sample it had come to; one that can't be written is warned of. Raises
-    CheckError for NaN or infinite activations, UnavailableError without onnxruntime.
+    Samples are processed one by one, in constant memory.
+
+    Args:
+        cut: The model.
+        graphs: FP32 graphs by component.
+        samples: Calibration inputs of the pipeline.
+        cache: Directory of statistics (None: none). Those of the same graphs, weights and samples are read from it,
+            those of an interrupted run are continued. A directory that can't be written is reported as a warning.
+
+    Returns:
+        Statistics by component.
+
+    Raises:
+        CheckError: An activation is NaN or infinite.
+        UnavailableError: onnxruntime is missing.
     """
     stores = _stores(cut, graphs, samples, cache) if cache is not None else {}
     statistics = {name: stores[name].load() if name in stores else Statistics() for name in graphs}
@@ -75,7 +86,7 @@ def _run(
 
 
 def _saved(stores: Mapping[str, Store], statistics: Mapping[str, Statistics]) -> Mapping[str, Store]:
-    """Save, and return the stores to save to the next time: none if the directory can't be written."""
+    """Save, and return the stores to save to next time: none if the directory can't be written."""
     try:
         for name, store in stores.items():
             store.save(statistics[name])
@@ -86,7 +97,7 @@ def _saved(stores: Mapping[str, Store], statistics: Mapping[str, Statistics]) ->
 
 
 def _stores(cut: Cut, graphs: Mapping[str, ir.Model], samples: Sequence[Feeds], cache: Path) -> dict[str, Store]:
-    """A component's activations depend on its graph, on all modules before it, and on the samples."""
+    """Statistics depend on a component's graph, on all modules before it, and on the samples."""
     weights = [weights_sha256(component.module) for component in cut.components]
     data = samples_sha256(samples)
     return {

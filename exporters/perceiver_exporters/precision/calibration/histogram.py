@@ -1,4 +1,4 @@
-"""A histogram that grows: constant memory, any number of values, the same result in whatever order they come."""
+"""A histogram of any number of values in constant memory, independent of their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from perceiver_runtime.tensors import Array
 
 HALF = 2048
-"""Bins on either side of zero."""
+"""Bins on each side of zero."""
 
 
 @dataclass

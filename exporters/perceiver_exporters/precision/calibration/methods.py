@@ -1,10 +1,10 @@
-"""From what was seen of a tensor to the range that its integers cover. Zero is always within: padding must be exact.
+"""Calibration methods: from the statistics of a tensor to its quantised range, which always includes zero.
 
 | Method | Range |
 |---|---|
-| minmax | everything seen |
+| minmax | all values |
 | percentile | all but the outermost 0.01% of the values |
-| entropy | the clipping at which the quantised distribution tells least apart from the seen one (Migacz, GTC 2017) |
+| entropy | the threshold whose quantised distribution has the least KL divergence (Migacz, GTC 2017) |
 """
 
 from __future__ import annotations

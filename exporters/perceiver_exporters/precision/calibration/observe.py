@@ -1,4 +1,4 @@
-"""A graph that shows its activations: ONNX Runtime runs it, and every tensor to be quantised is an output."""
+"""Observed graphs: ONNX Runtime runs a graph with the tensors to be quantised as outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 
 def quantized_tensors(graph: ir.Graph) -> tuple[str, ...]:
-    """What a quantiser may sit on: inputs of the weighted products, and what convolutions return."""
+    """Tensors that may get a quantizer: inputs of weighted products, outputs of convolutions."""
     nodes = weighted(graph)
     inputs = [node.inputs[0] for node in nodes]
     outputs = [node.outputs[0] for node in nodes if node.op_type == "Conv"]
@@ -23,7 +23,7 @@ def quantized_tensors(graph: ir.Graph) -> tuple[str, ...]:
 
 
 def observe(model: ir.Model, feeds: Iterable[Feeds]) -> Statistics:
-    """Statistics of a component's tensors over all feeds, which are taken one by one and not kept."""
+    """Statistics of a component's tensors over all feeds, processed one by one."""
     statistics, graph = Statistics(), ObservedGraph(model)
     for feed in feeds:
         graph.see(feed, statistics)

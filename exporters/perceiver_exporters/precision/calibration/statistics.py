@@ -1,4 +1,4 @@
-"""What calibration keeps of a component: per tensor a histogram and the extremes of each channel."""
+"""Calibration statistics of a component: a histogram per tensor, and extremes per channel."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Extremes = npt.NDArray[np.float32]
 
 @dataclass
 class Observed:
-    """One activation: all its values, and per channel (last axis) the least and the largest."""
+    """Statistics of one activation; channels are the last axis."""
 
     histogram: Histogram = field(default_factory=Histogram)
     low: Extremes = field(default_factory=lambda: np.zeros(0, np.float32))
     high: Extremes = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def see(self, values: Array, name: str) -> None:
-        """Add values (..., channels). Raises CheckError if one is NaN or infinite: no range could hold it."""
+        """Add values (..., channels). Raises CheckError if one is NaN or infinite."""
         if not np.isfinite(values).all():
             raise CheckError(f"calibration: {name} has NaN or infinite values; check the calibration data")
         self.histogram.add(values)
@@ -36,9 +36,9 @@ class Observed:
         self.high = np.maximum(self.high, rows.max(axis=0))
 
     def bounds(self, method: str, divisor: Extremes | None = None) -> Bounds:
-        """The range by a method of METHODS; of the tensor divided by a vector per channel, its extremes.
+        """The range by a method of METHODS; with a divisor per channel, the extremes of the divided tensor.
 
-        Evening out the channels leaves no outliers to clip.
+        After scale migration there are no outliers to clip.
         """
         if divisor is None:
             return METHODS[method](self.histogram)
@@ -53,11 +53,11 @@ class Observed:
 
 @dataclass
 class Statistics:
-    """A component's activations over the first `samples` calibration samples.
+    """Statistics of a component over the first `samples` calibration samples.
 
-    `tensors` are the graph's, by name. `sites` are the same as PyTorch makes them, by the product's place in the
-    order of execution (`3`), or what a convolution there returns (`3/output`): a tolerance is derived from these, so
-    that it owes nothing to the graph.
+    `tensors` are those of the graph, by name. `sites` are the same tensors in PyTorch, by the order of execution of the
+    product (`3`), or the output of a convolution (`3/output`): tolerances are derived from them, independently of the
+    graph.
     """
 
     samples: int = 0

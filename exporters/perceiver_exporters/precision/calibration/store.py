@@ -1,7 +1,7 @@
-"""Statistics on disk, by the hash of what they came from: an interrupted calibration goes on, a finished one is reused.
+"""Statistics in a cache directory, by the hash of what they depend on.
 
-One file holds one component's statistics and how many samples they cover. They serve every method alike, because a
-method only reads them.
+An interrupted calibration is continued, a finished one reused. A file holds the statistics of one component and how
+many samples they cover; all methods use the same statistics.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def cache_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 class Store:
-    """The statistics of one component in a cache directory, under a key over all that they depend on."""
+    """The statistics of one component in a cache directory; the key is a hash of everything they depend on."""
 
     def __init__(self, directory: Path, *parts: str) -> None:
         key = hashlib.sha256("\0".join((SCHEMA, *parts)).encode()).hexdigest()
         self.path = directory / "calibration" / f"{key}.safetensors"
 
     def load(self) -> Statistics:
-        """What is there; empty statistics if nothing is, or, with a warning, if the file is not as it was written."""
+        """The stored statistics; empty if there are none or, with a warning, if the file is damaged."""
         if not self.path.is_file():
             return Statistics()
         try:
@@ -72,7 +72,7 @@ class Store:
             return Statistics()
 
     def save(self, statistics: Statistics) -> None:
-        """Write whole or not at all."""
+        """Write the file whole or not at all."""
         arrays: dict[str, Array] = {}
         observed: list[tuple[str, str, float, float, float]] = []
         for kind in ("tensors", "sites"):

@@ -1,4 +1,4 @@
-"""Layers: the products with a trained weight, named alike in a graph and in PyTorch."""
+"""Layers: products with a trained weight, with the same names in a graph and in PyTorch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from perceiver_exporters.ir.graph import has_constant_weight, products
 
 
 def weighted(graph: ir.Graph) -> list[ir.Node]:
-    """The products whose second operand is a trained weight: what INT8 quantises."""
+    """Products whose second operand is a trained weight, which INT8 quantises."""
     return [node for node in products(graph) if has_constant_weight(node)]
 
 
 def layer_of(node: ir.Node) -> str:
-    """Path of the PyTorch module whose weight a product reads, as far as the graph still tells.
+    """Path of the PyTorch module whose weight a product reads.
 
-    Convolutions keep their parameter's name; of other products the weight was transposed into a constant without one,
-    and the node is named by its module.
+    Convolutions keep the name of their parameter. The weights of other products were transposed to constants without a
+    name; those nodes are named after their module.
     """
     weight = str(node.inputs[1].name) if node.inputs[1] is not None else ""
     return weight.removesuffix(".weight") if weight.endswith(".weight") else str(node.name).rpartition("/")[0]

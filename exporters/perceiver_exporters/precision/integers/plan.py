@@ -1,4 +1,4 @@
-"""What is decided of a component before it is quantised: shared by the graph's rewrite and PyTorch's emulation."""
+"""Quantization plan: decisions on a component, shared by the graph rewrite and the emulation in PyTorch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from perceiver_exporters.precision.calibration.statistics import Extremes, Statistics
 
 Modules = tuple[str, ...]
-"""Paths of PyTorch modules: of the one that runs, then of all that hold one weight. A graph names it by any of them."""
+"""Paths of PyTorch modules: the running one, then all that hold the weight. A graph may use any of them."""
 
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """`method` (of METHODS) makes ranges of the statistics.
+    """How one component is quantised.
 
-    By layer: `divisors` are vectors over input channels by which activations are divided and the weight multiplied;
-    `kept` layers stay in FP32. `layers` are those of the graph (empty: not known); rules may have folded others away.
+    Attributes:
+        statistics: Statistics of its activations.
+        method: Method of METHODS that turns them into ranges.
+        divisors: By layer, a vector over input channels: activations are divided by it, the weight is multiplied.
+        kept: Layers that stay in FP32.
+        layers: All layers of the graph (empty: unknown); rewrite rules may have folded others away.
     """
 
     statistics: Statistics
@@ -26,7 +30,7 @@ class ComponentPlan:
     layers: frozenset[str] = frozenset()
 
     def layer(self, modules: Modules) -> str:
-        """The layer of one of these modules: itself, or one above, where a rule has merged several."""
+        """The layer of one of these modules: itself, or a parent into which a rule merged several."""
         if (found := next((module for module in modules if module in self.layers), None)) is not None:
             return found
         for module in modules:
@@ -38,9 +42,9 @@ class ComponentPlan:
         return modules[0]
 
     def quantizes(self, layer: str) -> bool:
-        """Whether a layer computes in integers; so does a weight of no layer, as tied embeddings are."""
+        """Whether a layer is quantised; a weight without a layer, such as tied embeddings, is."""
         return layer not in self.kept and (not self.layers or not layer or layer in self.layers)
 
 
 Plan = Mapping[str, ComponentPlan]
-"""By component."""
+"""Plans by component."""

@@ -1,9 +1,8 @@
-"""Writes the nodes of integer products in Q/DQ form, the form that all backends fuse into integer kernels.
+"""Q/DQ nodes around integer products, the form that all backends fuse into integer kernels.
 
-Readers of an activation or a weight that are not quantised keep the FP32 value, and so does a graph output. Each
-product has a stored weight of its own, even where two products share one: the axis of its scales is the product's, and
-ONNX Runtime, where it makes signed weights unsigned, takes each weight for one product's. Copies of equal content share
-their place in a file (`storage`).
+Readers that are not quantised keep the FP32 value of an activation or weight, and so does a graph output. Each product
+has its own stored weight, even if two share one: the axis of the scales depends on the product, and ONNX Runtime makes
+the weight of one product unsigned. Equal copies share their place in a file (`bundle.storage`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def output_axis(node: ir.Node) -> int:
-    """The axis of a product's weight along which its output channels lie."""
+    """The axis of a product's weight with its output channels."""
     if node.op_type == "Conv":
         return 0
     if node.op_type == "Gemm":
@@ -34,7 +33,7 @@ def output_axis(node: ir.Node) -> int:
 
 
 def weight_of(node: ir.Node) -> Floats:
-    """The weight of a product. Raises CheckError if it is computed, and not stored."""
+    """The weight of a product. Raises CheckError if it is computed instead of stored."""
     tensor = constant_of(node.inputs[1])
     if tensor is None:
         raise CheckError(f"{node.name}: expected a stored weight, got one that is computed: export fp32 or fp16")
@@ -43,7 +42,7 @@ def weight_of(node: ir.Node) -> Floats:
 
 
 def weight_scale(weight: Floats, axis: int, scheme: Scheme, least: Floats | float = 0.0) -> Floats:
-    """The scale of each output channel, at least `least`; that of a channel of zeros is that of the widest channel."""
+    """The scale of each output channel, at least `least`; a channel of zeros has the largest scale."""
     low, high = scheme.weights
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scale: Floats = np.maximum(2 * np.abs(weight).max(axis=others) / (high - low), least).astype(np.float32)
@@ -66,7 +65,7 @@ def fold_factors(node: ir.Node) -> None:
 
 
 class Writer:
-    """Writes into one graph. An activation's quantiser is written once, however many products read it."""
+    """Writes into one graph. An activation has one quantizer, however many products read it."""
 
     def __init__(self, graph: ir.Graph, scheme: Scheme) -> None:
         self.graph = graph
@@ -76,7 +75,7 @@ class Writer:
         }
 
     def weight(self, node: ir.Node, least: Floats | float = 0.0) -> tuple[ir.Value, Floats]:
-        """The product's weight in integers, behind a DequantizeLinear; and its scales, at least `least`."""
+        """The product's dequantised integer weight, and its scales, which are at least `least`."""
         weight, axis, (low, high) = weight_of(node), output_axis(node), self._scheme.weights
         scale = weight_scale(weight, axis, self._scheme, least)
         shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
@@ -85,7 +84,7 @@ class Writer:
         return value, scale
 
     def stored(self, name: str, integers: Array, scale: Array, axis: int, reader: ir.Node) -> ir.Value:
-        """A symmetrically rounded constant, behind a DequantizeLinear."""
+        """A constant, rounded symmetrically and dequantised."""
         name = self._fresh(name, "_quantized")
         zeros = np.zeros(scale.shape, integers.dtype)
         parts = {"quantized": np.ascontiguousarray(integers), "scale": scale, "zero_point": zeros}
@@ -93,7 +92,7 @@ class Writer:
         return self.dequantized(values, name, reader, {"axis": axis})
 
     def fixed(self, x: ir.Value, scale: np.float32, zero: int) -> tuple[list[ir.Node], ir.Value]:
-        """Nodes that quantise an activation over a fixed range, to be inserted, and the value that they give."""
+        """Nodes that quantise an activation over a fixed range, to be inserted, and their result."""
         name, kind = self._fresh(str(x.name), "_scale"), np.dtype(self._scheme.activation)
         numbers = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero, kind)}
         parts = [self.constant(f"{name}_{part}", number) for part, number in numbers.items()]
@@ -106,7 +105,7 @@ class Writer:
     def dequantized(
         self, parts: list[ir.Value], name: str, reader: ir.Node, attributes: Mapping[str, Any] | None = None
     ) -> ir.Value:
-        """What a DequantizeLinear before a reader gives."""
+        """Result of a DequantizeLinear inserted before a reader."""
         output = (f"{name}_DequantizeLinear_Output",)
         return self.insert(reader, "DequantizeLinear", parts, f"{name}_DequantizeLinear", output, attributes)[0]
 
@@ -133,7 +132,7 @@ class Writer:
         return value
 
     def finish(self) -> None:
-        """Write limits as the scheme has them, and drop the constants that nothing reads any more."""
+        """Rewrite Relu and Clip as the scheme wants them, and drop unread constants."""
         if self._scheme.plain_relu:
             make_plain(self.graph)
         drop_unread(self.graph)
@@ -146,12 +145,12 @@ class Writer:
 
 
 def reads_integers(node: ir.Node) -> bool:
-    """Whether both operands of a product come out of a DequantizeLinear that reads 8-bit integers."""
+    """Whether both operands of a product are dequantised 8-bit integers."""
     return all(_is_dequantized(value) for value in node.inputs[:2])
 
 
 def reads_dynamic_range(node: ir.Node) -> bool:
-    """Whether the range of a product's first operand, which is dequantised, is taken at run time."""
+    """Whether the range of a product's first operand, which is dequantised, is measured at run time."""
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
     quantizer = source.inputs[0].producer() if source is not None and source.inputs[0] is not None else None
     return quantizer is not None and quantizer.op_type == "DynamicQuantizeLinear"

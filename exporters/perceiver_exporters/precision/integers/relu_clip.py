@@ -1,4 +1,4 @@
-"""Relu and Clip behind an integer product, in a form that leaves ONNX Runtime its integer kernel."""
+"""Relu and Clip behind an integer product, in a form with which ONNX Runtime keeps its integer kernel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _ZERO = np.zeros((), np.float32)
 
 
 def make_plain(graph: ir.Graph) -> None:
-    """Write Relu(x) as Max(x, 0) and Clip(x, low, high) as Min(Max(x, low), high), where only they read a product.
+    """Write Relu(x) as Max(x, 0) and Clip(x, low, high) as Min(Max(x, low), high), where they alone read a product.
 
-    Where nothing but quantisers follow they stay: there ONNX Runtime drops them, or fuses them into the product.
+    Where only quantizers follow they stay: ONNX Runtime drops them, or fuses them into the product.
     """
     for node in list(_limits(graph)):
         value, output, name = node.inputs[0], node.outputs[0], str(node.outputs[0].name)
@@ -42,7 +42,7 @@ def _limits(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def _bounds(node: ir.Node) -> list[tuple[str, ir.Value]]:
-    """Operators and operands that take a Relu's or Clip's place, in order."""
+    """Operators and operands that replace a Relu or Clip, in order."""
     if node.op_type == "Relu":
         tensor = ir.tensor(_ZERO, name=f"{node.name}.zero")
         zero = ir.Value(name=tensor.name, shape=ir.Shape(()), type=ir.TensorType(tensor.dtype), const_value=tensor)

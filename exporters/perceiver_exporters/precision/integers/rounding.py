@@ -26,6 +26,6 @@ def round_weight(weight: Tensor, axis: int, scheme: Scheme) -> Tensor:
 
 
 def range_of(x: Tensor) -> Bounds:
-    """The extremes of a tensor, zero within, as ONNX's DynamicQuantizeLinear takes them."""
+    """The extremes of a tensor, including zero, as in ONNX DynamicQuantizeLinear."""
     low, high = torch.aminmax(x)
     return min(0.0, float(low)), max(0.0, float(high))

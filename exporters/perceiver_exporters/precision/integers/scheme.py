@@ -1,4 +1,4 @@
-"""The integers of each target's INT8 kernels."""
+"""Schemes: the integers that the INT8 kernels of each backend take."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from perceiver_exporters.precision.calibration.methods import Bounds
 
 WEIGHT_RANGE = (-127, 127)
 REDUCED_RANGE = (-64, 64)
-"""What ONNX Runtime's quantisers call `reduce_range`: two products with 255 then add up to 32,640, within 16 bits."""
+"""ONNX Runtime's `reduce_range`: two products with 255 add up to 32,640, which fits 16 bits."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a backend's kernels want their integers.
+    """The integers that a backend's kernels take. Weights are always signed and symmetric.
 
-    `activation` is `uint8` or `int8`; `symmetric` puts the activations' zero point at 0; `bias` quantises biases to
-    INT32; `conv_output` quantises what a convolution returns; `plain_relu` writes Relu and Clip behind a product as
-    Max and Min (see `limits`). Weights are signed and symmetric always, and of 7 bits if `reduced`.
+    Attributes:
+        activation: `uint8` or `int8`.
+        symmetric: Whether the zero point of activations is 0.
+        bias: Whether biases are quantised to INT32.
+        conv_output: Whether outputs of convolutions are quantised.
+        plain_relu: Whether Relu and Clip behind a product become Max and Min (see `relu_clip`).
+        reduced: Whether weights have 7 bits.
     """
 
     activation: str
@@ -32,7 +36,7 @@ class Scheme:
 
     @property
     def weights(self) -> tuple[int, int]:
-        """The integers that a weight may take."""
+        """Smallest and largest integer of a weight."""
         return REDUCED_RANGE if self.reduced else WEIGHT_RANGE
 
     def activations(self, bounds: Bounds) -> tuple[np.float32, int]:

@@ -1,8 +1,8 @@
-"""Scale migration (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438) from normalised activations into weights.
+"""Scale migration (SmoothQuant, arXiv 2211.10438) from normalised activations into weights.
 
-A channel that stands out sets the range of the whole tensor, and all others lose bits. Where a LayerNormalization
-feeds nothing but products with a weight, each channel is divided by s in the normalisation's scale and bias, and
-multiplied by s in the weights' rows. Every s is a power of two: the FP32 graph computes the same bits as before.
+One channel with outliers widens the range of the whole tensor, and all other channels lose bits. Where only weighted
+products read a LayerNormalization, each channel is divided by s in the normalisation's scale and bias, and multiplied
+by s in the weights' rows. Every s is a power of two, so the FP32 graph computes the same bits as before.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from perceiver_exporters.precision.integers.layers import layer_of, weighted
 from perceiver_runtime.tensors import Array
 
 ALPHA = 0.5
-"""How much of the activations' spread moves into the weights; the paper's choice."""
+"""Share of the activations' spread that moves into the weights; the paper's choice."""
 
 
 @dataclass(frozen=True)
 class _Site:
-    """A normalisation and the products that alone read it."""
+    """A normalisation and all products that read it."""
 
     norm: ir.Node
     products: tuple[ir.Node, ...]
 
 
 def divisors(model: ir.Model, statistics: Statistics) -> dict[str, Extremes]:
-    """The divisor of each layer's input channels, for every layer behind a normalisation that can be smoothed."""
+    """Divisors of the input channels of every layer behind a normalisation that can be smoothed."""
     found: dict[str, Extremes] = {}
     for site in _sites(model.graph):
         peaks = statistics.tensors[str(site.norm.outputs[0].name)].peaks
@@ -43,7 +43,7 @@ def divisors(model: ir.Model, statistics: Statistics) -> dict[str, Extremes]:
 
 
 def smooth(model: ir.Model, chosen: Mapping[str, Extremes]) -> ir.Model:
-    """Move the divisors of the layers into the graph, in place, and return it."""
+    """Apply the divisors of the layers to the graph, in place, and return it."""
     for site in _sites(model.graph):
         divisor = chosen.get(layer_of(site.products[0]))
         if divisor is not None:
@@ -56,7 +56,7 @@ def smooth(model: ir.Model, chosen: Mapping[str, Extremes]) -> ir.Model:
 
 
 def _sites(graph: ir.Graph) -> Iterator[_Site]:
-    """A layer that is applied elsewhere too is left out: its other inputs are not divided."""
+    """Normalisations to smooth. A layer that is also used elsewhere is left out: its other inputs are not divided."""
     uses = Counter(layer_of(node) for node in weighted(graph))
     for node in graph:
         if node.op_type == "LayerNormalization" and all(constant_of(v) is not None for v in node.inputs[1:]):
@@ -94,7 +94,7 @@ def _powers_of_two(activations: Array, weights: Array) -> Extremes:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, divisor: Array) -> None:
-    """Give one reader a changed constant of its own: equal constants are shared between layers."""
+    """Give one reader its own changed constant: equal constants are shared between layers."""
     value = node.inputs[index]
     tensor = constant_of(value)
     assert value is not None
