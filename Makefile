@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml runtime/pyproject.toml constraints.txt
 
-.PHONY: demo test lint types unit test-full test-minimum clean
+.PHONY: demo test lint types unit coverage test-full test-minimum clean
 
 demo: $(VENV)/.base
 	$(BIN)/perceiver-export demo
@@ -22,7 +22,11 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadgroup --cov --cov-report=
+
+# What `make unit` left uncovered, by file.
+coverage: $(VENV)/.dev
+	$(BIN)/coverage report
 
 # Released sizes: minutes and gigabytes per test, one at a time.
 test-full: $(VENV)/.dev
