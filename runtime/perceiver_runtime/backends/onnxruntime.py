@@ -151,8 +151,8 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if component.precision.startswith("int8"):
             avoid_saturation(options)
-        # A pattern is one block for all that a graph's first run allocated separately. Those allocations remain: from the
-        # second run on that is up to twice the memory, for some microseconds.
+        # A pattern is one block for all that a graph's first run allocated separately. Those allocations remain: from
+        # the second run on that is up to twice the memory, for some microseconds.
         options.enable_mem_pattern = component.flops < MAX_PATTERN_FLOPS
         for key, value in entries.items():
             options.add_session_config_entry(key, value)

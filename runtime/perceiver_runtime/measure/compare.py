@@ -129,7 +129,7 @@ def relative_l2(reference: Array, got: Array) -> float:
 
 
 def distances(reference: Array, got: Array, spread: float = 0.0) -> tuple[float, float | None]:
-    """`rel_l2` and `centred` of a `ParityReport`; both infinite for non-finite values. Raises FeedError for other shapes."""
+    """`rel_l2` and `centred` of a `ParityReport`; both infinite for non-finite values. FeedError for other shapes."""
     if reference.shape != got.shape:
         raise FeedError(f"expected an array of shape {reference.shape}, got {got.shape}")
     sums = _accumulate(reference.reshape(-1), got.reshape(-1))

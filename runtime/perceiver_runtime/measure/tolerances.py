@@ -16,7 +16,7 @@ from perceiver_runtime.manifest import Manifest, Tolerance
 from perceiver_runtime.measure.spread import Spread
 
 MAX_TOLERANCE = 1.0
-"""Tolerances are below it: a result of zeros has this relative error, and so has the mean row relative to the spread."""
+"""Tolerances are below it: a result of zeros has this relative error, so has the mean row relative to the spread."""
 
 
 @dataclass(frozen=True)
