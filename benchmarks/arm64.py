@@ -4,8 +4,8 @@
     python benchmarks/arm64.py --directory DIR
 
 Needs Linux, root (debootstrap makes devices), Debian's mirror and a package index. The root file system and the wheels
-are kept in DIR. Nothing is emulated but the processor: the wheels are the arm64 ones that a board installs. It says
-nothing about speed.
+are kept in DIR. Only the processor is emulated: the wheels are those that a board installs. Speed is not
+measured.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def table(rows: list[Verified]) -> str:
     """Markdown."""
     lines = ["| Model | Precision | ONNX Runtime | Worst relative L2 (tolerance) | Verdict |", "|---|---|---|---|---|"]
     for row in rows:
-        verdict = "held" if row.passed else "NOT HELD"
+        verdict = "passed" if row.passed else "FAILED"
         error = f"{row.rel_l2:.1e} ({row.tolerance:.1e})"
         lines.append(f"| {row.model} | {row.precision} | {row.onnxruntime} | {error} | {verdict} |")
     return "\n".join(lines)

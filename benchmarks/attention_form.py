@@ -1,11 +1,11 @@
-"""Attention as its products, or as ONNX Runtime's one operator, on this processor: time and peak memory of a layer.
+"""Attention as products or as ONNX Runtime's fused operator, on this processor: time and peak memory of a layer.
 
     python benchmarks/attention_form.py [--rounds 21] [--threads 2]
 
 One self-attention layer with its MLP, at released widths with random weights, in FP32 and with its weighted products
-in INT8. The forms take turns; a ratio is the time of the products over that of the operator, as median and 95%
-interval. Peak memory is what a fresh process needed for two runs, less what it held with the weights loaded. The result
-is `benchmarks/results/attention-form.json`.
+in INT8. The forms alternate; a ratio is the time of the products over that of the operator, as median and 95%
+interval. Peak memory is that of a new process over two runs, less its memory with the weights loaded. Writes
+benchmarks/results/attention-form.json.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Peak memory of a calibration over N samples and over ten times as many; each in a process of its own.
+"""Peak memory of a calibration over N and over 10 N samples, each in its own process.
 
     python benchmarks/calibration_memory.py [--model fashion-perceiver]
 
-Samples are drawn one by one from the model's training data, with noise, so that none of them has to be held.
+Samples are drawn one by one from the model's training data, with noise, so that none is kept in memory.
 """
 
 from __future__ import annotations

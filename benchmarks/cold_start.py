@@ -1,8 +1,8 @@
-"""Time to open a bundle and to its first answer, beside plain ONNX Runtime's on the same weights.
+"""Time to open a bundle and to its first output, beside plain ONNX Runtime on the same weights.
 
     python benchmarks/cold_start.py DIRECTORY [--name language-perceiver] [--rounds 5]
 
-Each opening is a process of its own with warm page cache; imports are not counted. DIRECTORY keeps the bundle and the
+Each measurement is its own process with a warm page cache; imports are not counted. DIRECTORY keeps the bundle and the
 plain export, random weights. Writes benchmarks/results/cold-start-NAME.json.
 """
 

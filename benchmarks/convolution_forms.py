@@ -1,9 +1,9 @@
-"""Convolutions in integers beside FP32, with a fixed range and with one of run time: why int8-dynamic has none.
+"""Integer convolutions with static and with dynamic ranges, beside FP32.
 
     python benchmarks/convolution_forms.py [--rounds 30] [--threads 2]
 
 The stem of the released image classifier, patches as the shipped models read them, and a convolution that is a product
-of matrices, on ONNX Runtime as sessions open it. Variants take turns. Writes benchmarks/results/convolution-forms.json.
+of matrices, on ONNX Runtime as sessions open it. Variants alternate. Writes benchmarks/results/convolution-forms.json.
 """
 
 from __future__ import annotations

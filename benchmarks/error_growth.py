@@ -1,4 +1,4 @@
-"""How the error grows over a repeated block, at every precision: the table of docs/parity.md, and its picture.
+"""Error growth over a repeated block at every precision: the table of docs/parity.md and its figure.
 
 python benchmarks/error_growth.py --picture docs/error-growth.svg
 """

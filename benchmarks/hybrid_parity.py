@@ -45,7 +45,7 @@ BACKENDS = (("onnxruntime", "cpu"), ("openvino", "cpu"), ("onnxruntime-exact", "
 GPU = "12.0"
 NAME_SCORES = {
     "exact": "exact",
-    "concept": "right but for skin tone, hair, gender",
+    "concept": "correct except for skin tone, hair, gender",
     "similarity": "edit similarity",
 }
 Bundles = Mapping[tuple[str, str], Path]
@@ -56,17 +56,21 @@ USE = """
 ## Use
 
 ```python
+import perceiver_deploy as pd
 from perceiver_runtime import Sampling, open_session
+from perceiver_runtime.golden import load_golden
 
-with open_session("bundle") as session:
+pd.export("emoji-namer", "namer")
+with open_session("namer") as session:
+    feeds = load_golden(session.bundle)[0].feeds
     answers = session.run(feeds, outputs=("kind", "version"))  # the trunk once, and no other head
     pictures = {"pixel_values": feeds["pixel_values"]}  # the text may be left out
     greedy = session.generate(pictures)
     drawn = session.generate(pictures, sampling=Sampling(temperature=0.7, top_k=5, seed=1))
 ```
 
-Sequences of a batch end where each ends, and the batch gives what one by one gives. When sampling, row i draws from a
-generator seeded by (seed, i): what it draws does not depend on the other rows
+Sequences of a batch end independently, and a batch gives the same ids as row-by-row calls. When sampling, row i uses a
+generator seeded by (seed, i), so its samples do not depend on the other rows
 (`test_batched_generation_equals_one_by_one`)."""
 
 
@@ -101,12 +105,12 @@ def _parts(bundles: Bundles) -> Iterator[str]:
     columns = [(backend, target, precision) for backend, target in BACKENDS for precision in PRECISIONS]
     found = {column: _verified(bundles[column[1], column[2]], column[0]) for column in columns}
     shown = [column for column in columns if found[column]]
-    yield "# The hybrid family\n"
+    yield "# Hybrid models\n"
     yield "Made by `python benchmarks/hybrid_parity.py` without a GPU. Golden samples are held-out data.\n"
     yield f"## Parts of `{EMOJI}`\n"
-    yield "The worst relative L2 error of a part's components on reference inputs (tolerance), by backend and"
-    yield "precision. `onnxruntime-exact` runs the bundles for engines, their quantised products as the graph defines"
-    yield "them; it is not TensorRT. No engine has run: there was no GPU.\n"
+    yield "Largest relative L2 error of a part's components on reference inputs (tolerance), by backend and"
+    yield "precision. `onnxruntime-exact` runs the bundles for engines, with quantised products computed as the graph"
+    yield "defines them; it is not TensorRT. No engine was run, for lack of a GPU.\n"
     titles = [f"{backend} {precision}" for backend, _, precision in shown]
     yield from _head("Part", "Module (`models/hybrid/`)", "Components", *titles, "Test")
     for part in PARTS:
@@ -115,14 +119,14 @@ def _parts(bundles: Bundles) -> Iterator[str]:
         yield _row(part.what, f"`{part.module}`", names, *cells, f"`{part.test}`")
     whole = [_worst(found[column], ("pipeline",), "chained") for column in shown]
     test = "`test_every_component_and_the_pipeline_hold_parity`"
-    yield _row("the whole pipeline, fed by itself", "", "all", *whole, test) + "\n"
+    yield _row("whole pipeline, chained", "", "all", *whole, test) + "\n"
     for column in columns:
         title, reports = f"`{column[0]}` at {column[2]}", found[column]
         failed = sorted({r.component for r in reports if not r.passed})
         if not reports:
-            yield f"- {title} can't load the bundle: don't use it for this model."
+            yield f"- {title} can't load the bundle: not usable for this model."
         elif failed:
-            yield f"- {title} does not hold parity ({', '.join(failed)}): don't use it for this model."
+            yield f"- {title} does not hold parity ({', '.join(failed)}): not usable for this model."
     yield ""
 
 
@@ -161,9 +165,9 @@ def _engines(bundles: Bundles) -> Iterator[str]:
 
 
 def _accuracy(emoji: Bundles, languages: Bundles) -> Iterator[str]:
-    yield "## Accuracy on held-out data: PyTorch, and the bundles for the CPU\n"
-    yield "What `perceiver-export evaluate BUNDLE...` prints for the three bundles of each model; a mean absolute"
-    yield "percentage error leaves out samples whose target is zero and says how many there were (here none).\n"
+    yield "## Accuracy on held-out data\n"
+    yield "PyTorch and the CPU bundles, by `perceiver-export evaluate BUNDLE...`. The mean absolute percentage error"
+    yield "excludes samples whose target is zero (here none).\n"
     yield from _head("Model", "Output", "Samples", "Metric", "PyTorch", *PRECISIONS, "Chance")
     chances = _chances()
     for name, bundles in ((EMOJI, emoji), (LANGUAGES, languages)):
@@ -202,8 +206,8 @@ def _generation(bundles: Bundles) -> Iterator[str]:
     """Names spelt from the shipped pictures, greedily."""
     module, sample = _hybrid(), read_sample()
     yield "## Names generated from pictures (greedy, 128 of each split)\n"
-    yield "Chance says the training name that is most like all others, whatever the picture. All 585 held-out emoji"
-    yield f"are scored in [the card](../perceiver_deploy/zoo/{EMOJI}/README.md), beside the nearest picture's name.\n"
+    yield "Chance is the training name most similar to all others, for every picture. Scores of all 585 held-out emoji,"
+    yield f"beside the nearest picture's name, are in the model card, `perceiver_deploy/zoo/{EMOJI}/README.md`.\n"
     yield from _head("Split", "Score", "Chance", "PyTorch", *PRECISIONS)
     sessions = [open_session(bundles["cpu", precision], threads=1) for precision in PRECISIONS]
     for split in ("variants", "concepts"):

@@ -1,10 +1,10 @@
-"""Integers of which kind a processor multiplies fastest: one chain of products in every form, on both CPU backends.
+"""Speed of integer matrix products: a chain of products in every form, on both CPU backends.
 
     python benchmarks/integer_forms.py [--rounds 30] [--threads 2] [--rows 256] [--width 1280] [--layers 4]
 
 Q/DQ graphs: activations per tensor, weights per channel, biases left out. `7-bit` weights are what quantisers call
 reduced range: sums of two products then fit into 16 bits. The kernel is the one that OpenVINO reports for the
-products. Variants take turns. Writes benchmarks/results/integer-forms.json.
+products. Variants alternate. Writes benchmarks/results/integer-forms.json.
 """
 
 from __future__ import annotations

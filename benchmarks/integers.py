@@ -1,10 +1,10 @@
-"""INT8 on processors in every way that a bundle can have it: ranges fixed or of run time, weights of 8 or 7 bits.
+"""INT8 variants of a bundle on a processor: static or dynamic ranges, weights of 8 or 7 bits.
 
     python benchmarks/integers.py [--rounds 15] [--threads 2] [--layers 4]
 
-Speed: a language model's processor block at released widths with few layers and random weights, and what attention
-still takes of it. Error: each component of the shipped models, on their own golden samples, as relative L2 to the
-reference in FP64. Variants take turns. Writes benchmarks/results/integers.json.
+Speed: a language model's processor block at released width with few layers and random weights, and attention's share of
+its time. Error: each component of the shipped models on its golden samples, as relative L2 to the reference in FP64.
+Variants alternate. Writes benchmarks/results/integers.json.
 """
 
 from __future__ import annotations

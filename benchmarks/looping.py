@@ -1,10 +1,10 @@
-"""One block that is run several times against a graph in which it stands several times.
+"""A block run several times (looped) beside a graph that contains it several times (unrolled).
 
     python benchmarks/looping.py DIRECTORY [NAME ...] [--precision fp32] [--rounds 30] [--threads 2]
 
-A bundle keeps a shared block once, and its session runs that graph again and again on buffers that are bound once.
-Beside it, a bundle is made whose graph repeats the block's nodes and shares their weights; one runtime runs both.
-DIRECTORY keeps the bundles, with random weights where there are no others. Batch 1; writes results/looping.json.
+A bundle stores a shared block once, and its session runs that graph repeatedly on buffers that are bound once. The
+unrolled bundle repeats the block's nodes in one graph and shares their weights; the same runtime runs both. DIRECTORY
+keeps the bundles, with random weights where none are shipped. Batch 1; writes results/looping.json.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Peak memory of a session: forecast and measured; of models that read or answer too much at once, also whole.
+"""Peak memory of a session, estimated and measured; models that run in chunks are also run whole.
 
     python benchmarks/memory.py DIRECTORY [NAME ...]
 
-DIRECTORY holds bundles from benchmarks/peers.py, or gets them. Each measurement is a process of its own that only holds
-the runtime, runs twice (what ONNX Runtime keeps after the first run counts), and may take no more than the free memory
-less a margin: what asks for more is stopped there, and the table says so. A session in chunks that needs more than the
-limit for its model, or a forecast that is further away than FURTHEST, fails the script. The result is
-`benchmarks/results/memory.json`, which `benchmarks/tables.py` puts into docs/models.md.
+DIRECTORY keeps bundles, as for benchmarks/peers.py. Each measurement is a process that imports only the runtime, runs
+twice (memory that ONNX Runtime keeps after the first run counts), and is limited to the free memory less a margin: a
+process that needs more is stopped, and the table says so. The script fails if a session in chunks exceeds the limit
+of its model, or an estimate differs by more than FURTHEST. The result is `benchmarks/results/memory.json`, the table
+of which is in docs/results/sessions.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of families in docs/models.md: what they are at the released sizes, and how near the bundles are.
+"""The table of families in docs/models.md: released sizes, and parity of model and bundle with transformers.
 
     python benchmarks/models_table.py [--write]
 

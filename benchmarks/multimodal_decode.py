@@ -1,10 +1,10 @@
-"""Complete output of the multimodal model: encoded once and decoded in chunks, against encoding again for each chunk.
+"""Complete output of the multimodal model: encoding once and decoding in chunks, or encoding again for each chunk.
 
     python benchmarks/multimodal_decode.py DIRECTORY [--chunks 2]
 
-The released size has 804,737 output queries, asked in 128 chunks. FLOPs are those of the bundle's graphs, matrix
-products only. The complete run is measured; of the re-encoding, which is what the reference implementations do, a few
-chunks are measured, on the same session and in torch eager, and multiplied. Random weights.
+The released size has 804,737 output queries in 128 chunks. FLOPs are those of the bundle's graphs, matrix
+products only. The complete run is measured; encoding again, as the reference implementations do, is measured for a few
+chunks, on the same session and in torch eager, and extrapolated. Random weights.
 Writes benchmarks/results/multimodal-decode.json.
 """
 

@@ -1,4 +1,4 @@
-"""The shipped small models: what a session adds to its graphs, and batch 1 beside torch eager.
+"""Session overhead of the shipped models, and batch 1 beside torch eager.
 
     python benchmarks/overhead.py DIRECTORY [--rounds 60]
 

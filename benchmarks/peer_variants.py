@@ -1,7 +1,7 @@
-"""What a user has without this project: the whole model through PyTorch's exporter, as it is and quantised to INT8.
+"""Peers: the whole model through PyTorch's exporter, in FP32 and quantised to INT8 by each runtime's tool.
 
-Each graph is made once, in a directory of its own, and kept. INT8 is what each runtime's own tool makes of the export
-at its defaults for the CPU, calibrated with the inputs that are timed: speed only. OpenVINO's tool is NNCF, which only
+Each graph is made once, in its own directory, and kept. INT8 uses each runtime's tool at its defaults for the CPU,
+calibrated with the inputs that are timed: speed only. OpenVINO's tool is NNCF, which only
 the benchmarks need: `pip install --no-deps nncf==3.4.0 ninja psutil pydot tabulate`.
 """
 

@@ -1,12 +1,12 @@
-"""A released size beside its peers on this CPU: torch eager and compiled, ONNX Runtime and OpenVINO, INT8 included.
+"""A released model beside its peers on this CPU: torch eager and compiled, ONNX Runtime and OpenVINO, INT8 included.
 
     python benchmarks/peers.py NAME DIRECTORY [--rounds 10] [--precisions fp32 int8-reduced ...] [--skip VARIANT ...]
         [--prepare] [--label vnni]
 
-Random weights, batch 1, all variants in turn, end to end from arrays to arrays; beside each its distance from the model
-in FP64. A precision is a bundle's, or a variant of record.py's. DIRECTORY keeps the bundles and the peers' graphs;
-`--prepare` makes those and times nothing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left out without.
-Writes benchmarks/results/peers-NAME.json, or peers-NAME-LABEL.json for another kind of processor.
+Random weights, batch 1, all variants alternating, end to end from arrays to arrays; each with its distance from the
+model in FP64. A precision is a bundle's, or a variant of record.py's. DIRECTORY keeps the bundles and the peers'
+graphs; `--prepare` makes them without timing. OpenVINO's INT8 needs NNCF (see peer_variants.py) and is left out
+without. Writes benchmarks/results/peers-NAME.json, or peers-NAME-LABEL.json for another kind of processor.
 """
 
 from __future__ import annotations

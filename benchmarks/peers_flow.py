@@ -2,9 +2,9 @@
 
     python benchmarks/peers_flow.py DIRECTORY [--rounds 3] [--plain] [--plain-int8] [--prepare]
 
-Every measurement is a process of its own that opens one variant and runs it once; variants take turns. `--plain` adds
-the plain export on ONNX Runtime and OpenVINO, which needs 14 GB; `--plain-int8` also what their quantisers make of it
-(see peer_variants.py). DIRECTORY keeps all graphs; `--prepare` makes them and times nothing. Random weights, batch 1.
+Every measurement is its own process, which opens one variant and runs it once; variants alternate. `--plain` adds
+the plain export on ONNX Runtime and OpenVINO, which needs 14 GB; `--plain-int8` also their quantised graphs
+(see peer_variants.py). DIRECTORY keeps all graphs; `--prepare` makes them without timing. Random weights, batch 1.
 Writes benchmarks/results/peers-optical-flow.json.
 """
 

@@ -1,4 +1,4 @@
-"""The tables of docs/precision.md: what each precision of the shipped models costs, and what bundles weigh.
+"""The tables of docs/precision.md: accuracy and speed of each precision of the shipped models, and bundle sizes.
 
     python benchmarks/precision.py [--write]          the shipped, trained models on their held-out data
     python benchmarks/precision.py --sizes [--write]  two released configs with random weights: minutes and gigabytes

@@ -1,6 +1,6 @@
-"""What the benchmarks share: bundles, calls timed in turn, and results with the machine and versions they hold for.
+"""Shared by the benchmarks: bundles, interleaved timing, and records with their machine and versions.
 
-A result is `benchmarks/results/NAME.json`; `benchmarks/tables.py` makes the tables of docs/performance.md from them.
+A record is `benchmarks/results/NAME.json`; `benchmarks/tables.py` makes the tables of the documents from them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What each rewrite rule contributes: one component of a released size at a time, with every rule and without each one.
+"""Contribution of each rewrite rule: components of released sizes with all rules, and without each of them.
 
-    python benchmarks/rules.py [--rounds 15] [--threads 2] [--only NAME ...] [--write docs/performance.md]
+    python benchmarks/rules.py [--rounds 15] [--threads 2] [--only NAME ...] [--write docs/results/rules.md]
 
-Random weights; FP32 on ONNX Runtime's CPU provider; batch 1. Variants take turns within a round, so that a slow moment
-of the machine meets all of them; a ratio is the median over the rounds, in brackets its 10th and 90th percentile.
-`--write` puts the tables between the markers of the section "Rules".
+Random weights; FP32 on ONNX Runtime's CPU provider; batch 1. Variants alternate within a round, so that other load
+affects all of them; a ratio is the median over the rounds, in brackets its 10th and 90th percentiles. `--write` puts
+the tables between the markers of a document.
 """
 
 from __future__ import annotations
@@ -165,10 +165,10 @@ def measure(model: str, name: str, cut: Cut, rounds: int, threads: int) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Put the text between the markers of a file, or a section with markers behind it."""
-    old = path.read_text(encoding="utf-8") if path.exists() else "# Performance\n"
+    """Put the text between the markers of a file, which are appended if it has none."""
+    old = path.read_text(encoding="utf-8") if path.exists() else "# Results: rewrite rules\n"
     if BEGIN not in old:
-        old = f"{old.rstrip()}\n\n## Rules\n\n{BEGIN}\n{END}\n"
+        old = f"{old.rstrip()}\n\n{BEGIN}\n{END}\n"
     head, rest = old.split(BEGIN)
     path.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 

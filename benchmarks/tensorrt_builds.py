@@ -4,8 +4,8 @@
     python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights
     python benchmarks/tensorrt_builds.py --repeat N      how many of N builds are byte-identical
 
-At fp32, fp16 and int8, or at --precision P. Each table goes between the page's markers of its name; rows of released
-sizes join those that are there.
+At fp32, fp16 and int8, or at --precision P. Each table replaces the text between its markers in the page; rows of
+released sizes are added to those present.
 """
 
 from __future__ import annotations

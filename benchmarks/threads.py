@@ -1,10 +1,10 @@
-"""Threads of a small model: pools per component or shared, spinning or not, and callers that overlap.
+"""Threads of a small model: pools per component or shared, spinning or not, and concurrent callers.
 
     python benchmarks/threads.py DIRECTORY [--name fashion-perceiver] [--rounds 15]
     python benchmarks/threads.py DIRECTORY --limit       one thread against all cores, by the size of the model
 
-The second is where `ONE_THREAD_FLOPS` of `perceiver_runtime.execution.choice` comes from; it writes threads-limit.json.
-Every process has one kind of pool, for ONNX Runtime fixes it at its first session. Milliseconds are wall time / runs,
+The second determines `ONE_THREAD_FLOPS` of `perceiver_runtime.execution.choice` and writes threads-limit.json. Every
+process has one kind of pool, because ONNX Runtime fixes it with the first session. Milliseconds are wall time / runs,
 over all callers. Writes benchmarks/results/threads.json.
 """
 

@@ -1,4 +1,4 @@
-"""The worked example of docs/parity.md: keys and values of one layer of the shipped model change places.
+"""The example of docs/parity.md: keys and values of one layer of the shipped model are swapped.
 
 PYTHONPATH=tests python benchmarks/worked_fault.py
 """

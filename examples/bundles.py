@@ -1,4 +1,4 @@
-"""The bundle an example runs: one that is there, one exported of a checkpoint, or a small one of random weights.
+"""Bundle of an example: an existing one, one exported from a checkpoint, or a small one with random weights.
 
 With `--bundle` an example needs the runtime alone; otherwise the exporters, and with them torch.
 """
@@ -15,15 +15,15 @@ from perceiver_runtime import Session, open_session
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--bundle` or `--checkpoint`; neither of them means random weights."""
+    """Add `--bundle` and `--checkpoint`; with neither, weights are random."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--bundle", type=Path, help="a bundle that was exported before")
+    source.add_argument("--bundle", type=Path, help="an existing bundle")
     source.add_argument("--checkpoint", help="export this checkpoint directory or hub id first")
 
 
 @contextmanager
 def opened(given: argparse.Namespace, released: str) -> Iterator[Session]:
-    """A session of the bundle that the arguments name, or of a small model like the released one."""
+    """A session on the bundle that the arguments name, or on a small model of the same kind as `released`."""
     with tempfile.TemporaryDirectory() as directory:
         bundle = given.bundle or _exported(given.checkpoint, released, Path(directory) / "bundle")
         with open_session(bundle) as session:

@@ -1,8 +1,8 @@
-"""Name what is in an image (by default a cat that comes with scikit-image).
+"""Classify an image (by default scikit-image's picture of a cat).
 
-python examples/classify_image.py                                  # a small model of random weights
+python examples/classify_image.py                                  # a small model with random weights
 python examples/classify_image.py --checkpoint deepmind/vision-perceiver-conv photo.jpg
-python examples/classify_image.py --bundle vision photo.jpg        # what `perceiver-export export` made of it
+python examples/classify_image.py --bundle vision photo.jpg        # a bundle of `perceiver-export export`
 
 Needs pillow and, without a photo, scikit-image.
 """
@@ -30,7 +30,7 @@ def load(path: str | None) -> Pixels:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the likeliest classes with their probabilities."""
+    """Print the most probable classes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("image", nargs="?")

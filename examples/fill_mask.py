@@ -1,8 +1,8 @@
-"""Hide a part of a text and let a masked language model fill it in.
+"""Mask a part of a text and fill it in with a masked language model.
 
-python examples/fill_mask.py                                       # a small model of random weights
+python examples/fill_mask.py                                       # a small model with random weights
 python examples/fill_mask.py --checkpoint deepmind/language-perceiver "Paris is the capital of France." " capital"
-python examples/fill_mask.py --bundle language                     # what `perceiver-export export` made of it
+python examples/fill_mask.py --bundle language                     # a bundle of `perceiver-export export`
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perceiver_runtime.processing.fill_mask import fill_mask, hide
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what the model puts in the place of the hidden part, and how sure it is of each byte."""
+    """Print the filled text and the probability of each byte."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("text", nargs="?", default="This is a sentence where some words are missing.")

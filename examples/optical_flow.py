@@ -1,11 +1,11 @@
-"""Flow between two frames, drawn with the colour wheel (by default the stereo pair that comes with scikit-image).
+"""Optical flow between two frames, drawn with the colour wheel (by default scikit-image's stereo pair).
 
-python examples/optical_flow.py -o flow.png                        # a small model of random weights
+python examples/optical_flow.py -o flow.png                        # a small model with random weights
 python examples/optical_flow.py --checkpoint deepmind/optical-flow-perceiver --frames first.png second.png
-python examples/optical_flow.py --bundle flow                      # what `perceiver-export export` made of it
+python examples/optical_flow.py --bundle flow                      # a bundle of `perceiver-export export`
 
-From a left to a right view everything moves leftwards, by its disparity: the pair comes with the true flow, which is
-drawn beside the model's (in `flow-truth.png`). Needs pillow and, without frames, scikit-image.
+The stereo pair has a ground truth: everything moves to the left by its disparity. It is drawn to `flow-truth.png`.
+Needs pillow and, without frames, scikit-image.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Send a clip with sound through the multimodal autoencoder and write what comes back.
+"""Reconstruct a clip with sound by the multimodal autoencoder.
 
-python examples/reconstruct_video.py -o out                        # a small model of random weights
+python examples/reconstruct_video.py -o out                        # a small model with random weights
 python examples/reconstruct_video.py --checkpoint deepmind/multimodal-perceiver -o out
-python examples/reconstruct_video.py --bundle multimodal -o out    # what `perceiver-export export` made of it
+python examples/reconstruct_video.py --bundle multimodal -o out    # a bundle of `perceiver-export export`
 
-The clip is made up: a bright disc crosses the picture while a tone rises. Needs pillow.
+The clip is synthetic: a bright disc crosses the picture while a tone rises. Needs pillow.
 """
 
 from __future__ import annotations

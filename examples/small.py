@@ -1,4 +1,4 @@
-"""Small models like the released ones, of random weights: they show how an example runs, and answer nonsense."""
+"""Small models of the released kinds with random weights: examples run on them, with meaningless outputs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "perceiver": _DENSE,
     },
 }
-"""What is smaller than in the released model of that name."""
+"""Fields that differ from the released model of that name."""
 
 
 def export_small(released: str, bundle: Path) -> None:
-    """Export a small model like the released one of that name."""
+    """Export a small model of the same kind as `released`."""
     torch.manual_seed(0)
     (family,) = (family for family in FAMILIES.values() if released in family.presets)
     config = replace(RELEASED[released], **SMALL[released])

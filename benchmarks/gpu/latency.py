@@ -1,4 +1,4 @@
-"""Latency, power and clocks of a bundle on this machine's GPU, as JSON: everything that a number must be stated with.
+"""Latency, power and clocks of a bundle on this machine's GPU, as JSON.
 
     python benchmarks/gpu/latency.py BUNDLE --backend tensorrt
 

@@ -3,11 +3,11 @@
     python benchmarks/gpu/onnxruntime_cuda.py BUNDLE [--runs 200] [--products]
 
 Export the bundle at fp16 or bf16 first, for the target cuda. `--products` adds the same model with its attention as
-products and a softmax, exported again from its source: what the one operator gains in their place.
+products and a softmax, exported again from its source.
 
-Each component is bound once to device memory that the next one reads; feeds are copied in and outputs out, in all
-variants. The answers are held against the golden sample before anything is timed. Pipelines that run in chunks need
-views of device memory, which this script does not make: they are refused.
+Each component is bound once to device memory that the next one reads; all variants copy feeds in and outputs out.
+Outputs are compared with the golden sample before timing. Pipelines that run in chunks are refused: they need views
+of device memory, which this script does not make.
 """
 
 from __future__ import annotations

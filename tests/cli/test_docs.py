@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -17,35 +20,81 @@ from perceiver_runtime.cli import main as device
 
 pytestmark = pytest.mark.xdist_group("cli")
 ROOT = Path(__file__).parents[2]
-PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
-SNIPPETS = {
-    page: "\n".join(blocks)
-    for page, text in PAGES.items()
-    if (blocks := re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
-}
-NOT_RUN = {
-    "hybrid": "exports a model for most of a minute; tests/hybrid makes the same calls on a small one",
-    "jetson": "needs a Jetson",
-}
-FOREIGN = {"--system-site-packages", "--inplace"}
-"""Options of programs that are not ours: venv, rsync."""
+TOP = ("README.md", "CONTRIBUTING.md", "runtime/README.md", "benchmarks/README.md")
+FILES = [*(ROOT / name for name in TOP if (ROOT / name).exists()), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
+SNIPPET = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^(?P<indent> *)```(?P<language>python|bash)\n(?P<code>.*?)^ *```$",
+    flags=re.DOTALL | re.MULTILINE,
+)
+"""A block of code; what can't run in a test says so in a comment before it."""
+
+FOREIGN = {"--system-site-packages", "--inplace", "--index-url"}
+"""Options of programs that are not ours: venv, rsync, pip."""
 
 
-def test_the_pages_have_snippets():
-    assert {"README", "models", *NOT_RUN} <= set(SNIPPETS)
+@dataclass(frozen=True)
+class Snippet:
+    """A block of code of a page, and why it is not run (empty: it is)."""
+
+    language: str
+    code: str
+    reason: str
 
 
-@pytest.mark.parametrize("page", sorted(set(SNIPPETS) - set(NOT_RUN)))
+def _snippets(text: str) -> list[Snippet]:
+    return [
+        Snippet(match["language"], textwrap.dedent(match["indent"] + match["code"]), match["reason"] or "")
+        for match in SNIPPET.finditer(text)
+    ]
+
+
+SNIPPETS = {page: found for page, text in PAGES.items() if (found := _snippets(text))}
+
+
+def test_pages_have_snippets():
+    assert {"README.md", "docs/models.md", "docs/hybrid.md", "docs/jetson.md"} <= set(SNIPPETS)
+
+
+@pytest.mark.parametrize("page", [page for page, found in SNIPPETS.items() if not all(s.reason for s in found)])
 def test_snippets_run(page, bundles, tmp_path, monkeypatch):
+    """In order, in one namespace and one directory, which has a bundle unless the page exports it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bundle").symlink_to(bundles["fp32"], target_is_directory=True)
-    exec(compile(SNIPPETS[page], page, "exec", dont_inherit=True), {"__name__": "__main__"})
+    if not re.search(r'export\(.*"bundle"|export .* -o bundle', PAGES[page]):
+        (tmp_path / "bundle").symlink_to(bundles["fp32"], target_is_directory=True)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for snippet in SNIPPETS[page]:
+        if snippet.reason or _installs(snippet.code):
+            continue
+        if snippet.language == "python":
+            exec(compile(snippet.code, page, "exec", dont_inherit=True), names)
+        else:
+            _run_commands(snippet.code)
+
+
+def _installs(code: str) -> bool:
+    """Whether a block installs packages, which tests of the wheels do."""
+    return all(line.startswith(("pip ", "git clone", "cd ")) for line in code.splitlines() if line.strip())
+
+
+def _run_commands(code: str) -> None:
+    for line in code.splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        main = {"perceiver-export": program.main, "perceiver-run": device.main}[words[0]]
+        try:
+            code_of_exit = main(words[1:])
+        except SystemExit as ended:
+            code_of_exit = ended.code
+        assert not code_of_exit, line
 
 
 @pytest.mark.parametrize("page", sorted(SNIPPETS))
 def test_snippets_use_no_undefined_names(page):
+    code = "\n".join(snippet.code for snippet in SNIPPETS[page] if snippet.language == "python")
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
-    done = subprocess.run(command, input=SNIPPETS[page], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

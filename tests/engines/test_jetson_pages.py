@@ -19,7 +19,7 @@ OURS = {"perceiver-export": "export", "perceiver-run": "run", "build.sh": "build
 def commands(page: str) -> list[list[str]]:
     """Our commands in a page's blocks, in order, as words."""
     blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
-    lines = [line for language, block in blocks if not language for line in block.splitlines()]
+    lines = [line for language, block in blocks if language == "bash" for line in block.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line for line in words if line and Path(line[0]).name in OURS]
 
