@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml runtime/pyproject.toml constraints.txt
 
-.PHONY: demo test lint types unit coverage test-full test-minimum clean
+.PHONY: demo test lint types unit coverage test-full test-minimum docs clean
 
 demo: $(VENV)/.base
 	$(BIN)/perceiver-export demo
@@ -50,10 +50,18 @@ test-minimum:
 
 # The oracles pin old versions of their dependencies, which they do not need: they are installed without them.
 $(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
-	$(PIP) --editable ./runtime --editable '.[cpu,dev,oracles,tensorrt-rtx]'
+	$(PIP) --editable ./runtime --editable '.[cpu,dev,docs,oracles,tensorrt-rtx]'
 	$(PIP) --no-deps --no-build-isolation --ignore-requires-python --requirement requirements-oracles.txt
 	$(BIN)/python tests/engines/contract/install.py
 	touch $@
 
+# The site is in build/site; a dead link or a warning fails.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.base mkdocs.yml
+	$(PIP) --editable ./runtime --editable '.[cpu,docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(MINIMUM) demo .cache
+	rm -rf $(VENV) $(MINIMUM) demo build/site .cache

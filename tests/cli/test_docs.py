@@ -15,6 +15,8 @@ from pathlib import Path
 import click
 import pytest
 
+import perceiver_deploy
+import perceiver_runtime
 from perceiver_deploy.cli import main as program
 from perceiver_runtime.cli import main as device
 
@@ -24,7 +26,7 @@ TOP = ("README.md", "CONTRIBUTING.md", "runtime/README.md", "benchmarks/README.m
 FILES = [*(ROOT / name for name in TOP if (ROOT / name).exists()), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 SNIPPET = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^(?P<indent> *)```(?P<language>python|bash)\n(?P<code>.*?)^ *```$",
+    r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^ *```(?P<language>python|bash)\n(?P<code>.*?)^ *```$",
     flags=re.DOTALL | re.MULTILINE,
 )
 """A block of code; what can't run in a test says so in a comment before it."""
@@ -44,7 +46,7 @@ class Snippet:
 
 def _snippets(text: str) -> list[Snippet]:
     return [
-        Snippet(match["language"], textwrap.dedent(match["indent"] + match["code"]), match["reason"] or "")
+        Snippet(match["language"], textwrap.dedent(match["code"]), match["reason"] or "")
         for match in SNIPPET.finditer(text)
     ]
 
@@ -60,34 +62,29 @@ def test_pages_have_snippets():
 def test_snippets_run(page, bundles, tmp_path, monkeypatch):
     """In order, in one namespace and one directory, which has a bundle unless the page exports it."""
     monkeypatch.chdir(tmp_path)
-    if not re.search(r'export\(.*"bundle"|export .* -o bundle', PAGES[page]):
+    snippets = [snippet for snippet in SNIPPETS[page] if not snippet.reason]
+    if not any(re.search(r'export\(.*"bundle"|export .* -o bundle', snippet.code) for snippet in snippets):
         (tmp_path / "bundle").symlink_to(bundles["fp32"], target_is_directory=True)
     names: dict[str, object] = {"__name__": "__main__"}
-    for snippet in SNIPPETS[page]:
-        if snippet.reason or _installs(snippet.code):
-            continue
+    for snippet in snippets:
         if snippet.language == "python":
             exec(compile(snippet.code, page, "exec", dont_inherit=True), names)
         else:
             _run_commands(snippet.code)
 
 
-def _installs(code: str) -> bool:
-    """Whether a block installs packages, which tests of the wheels do."""
-    return all(line.startswith(("pip ", "git clone", "cd ")) for line in code.splitlines() if line.strip())
-
-
 def _run_commands(code: str) -> None:
+    """Run the lines that call our programs; what installs packages or runs make has tests of its own."""
     for line in code.splitlines():
         words = shlex.split(line, comments=True)
-        if not words:
+        main = {"perceiver-export": program.main, "perceiver-run": device.main}.get(words[0]) if words else None
+        if main is None:
             continue
-        main = {"perceiver-export": program.main, "perceiver-run": device.main}[words[0]]
         try:
-            code_of_exit = main(words[1:])
+            exit_code = main(words[1:])
         except SystemExit as ended:
-            code_of_exit = ended.code
-        assert not code_of_exit, line
+            exit_code = ended.code
+        assert not exit_code, line
 
 
 @pytest.mark.parametrize("page", sorted(SNIPPETS))
@@ -147,3 +144,24 @@ def test_commands_and_options_exist(page):
         if code.removeprefix("$ ").startswith("perceiver-") and len(code.split()) > 1:
             assert len(own) == len(names), code
         assert all(options <= each for each in own), code
+
+
+def test_reference_pages_have_every_exported_name():
+    for package in (perceiver_deploy, perceiver_runtime):
+        page = PAGES[f"docs/api/{package.__name__}.md"]
+        absent = [name for name in package.__all__ if not re.search(rf"\b{name}\b", page)]
+        assert not absent, package.__name__
+
+
+def test_benchmarks_are_listed():
+    folder = ROOT / "benchmarks"
+    scripts = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+    assert not {name for name in scripts if f"`{name}`" not in PAGES["benchmarks/README.md"]}
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """Strict: dead links, dead anchors, pages outside the navigation and unresolved API names are warnings."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "api" / "perceiver_runtime.html").exists()
