@@ -22,7 +22,7 @@ from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
-from perceiver_exporters.precision.pareto import TABLE
+from perceiver_exporters.precision.placement.pareto import TABLE
 from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.manifest import Source

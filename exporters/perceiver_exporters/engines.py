@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perceiver_exporters.bundle.stored_graphs import stored_graph
 from perceiver_exporters.precision import PRECISIONS
-from perceiver_exporters.precision.proof import count_products
+from perceiver_exporters.precision.proof.operands import count_products
 from perceiver_exporters.preflight import PreflightReport, check, engine_target
 from perceiver_exporters.preflight.report import EngineMemoryEstimate
 from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target

@@ -29,11 +29,11 @@ from perceiver_exporters.precision.audit.finding import refuse
 from perceiver_exporters.precision.integers.layers import kept_nodes
 from perceiver_exporters.precision.integers.plan import Plan
 from perceiver_exporters.precision.integers.scheme import Scheme
-from perceiver_exporters.precision.kernels import prove_kernels
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
-from perceiver_exporters.precision.pareto import save_pareto
-from perceiver_exporters.precision.placement import EXACT, Trial, search
-from perceiver_exporters.precision.proof import prove
+from perceiver_exporters.precision.placement.pareto import save_pareto
+from perceiver_exporters.precision.placement.search import EXACT, Trial, search
+from perceiver_exporters.precision.proof.kernels import prove_kernels
+from perceiver_exporters.precision.proof.operands import prove
 from perceiver_exporters.precision.record import ComponentPrecision, save_record
 from perceiver_exporters.records import ComponentRecord, Records
 from perceiver_exporters.reference import Feeds, Reference, in_double

@@ -12,7 +12,7 @@ from perceiver_exporters.component import Component
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision.audit.finding import AuditFinding
 from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
-from perceiver_exporters.precision.placement import Pareto
+from perceiver_exporters.precision.placement.search import Pareto
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perceiver_exporters.diagnose.bisection import Breach, check_claims
 from perceiver_exporters.diagnose.bisection.replay import Replay, write_replay
-from perceiver_exporters.precision.kernels import HERE
+from perceiver_exporters.precision.proof.kernels import HERE
 from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime import Session, load_bundle, open_session

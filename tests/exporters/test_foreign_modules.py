@@ -20,7 +20,7 @@ from perceiver_exporters.precision.integers.layers import layer_of, weighted
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.integers.smooth import divisors
-from perceiver_exporters.precision.kernels import kernel_shares
+from perceiver_exporters.precision.proof.kernels import kernel_shares
 from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.precision.static_integers import quantize
 

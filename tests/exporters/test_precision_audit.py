@@ -18,7 +18,7 @@ from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.audit.constants import RULES, audit
 from perceiver_exporters.precision.formats import BF16, FP16, Format
 from perceiver_exporters.precision.integers.scheme import SCHEMES
-from perceiver_exporters.precision.proof import prove
+from perceiver_exporters.precision.proof.operands import prove
 from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Profile, Range, TensorSpec

@@ -21,9 +21,9 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS, Request
 from perceiver_exporters.precision.dynamic_integers import make_plan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
-from perceiver_exporters.precision.kernels import kernel_shares
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
-from perceiver_exporters.precision.proof import prove
+from perceiver_exporters.precision.proof.kernels import kernel_shares
+from perceiver_exporters.precision.proof.operands import prove
 from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.preflight import check
 from perceiver_exporters.samples import make_samples

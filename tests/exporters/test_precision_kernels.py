@@ -10,7 +10,7 @@ import pytest
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.ir.sized import SizedGraph
-from perceiver_exporters.precision.kernels import kernel_shares, prove_kernels
+from perceiver_exporters.precision.proof.kernels import kernel_shares, prove_kernels
 from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import CheckError

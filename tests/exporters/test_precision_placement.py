@@ -17,8 +17,8 @@ from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
-from perceiver_exporters.precision.pareto import CHART, TABLE
-from perceiver_exporters.precision.placement import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
+from perceiver_exporters.precision.placement.pareto import CHART, TABLE
+from perceiver_exporters.precision.placement.search import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
 from perceiver_exporters.precision.record import PATH, load_record
 from perceiver_exporters.samples import make_samples
 from perceiver_runtime import verify

@@ -6,7 +6,7 @@ import pytest
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS
-from perceiver_exporters.precision.proof import PrecisionProof, prove
+from perceiver_exporters.precision.proof.operands import PrecisionProof, prove
 from perceiver_runtime.errors import CheckError
 
 from .test_precision import rewrite

@@ -28,7 +28,7 @@ from perceiver_exporters.ir.graph import constant_of
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.integers.scheme import REDUCED_RANGE
-from perceiver_exporters.precision.proof import prove
+from perceiver_exporters.precision.proof.operands import prove
 from perceiver_exporters.precision.record import ComponentPrecision
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perceiver_exporters.precision.placement import Pareto
+from perceiver_exporters.precision.placement.search import Pareto
 from perceiver_runtime.format import schema, strict_json
 
 TABLE, CHART = "precision/pareto.json", "precision/pareto.svg"

@@ -1,0 +1,1 @@
+"""Placement: layers in FP32 that hold an accuracy budget."""
