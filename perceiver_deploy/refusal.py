@@ -1,4 +1,4 @@
-"""A command whose refusals end the process with their documented exit code."""
+"""A click command that prints errors and exits with their documented codes, as `perceiver-export` does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from perceiver_runtime.errors import typed
 
 
 class RefusingCommand(click.Command):
-    """For the scripts beside `perceiver-export`: `@click.command(cls=RefusingCommand)`."""
+    """For the project's other scripts: `@click.command(cls=RefusingCommand)`."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error that a user can meet is printed, not raised."""
+        """Run the command; print an error of `perceiver_runtime.errors` instead of raising it."""
         try:
             return super().invoke(ctx)
         except Exception as error:

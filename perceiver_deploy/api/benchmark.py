@@ -1,4 +1,4 @@
-"""Latency of a bundle beside its PyTorch reference, in one interleaved run."""
+"""`benchmark`: latency of a bundle beside its PyTorch reference, in one interleaved run."""
 
 from __future__ import annotations
 
@@ -57,11 +57,24 @@ def benchmark(
     threads: int | None = None,
     backend: str = "auto",
 ) -> BenchmarkReport:
-    """Time a bundle against torch eager, whose weights come from `reference` (default: the bundle's own source).
+    """Measure the latency of a bundle beside PyTorch eager, call by call in turn, on rows of a golden sample.
 
-    Both use `threads` threads (default: what the session takes; torch's own choice beside a GPU) and `batch` rows of
-    the golden sample, repeated if it has fewer. Raises UsageError if the reference has other weights than the bundle,
-    or for a batch or a number of threads out of range.
+    Args:
+        bundle: Directory of the bundle.
+        reference: Model of the zoo or checkpoint that PyTorch's weights come from; None: the bundle's source.
+        batch: Rows per call; a golden sample that has fewer is repeated.
+        iterations: Measured calls of each, at least 2.
+        warmup: Calls of each before the measured ones.
+        threads: CPU threads of both; None: what the session takes, and beside a GPU PyTorch's choice.
+        backend: What runs the bundle; "auto" as `open_session` chooses.
+
+    Returns:
+        Milliseconds per call of both, and the ratio of their medians with its 95% interval.
+
+    Raises:
+        UsageError: The reference has other weights than the bundle, or a number is out of range.
+        BundleError: The bundle is damaged.
+        UnavailableError: The backend is not on this machine.
     """
     check_threads(threads)
     report(f"time {bundle} and torch eager in turn")

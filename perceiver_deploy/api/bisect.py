@@ -18,7 +18,7 @@ from perceiver_runtime.errors import PerceiverError
 
 @dataclass(frozen=True)
 class Bisection:
-    """`source` says what the bundle was compared with, or why it could not be: then blame ends at the component."""
+    """What departs. `source` is what the bundle was compared with, or why the search ended at the component."""
 
     bundle: str
     source: str
@@ -32,7 +32,7 @@ class Bisection:
 
 
 def bisect(
-    path: str | Path,
+    bundle: str | Path,
     *,
     reference: str | None = None,
     backend: str | None = None,
@@ -40,15 +40,27 @@ def bisect(
 ) -> Bisection:
     """Find the component, then the node, where a bundle departs from its source.
 
-    The source is the model that the bundle was exported from, found where it was or by its name, or `reference`: a
-    model of the zoo or a checkpoint directory with the same weights. If the bundle's own can't be found here, the
-    search ends at the component and says so. A replay of each departure is written under `replays`. Raises BundleError
-    for a damaged bundle, and for a given `reference` what `reference_of` raises.
+    Args:
+        bundle: Directory of the bundle.
+        reference: Model of the zoo or checkpoint with the bundle's weights; None: the model that the bundle was
+            exported from, found where it was or by its name. If that is not on this machine the search ends at the
+            component, and the result says so.
+        backend: What runs the bundle; None takes the backend that computes as the bundle's target does.
+        replays: Directory in which a replay of each departure is written; None: none is written.
+
+    Returns:
+        What departs, and what the bundle was compared with.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        UsageError: `reference` is no source, or has other weights than the bundle.
     """
-    bundle = load_bundle(path)
-    made, source = _source(bundle, reference)
-    found = bisection.bisect(Path(path), made, backend=backend or backend_for(bundle.manifest.target), replays=replays)
-    return Bisection(str(path), source, found.diagnoses, found.compared)
+    loaded = load_bundle(bundle)
+    made, source = _source(loaded, reference)
+    found = bisection.bisect(
+        Path(bundle), made, backend=backend or backend_for(loaded.manifest.target), replays=replays
+    )
+    return Bisection(str(bundle), source, found.diagnoses, found.compared)
 
 
 def _source(bundle: Bundle, reference: str | None) -> tuple[Blueprint | None, str]:

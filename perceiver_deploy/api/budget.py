@@ -1,4 +1,4 @@
-"""An accuracy budget over a model's own data: what a search for the layers to keep in FP32 must hold."""
+"""An accuracy budget over a model's own data: the bound for a search of layers to keep in FP32."""
 
 from __future__ import annotations
 

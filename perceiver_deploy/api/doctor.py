@@ -1,4 +1,4 @@
-"""What this machine can export, build and run: the facts behind `perceiver-export doctor`."""
+"""`diagnose`: what this machine can export, build and run."""
 
 from __future__ import annotations
 

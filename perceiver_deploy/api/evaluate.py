@@ -27,6 +27,7 @@ from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.execution.choice import RunsOn
 from perceiver_runtime.format.ranges import batch_within
+from perceiver_runtime.progress import track
 from perceiver_runtime.tensors import Array
 
 M = TypeVar("M", ClassificationMetrics, RegressionMetrics)
@@ -78,26 +79,40 @@ SCORINGS: Mapping[str, _Scoring] = {
 def evaluate_bundle(
     bundle: str | Path, *, reference: str | None = None, batch: int = 64, threads: int | None = None
 ) -> EvaluationReport[ClassificationMetrics]:
-    """Score the main output of a bundle and of its reference: the first report of `evaluate`."""
-    return evaluate([bundle], reference=reference, batch=batch, threads=threads)[0][0]
+    """Score the main output of a bundle and of its reference: the first report of `evaluate` on one bundle."""
+    return evaluate(bundle, reference=reference, batch=batch, threads=threads)[0][0]
 
 
 def evaluate(
-    bundles: Sequence[str | Path], *, reference: str | None = None, batch: int = 64, threads: int | None = None
+    bundles: str | Path | Sequence[str | Path],
+    *,
+    reference: str | None = None,
+    batch: int = 64,
+    threads: int | None = None,
 ) -> tuple[tuple[EvaluationReport[Any], ...], ...]:
-    """Score bundles of one model, and their reference, on the held-out data of the model's data set.
+    """Score bundles of one model, and their PyTorch reference, on the held-out data of the model's data set.
 
-    For each bundle, in order, a report for each output that the data set scores. The reference's weights come from
-    `reference`, a zoo name or checkpoint (default: the bundles' own source). All use `threads` threads (default:
-    torch's own choice). Raises UsageError if the bundles are not of one model, or their reference has other weights
-    or no data set, CheckError if an output is NaN or infinite. Samples run `batch` at a time, or as near to that as a
-    bundle takes.
+    Args:
+        bundles: Directory of the bundle, or of several of one model.
+        reference: Model of the zoo or checkpoint that the reference's weights come from; None: the bundles' source.
+        batch: Samples per call; a bundle that does not take as many gets the nearest number that it takes.
+        threads: CPU threads of the reference and of all bundles; None: PyTorch's choice.
+
+    Returns:
+        For each bundle, in order, a report for each output that the data set scores.
+
+    Raises:
+        UsageError: The bundles are not of one model, the reference has other weights or no data set, or `threads` is
+            out of range.
+        CheckError: An output is NaN or infinite.
+        BundleError: A bundle is damaged.
     """
+    paths = [bundles] if isinstance(bundles, (str, Path)) else bundles
     check_threads(threads)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     with ExitStack() as opened:
-        sessions = [opened.enter_context(open_session(bundle, threads=threads)) for bundle in bundles]
+        sessions = [opened.enter_context(open_session(bundle, threads=threads)) for bundle in paths]
         sources = [session.manifest.source for session in sessions]
         if len({source.weights_sha256 for source in sources}) != 1:
             names = ", ".join(source.name for source in sources)
@@ -120,7 +135,10 @@ def reference_outputs(reference: Cut, dataset: Dataset, *, batch: int = 64) -> E
     model = Reference(reference)
     return {
         scored.output: np.concatenate(
-            [model.run(feed).values[scored.output] for feed in batches(scored.held_out, batch)]
+            [
+                model.run(feed).values[scored.output]
+                for feed in track(batches(scored.held_out, batch), f"reference: {scored.output}")
+            ]
         )
         for scored in dataset.scored
     }
@@ -153,7 +171,8 @@ def _answers(session: Session, samples: Mapping[str, Array], output: str, batch:
     """One output for all samples, in batches that the bundle takes; the last is filled up with repeated rows."""
     profiles = session.manifest.profiles
     answers = []
-    for feed in batches(samples, batch_within(profiles, batch)):
+    feeds = batches(samples, batch_within(profiles, batch))
+    for feed in track(feeds, f"{session.bundle.path} on {session.backend}: {output}"):
         rows = len(next(iter(feed.values())))
         taken = np.arange(batch_within(profiles, rows)) % rows
         answers.append(session.run({n: array[taken] for n, array in feed.items()}, (output,))[output][:rows])

@@ -30,22 +30,31 @@ class GrowthReport:
     growth: tuple[ErrorGrowth, ...]
 
 
-def growth(path: str | Path, *, reference: str | None = None, backend: str | None = None) -> GrowthReport:
-    """Measure a bundle's error growth against its reference in FP64, on its golden samples.
+def growth(bundle: str | Path, *, reference: str | None = None, backend: str | None = None) -> GrowthReport:
+    """Measure how a bundle's error grows over the runs of repeated blocks, and over the layers of those that run once.
 
-    Over the runs of each repeated block, and over the layers of each trunk that runs once. Raises UsageError if it has
-    neither, and what `reference_of` and `open_session` raise.
+    Args:
+        bundle: Directory of the bundle, whose golden samples are run.
+        reference: Model of the zoo or checkpoint with the bundle's weights; None: the bundle's source.
+        backend: What runs the bundle; None takes the backend that computes as the bundle's target does.
+
+    Returns:
+        Relative L2 errors against the reference in FP64.
+
+    Raises:
+        UsageError: Nothing repeats, or the reference has other weights than the bundle.
+        BundleError: The bundle is damaged.
     """
-    bundle = load_bundle(path)
-    manifest, samples = bundle.manifest, load_golden(bundle)
-    cut = blueprint(reference_of(bundle, reference)).cut
+    loaded = load_bundle(bundle)
+    manifest, samples = loaded.manifest, load_golden(loaded)
+    cut = blueprint(reference_of(loaded, reference)).cut
     chosen = backend or backend_for(manifest.target)
-    with runnable_bundle(bundle, chosen) as runnable, open_session(runnable, chosen, check_finite=False) as session:
+    with runnable_bundle(loaded, chosen) as runnable, open_session(runnable, chosen, check_finite=False) as session:
         feeds = [sample.feeds for sample in samples]
-        growth = (*measure_growth(session, cut, feeds), *measure_layers(session, cut, feeds))
-        if not growth:
-            raise UsageError(f"{path}: nothing repeats, so no error grows; `verify` compares each component")
-        return GrowthReport(str(path), manifest.precision, session.backend, len(samples), growth)
+        found = (*measure_growth(session, cut, feeds), *measure_layers(session, cut, feeds))
+        if not found:
+            raise UsageError(f"{bundle}: nothing repeats, so no error grows; `verify` compares each component")
+        return GrowthReport(str(bundle), manifest.precision, session.backend, len(samples), found)
 
 
 def check_output(path: Path) -> None:

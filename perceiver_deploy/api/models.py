@@ -1,4 +1,4 @@
-"""What `perceiver-export models` tells of each model, measured on the meta device: no weight is allocated."""
+"""Name, size and interface of the zoo's models, measured on the meta device: no weight is allocated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelSummary:
 
 
 def list_models() -> tuple[ModelSummary, ...]:
-    """Describe every model of the zoo."""
+    """Describe every model of the zoo, at batch 1, without allocating its weights."""
     return tuple(summarise(entry) for entry in zoo().values())
 
 
@@ -68,7 +68,7 @@ def _latents(cut: Cut) -> tuple[str, ...]:
 
 
 def _flops(cut: Cut, step: Step, inputs: Mapping[str, Shape]) -> int:
-    """Runs the module on shapes alone; a chunked step's pieces add up to the whole, so they are counted whole."""
+    """Runs the module on shapes alone; the chunks of a step add up to the whole."""
     component = cut.component(step.component)
     given = [
         torch.empty(inputs[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs

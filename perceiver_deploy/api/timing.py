@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.progress import track
 
 Call = Callable[[], object]
 Name = TypeVar("Name")
@@ -42,7 +43,7 @@ def interleave(calls: Mapping[Name, Call], rounds: int, warmup: int = 2) -> dict
         for call in calls.values():
             call()
     times: dict[Name, list[float]] = {name: [] for name in calls}
-    for index in range(rounds):
+    for index in track(range(rounds), f"time {len(calls)} in turn"):
         for name in list(calls)[:: -1 if index % 2 else 1]:
             times[name].append(milliseconds(calls[name]))
     return {name: tuple(each) for name, each in times.items()}

@@ -23,10 +23,22 @@ Setting = tuple[str, int]
 
 
 def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning:
-    """Time batch 1 of the golden sample on every installed CPU backend with 1, 2, 4, ... threads, all in turn.
+    """Measure which CPU backend, with 1, 2, 4, ... threads, runs batch 1 of a golden sample fastest; record it.
 
-    The tuning is written beside the bundle, where `open_session(backend="auto")` heeds it on machines of this kind.
-    Every setting computes in the bundle's own precision. Raises BundleError.
+    The record is written beside the bundle, where `open_session(backend="auto")` reads it on machines of this kind.
+    Every setting computes in the bundle's own precision.
+
+    Args:
+        bundle: Directory of the bundle.
+        iterations: Measured calls of each setting, at least 2.
+        warmup: Calls of each setting before the measured ones.
+
+    Returns:
+        The settings, fastest first.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        UnavailableError: The record can't be written.
     """
     path = Path(bundle)
     with ExitStack() as stack:

@@ -57,7 +57,7 @@ def command(
     sides = {f"bundle ({report.backend}, {report.precision})": report.session, "PyTorch eager": report.eager}
     load = f"; {report.others}" if report.others else ""
     return print_table(
-        f"{report.bundle}: milliseconds per call, batch {report.batch}, {report.threads} threads",
+        f"{report.bundle}: milliseconds per call; batch {report.batch}, threads {report.threads}",
         ("what runs:<", *PERCENTILES),
         [(name, *(f"{getattr(times, p):.3f}" for p in PERCENTILES)) for name, times in sides.items()],
         f"{report.speedup:.2f}x PyTorch eager (95% interval {report.low:.2f} to {report.high:.2f}); "

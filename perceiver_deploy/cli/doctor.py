@@ -19,8 +19,9 @@ def command(as_json: bool) -> int:
     else:
         print_table(
             "This machine",
-            ("what:<", "found:<", "verdict:<", "remedy:<"),
-            [(f.name, f.value, _verdict(f.ok, f.needed), f.remedy) for f in diagnosis.findings],
+            ("what:<", "found:<", "verdict:<"),
+            [(f.name, f.value, _verdict(f.ok, f.needed)) for f in diagnosis.findings],
+            "\n".join(f"{f.name}: {f.remedy}" for f in diagnosis.findings if f.remedy),
         )
     return 0 if diagnosis.ok else 4
 

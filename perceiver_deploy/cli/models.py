@@ -6,7 +6,7 @@ import click
 
 from perceiver_deploy.cli.output import common_options, print_json, print_table
 
-COLUMNS = ("name:<", "family:<", "weights:<", "parameters", "GFLOP", "inputs:<?", "latents:<?", "outputs:<?")
+COLUMNS = ("name:<", "family:<", "weights:<", "params", "GFLOP", "inputs:<?", "latents:<?", "outputs:<?")
 
 
 @click.command("models")

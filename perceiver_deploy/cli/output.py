@@ -41,10 +41,8 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> None:
-    """A table on stdout, in the form that was asked for (columns: see `perceiver_runtime.cli.table`)."""
+    """A table on stdout, as text or Markdown (columns: see `perceiver_runtime.cli.table`)."""
     if click.get_current_context().meta.get(MARKDOWN):
-        click.echo(markdown(columns, rows))
+        click.echo("\n\n".join((markdown(columns, rows), *filter(None, (caption,)))))
     else:
-        click.echo("\n".join((*([wrapped(title)] if title else ()), "", table(columns, rows))))
-        if caption:
-            click.echo(f"\n{wrapped(caption)}")
+        click.echo("\n\n".join(filter(None, (wrapped(title), table(columns, rows), wrapped(caption)))))

@@ -1,8 +1,7 @@
-"""What a user named as a source: a checkpoint directory, a model of the zoo, or a hub id. Nothing is fetched."""
+"""`find`: whether a source is a checkpoint directory, a model of the zoo, or a hub id. Nothing is fetched."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 from perceiver_deploy.checkpoints.files.tensors import weight_like
 from perceiver_deploy.checkpoints.hub import is_hub_id
 from perceiver_deploy.zoo import ZooEntry, zoo
+from perceiver_runtime.cli.suggest import did_you_mean
 from perceiver_runtime.errors import UsageError, typed
 from perceiver_runtime.manifest import MANIFEST_NAME
 
@@ -22,7 +22,7 @@ EXPECTED = "expected a model of the zoo, a checkpoint directory or a hub id"
 class Origin:
     """Exactly one of a directory, an entry of the zoo, or (neither) the hub id `name`.
 
-    `name` is what a bundle of it is called. `notes` tell a user which of two things of one name was taken.
+    `name` is what a bundle of it is called. `notes` tell which of two sources of one name was taken.
     """
 
     name: str
@@ -37,10 +37,11 @@ class Origin:
 
 
 def find(source: object) -> Origin:
-    """Tell what a source is. The disk is looked at first: a directory that holds a checkpoint wins over a zoo name.
+    """Tell what a source is; a directory that holds a checkpoint goes before a model of the zoo with its name.
 
-    Raises UsageError for whatever is none of the three, naming what it is and the remedy; UnavailableError
-    for a directory that this user may not look into.
+    Raises:
+        UsageError: It is none of the three.
+        UnavailableError: A directory that this user may not read.
     """
     text = _text(source)
     entry = zoo().get(text) if isinstance(source, str) else None
@@ -61,9 +62,8 @@ def find(source: object) -> Origin:
         return Origin(text)
     if not isinstance(source, str):
         raise UsageError(f"source: {EXPECTED}, got {text!r}: there is no such directory")
-    close = difflib.get_close_matches(text, zoo(), n=1)
-    hint = f"did you mean {close[0]}?" if close else "`perceiver-export models` lists the names"
-    raise UsageError(f"source: {EXPECTED}, got {text!r:.200}: no such directory, and no model of that name; {hint}")
+    hint = did_you_mean(text, zoo()) or "; `perceiver-export models` lists the names"
+    raise UsageError(f"source: {EXPECTED}, got {text!r:.200}: no such directory, and no model of that name{hint}")
 
 
 def _text(source: object) -> str:

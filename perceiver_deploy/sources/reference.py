@@ -1,4 +1,4 @@
-"""The model that a bundle was made from, found again on this machine and told by the hash of its weights."""
+"""`reference_of`: the model that a bundle was made from, found on this machine and checked by its weights' hash."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ from perceiver_runtime.manifest import Source
 
 
 def reference_of(bundle: Bundle, name: str | None = None) -> Model:
-    """The model that a bundle was made from: that of `name`, or else where the export found it, or else by its name.
+    """The model that a bundle was made from. A hub id is looked for in the local cache alone.
 
-    A hub id is looked for in the local cache alone. Raises UsageError if nothing there has the bundle's weights, and
-    for a given `name` what `resolve` raises.
+    Args:
+        bundle: The bundle.
+        name: Model of the zoo or checkpoint to take; None: where the export found it, or else by its name.
+
+    Returns:
+        The model, in the sizes that the bundle was exported with.
+
+    Raises:
+        UsageError: No model that was found has the bundle's weights; for a given `name`, what `resolve` raises.
     """
     source = bundle.manifest.source
     tried: list[str] = []
@@ -46,7 +53,7 @@ def reference_of(bundle: Bundle, name: str | None = None) -> Model:
 
 
 def _candidates(bundle: Bundle, name: str | None, tried: list[str]) -> Iterator[tuple[Origin, LoadOptions]]:
-    """Where the model may be, the likeliest first; places that are none are added to `tried`."""
+    """Where the model may be, the likeliest first; what is none is noted in `tried`."""
     if name is not None:
         yield find(name), LoadOptions()
         return
@@ -75,7 +82,7 @@ def _found(name: str, options: LoadOptions, tried: list[str]) -> Iterator[tuple[
 
 
 def _as_exported(model: Model, source: Source) -> Model:
-    """The same weights in the sizes that the bundle was exported with: an image size is no part of them."""
+    """The same weights in the sizes of the bundle: weights do not depend on the size of images."""
     if encode(model.config) == source.config:
         return model
     config = decode(model.family.config, source.config, "manifest.source.config")

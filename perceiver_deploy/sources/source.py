@@ -1,4 +1,4 @@
-"""From what the user names (a zoo model, a checkpoint or a hub id) to a module with weights and inputs for it."""
+"""`resolve`: a model with its weights from what a user names. `blueprint`: that model cut, with inputs for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from perceiver_runtime.tensors import Array, TensorSpec
 GOLDEN_BATCH = 8
 GOLDEN_SEED = 0
 LARGE_ROW = 1 << 20
-"""Bytes of one row's inputs from which golden rows are few, each a sample of its own: its values are larger still."""
+"""Bytes of one row's inputs from which on golden rows are few, each a sample of its own."""
 LARGE_GOLDEN_ROWS = 3
 CALIBRATION_BATCH = 64
 
@@ -37,8 +37,16 @@ CALIBRATION_BATCH = 64
 class Model:
     """A reference model in evaluation mode.
 
-    `dataset` is its real data, if the project ships any; `labels` are its class names, if the checkpoint gives them.
-    `notes` are assumptions that a user has to know, `origin` is where it was found.
+    Attributes:
+        name: What bundles of it are called.
+        family: How it is built, cut and fed.
+        config: The family's frozen config.
+        module: The PyTorch module.
+        pretrained: Whether its weights come from a checkpoint, rather than being random.
+        dataset: Its real data, if the project ships any.
+        labels: Names of its classes, if the checkpoint gives them.
+        notes: Assumptions that a user has to know.
+        origin: Where it was found.
     """
 
     name: str
@@ -53,11 +61,20 @@ class Model:
 
 
 def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
-    """Read a checkpoint directory, find a zoo model by name, or fetch a hub id such as deepmind/language-perceiver.
+    """The model of a source, in evaluation mode.
 
-    A zoo entry without weights gets random ones from `seed`; `pretrained` then is false and every output says
-    so. Raises UsageError for what is no source and for options that the source has no use for, CheckpointError for a
-    checkpoint that does not fit, UnavailableError for a hub id that can't be fetched.
+    Args:
+        source: Name of a model of the zoo, a checkpoint directory, or a hub id such as deepmind/language-perceiver.
+        options: How a checkpoint is read, and where hub ids are cached.
+        seed: Of the random weights of a model that the zoo has no checkpoint for; `pretrained` is then false.
+
+    Returns:
+        The model, with its data set if it has one, and notes on what was assumed.
+
+    Raises:
+        UsageError: The source is none of these, or has no use for an option.
+        CheckpointError: The checkpoint does not fit its config, or no format recognises it.
+        UnavailableError: The hub id can't be fetched.
     """
     return load(find(source), options, seed)
 
@@ -73,7 +90,8 @@ def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0) -> Model
     torch.manual_seed(seed)
     module = entry.family.build(entry.config).eval()
     note = (
-        f"{entry.name}: RANDOM weights, the zoo has none for it; real ones come with a checkpoint directory or a hub id"
+        f"{entry.name}: random weights: the zoo has no checkpoint for it; a checkpoint directory or a hub id has "
+        "pretrained ones"
     )
     return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note), origin=origin)
 
@@ -88,7 +106,7 @@ def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
 
 
 def _refuse_foreign(data: Dataset, pipeline: Pipeline, place: str) -> None:
-    """Data that are another model's. Raises CheckpointError."""
+    """Raise CheckpointError for a data set whose inputs or outputs are not the model's."""
     specs = {spec.name: spec for spec in pipeline.inputs}
     outputs = {spec.name for spec in pipeline.outputs}
     for scored in data.scored:
@@ -107,7 +125,7 @@ def _fits(array: Array, spec: TensorSpec) -> bool:
 
 
 def blueprint(model: Model) -> Blueprint:
-    """Cut a model and give it inputs: real ones from its dataset, or random ones of the right shapes."""
+    """Cut a model, with golden and calibration inputs: real ones from its data set, or random ones."""
     family, data = model.family, model.dataset
     if data is None:
         golden = random_golden(family, model.config)

@@ -1,7 +1,7 @@
 """Where the source of a bundle was found on this machine; `bisect`, `evaluate` and `benchmark` need it again.
 
-It is stored beside the bundle, which holds no paths, and is never packed into it. Whether what is found there is the
-source is decided by the hash of its weights.
+The record is stored beside the bundle, never in it: bundles hold no paths. What is found at the recorded place is taken
+only if its weights have the recorded hash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SourceRecord:
 
 
 def record_path(bundle: Path) -> Path:
-    """Where the record of the bundle in a directory lies."""
+    """Path of the record of a bundle."""
     return bundle.resolve().with_name(f"{bundle.resolve().name}.source.json")
 
 

@@ -86,8 +86,8 @@ def test_an_output_directory_of_a_zoo_name_is_no_checkpoint(tmp_path: Path, monk
 def test_random_weights_are_announced_on_stderr(perceiver_export: Run, tmp_path: Path) -> None:
     shown = perceiver_export("export", "perceiver-pytorch-text", "-o", tmp_path / "b", "--dry-run", "-q")
     assert shown.returncode == 0
-    assert "warning: perceiver-pytorch-text: RANDOM weights" in shown.stderr
-    assert "RANDOM weights" in shown.stdout
+    assert "perceiver-pytorch-text: random weights" in shown.stderr
+    assert "random weights" in shown.stdout
 
 
 WRONG: dict[str, tuple[Any, str]] = {

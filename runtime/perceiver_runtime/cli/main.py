@@ -112,8 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     forms.add_argument("--markdown", action="store_true", help="print tables as Markdown")
     shared.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     device = Parser(add_help=False, parents=[shared])
-    chosen = "engines that fit this machine, else a tuning, else onnxruntime"
-    device.add_argument("--backend", default="auto", choices=("auto", *BACKENDS), help=f"auto (the default): {chosen}")
+    names, chosen = ("auto", *BACKENDS), "engines that fit this machine, else a tuning, else onnxruntime"
+    device.add_argument(
+        "--backend",
+        default="auto",
+        choices=names,
+        metavar="NAME",
+        help=f"one of {', '.join(names)}; auto: {chosen} (default: auto)",
+    )
     device.add_argument("--threads", type=integer(1), help="CPU threads (default: 1 for small models, else all cores)")
     device.add_argument("--copy-weights", action="store_true", help="read large weights into memory, don't map them")
     inspect = commands.add_parser("inspect", parents=[shared], help="check the files and say what the bundle is")

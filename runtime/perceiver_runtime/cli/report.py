@@ -162,7 +162,8 @@ def amount(number: float, prefix: str = "") -> str:
     """A number with three digits and its SI prefix (201 M), or in units of one prefix (0.0123)."""
     factors = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
     if prefix:
-        return f"{number / factors[prefix]:.3g}"
+        scaled = number / factors[prefix]
+        return f"{scaled:.3g}" if scaled < 1000 else f"{scaled:,.0f}"
     largest = max((p for p in factors if factors[p] <= abs(number)), key=factors.__getitem__, default="")
     return f"{number / factors[largest]:.3g} {largest}".strip()
 

@@ -16,8 +16,8 @@ from perceiver_runtime.escapes import printable
 Cell = str | Sequence[str]
 Draw = Callable[[Sequence[str], Sequence[Sequence[Cell]]], str]
 GAP = 2
-MIN_TEXT, MIN_BROKEN = 16, 8
-"""Characters: narrower, text is wrapped only where there is no other way, and in no case narrower than the second."""
+LONGEST_WORD, SHORTEST_PART = 24, 8
+"""Characters: a longer word is broken where its column gets narrower; no part of a word is shorter than the second."""
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int | None = None) -> str:
@@ -47,7 +47,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int | N
     widths = _fitted({i: natural[i] for i in shown}, least, texts, width)
     blocks = [[_wrap(row[i], widths[i]) for i in shown] for row in (heads, *cells)]
     drawn = [_block(block, [widths[i] for i in shown], [texts[i] for i in shown]) for block in blocks]
-    apart = "\n\n" if any("\n" in block for block in drawn[1:]) else "\n"
+    tall = sum("\n" in block for block in drawn[1:])
+    apart = "\n\n" if 2 * tall > len(cells) else "\n"
     parts = [drawn[0], "  ".join("-" * widths[i] for i in shown), *([apart.join(drawn[1:])] if cells else [])]
     left_out = ", ".join(name for i, name in enumerate(names) if i not in shown)
     note = [wrapped(f"Not shown at this width: {left_out}. --json has all.", width)] if left_out else []
@@ -80,12 +81,10 @@ def _lines(cell: Cell) -> list[str]:
 
 
 def _least(name: str, text: bool, cells: Sequence[Sequence[str]]) -> int:
-    """The narrowest that a column may be before others are left out."""
-    words = name.split()
-    if not text:
-        return max(len(each) for each in (*words, *(line for cell in cells for line in cell)))
-    words += [word for cell in cells for line in cell for word in line.split()]
-    return min(max(map(len, words), default=0), MIN_TEXT)
+    """The width of a column whose words are whole; numbers are never wrapped."""
+    lines = [line for cell in cells for line in cell]
+    words = [word for line in lines for word in line.split()] if text else lines
+    return max(map(len, (*name.split(), *words)), default=0)
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -93,12 +92,10 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _fitted(widths: dict[int, int], least: Sequence[int], texts: Sequence[bool], width: int) -> dict[int, int]:
-    """Take from the widest column until all fit: first down to what their words need, then by breaking words."""
-    for floors in (least, [min(MIN_BROKEN, n) if text else n for n, text in zip(least, texts, strict=True)]):
-        while _total(list(widths.values())) > width:
-            wide = [i for i in widths if widths[i] > floors[i]]
-            if not wide:
-                break
+    """Take from the widest column until all fit: first between words, then within the longest of them."""
+    for limit in range(LONGEST_WORD, SHORTEST_PART - 1, -1):
+        floors = [min(n, limit) if text else n for n, text in zip(least, texts, strict=True)]
+        while _total(list(widths.values())) > width and (wide := [i for i in widths if widths[i] > floors[i]]):
             widths[max(wide, key=widths.__getitem__)] -= 1
     return widths
 
@@ -106,7 +103,7 @@ def _fitted(widths: dict[int, int], least: Sequence[int], texts: Sequence[bool],
 def _wrap(lines: Sequence[str], width: int) -> list[str]:
     if all(len(line) <= width for line in lines):
         return list(lines)
-    return [part for line in lines for part in textwrap.wrap(line, max(width, 1), break_on_hyphens=False) or [""]]
+    return [part for line in lines for part in textwrap.wrap(line, width) or [""]]
 
 
 def _block(cells: Sequence[Sequence[str]], widths: Sequence[int], texts: Sequence[bool]) -> str:
