@@ -28,9 +28,9 @@ COMMANDS = {
     "doctor": "show what this machine can export, build and run",
 }
 
-EPILOG = """Exit codes: 0 all checks passed; 1 a check failed (parity, accuracy, precision); 2 wrong usage; 3 a bad input
-file, checkpoint or bundle; 4 something needed is not on this machine (also space, permission, memory); 70 an internal
-error; 130 interrupted; 141 the reader of the output closed it."""
+EPILOG = """Exit codes: 0 all checks passed; 1 a check failed (parity, accuracy, precision); 2 wrong usage; 3 a bad
+input file, checkpoint or bundle; 4 something needed is not on this machine (also space, permission, memory); 70 an
+internal error; 130 interrupted; 141 the reader of the output closed it."""
 
 
 class LazyGroup(click.Group):

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+import perceiver_deploy
 from perceiver_deploy.cli import main as program
 from perceiver_runtime.bundle import file_entry
 
@@ -69,6 +70,24 @@ def test_a_swapped_weight_fails_verification_of_its_component_alone(perceiver_ex
     assert result.returncode == 1, result.stderr
     failed = {r["component"] for r in json.loads(result.stdout) if not r["passed"]}
     assert failed == {"processor_block", "pipeline"}
+
+
+def test_python_and_the_command_give_the_same_verdict(perceiver_export, bundles, tmp_path):
+    """Numbers of FP32 graphs pass INT8's tolerances; that they are not INT8 fails."""
+    bundle = tmp_path / "mislabelled"
+    shutil.copytree(bundles["int8"], bundle)
+    shutil.rmtree(bundle / "onnx")
+    shutil.copytree(bundles["fp32"] / "onnx", bundle / "onnx")
+    _rehash(bundle)
+    found = perceiver_deploy.verify(bundle)
+    assert found.parity.passed
+    assert {breach.component for breach in found.breaches} == {"encoder", "processor_block", "decoder"}
+    assert not found.passed
+    assert perceiver_export("verify", bundle, "--json").returncode == 1
+    with perceiver_deploy.open_session(bundle) as session:
+        assert not perceiver_deploy.verify(session).passed
+    for precision in ("fp32", "int8"):
+        assert perceiver_deploy.verify(bundles[precision]).passed
 
 
 @pytest.mark.parametrize(
@@ -226,7 +245,18 @@ WRONG = {
     "backend not here": (["verify", "{bundle}", "--backend", "onnxruntime-cuda"], 4, "CUDA"),
     "batch too large": (["benchmark", "{bundle}", "--batch", "9999"], 2, "batch 9999; this bundle takes 1 to 64"),
     "too many threads": (["benchmark", "{bundle}", "--threads", "100000"], 2, "threads 100000; expected 1 to "),
-    "no rounds": (["benchmark", "{bundle}", "--iterations", "0"], 2, "--iterations"),
+    "no iterations": (["benchmark", "{bundle}", "--iterations", "0"], 2, "--iterations"),
+    "near a command": (["benchmrk", "{bundle}"], 2, "did you mean benchmark?"),
+    "near an option": (["benchmark", "{bundle}", "--itrations", "5"], 2, "--iterations"),
+    "near a precision": (["export", "fashion-perceiver", "-o", "{new}", "--precision", "int"], 2, "did you mean int"),
+    "near a target": (["check", "{bundle}", "--target", "jetson-orinn"], 2, "did you mean jetson-orin?"),
+    "near a backend": (["verify", "{bundle}", "--backend", "openvin"], 2, "did you mean openvino?"),
+    "size without a unit": (["check", "{bundle}", "--target", "rtx", "--memory", "8"], 2, "--memory"),
+    "a range and a largest batch": (
+        ["export", "fashion-perceiver", "-o", "{new}", "--max-batch", "4", "--range", "batch=1:1:8"],
+        2,
+        "--max-batch",
+    ),
     "no number of points": (["evaluate", "{bundle}", "--max-accuracy-drop", "nan"], 2, "--max-accuracy-drop"),
     "an accuracy that must rise": (["evaluate", "{bundle}", "--max-accuracy-drop", "-1"], 2, "--max-accuracy-drop"),
     "no number of bytes": (["export", "fashion-perceiver", "-o", "{new}", "--max-memory", "nanMB"], 2, "--max-memory"),

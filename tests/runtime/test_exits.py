@@ -14,6 +14,7 @@ import pytest
 
 from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.cli.main import main
+from perceiver_runtime.cli.options import size
 from perceiver_runtime.errors import BundleError, CheckError, UnavailableError, typed
 from perceiver_runtime.escapes import printable
 
@@ -134,3 +135,30 @@ def test_numbers_are_refused_by_the_name_of_their_option(
 def test_more_threads_than_make_sense(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(bundle), "--threads", "100000"]) == 2
     assert "threads 100000; expected 1 to " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["benchmrk", "b"], "benchmark"),
+        (["benchmark", "b", "--itrations", "5"], "--iterations"),
+        (["verify", "b", "--backend", "openvin"], "openvino"),
+        (["build", "b", "--module", "tensort"], "tensorrt"),
+    ],
+)
+def test_near_misses_are_suggested(arguments: list[str], suggestion: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert f"did you mean {suggestion}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "size_"), [("1500MB", 1_500_000_000), ("1.5GB", 1_500_000_000), ("256MiB", 256 << 20), ("1kb", 1000)]
+)
+def test_sizes_have_units(text: str, size_: int) -> None:
+    assert size(text) == size_
+
+
+@pytest.mark.parametrize("text", ["256", "MB", "nanMB", "-1GB", "0KB", "1TB", "infGB", "1e30GB"])
+def test_what_is_no_size_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "b", f"--workspace={text}"]) == 2
+    assert "argument --workspace: expected a size" in capsys.readouterr().err
