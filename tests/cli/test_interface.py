@@ -44,5 +44,5 @@ def test_options_of_an_export_are_one_object() -> None:
 
     loading = LoadOptions(revision="main")
     assert export_options(loading, {"precision": "int8"}) == ExportOptions(revision="main", precision="int8")
-    with pytest.raises(TypeError, match="precison"):
-        export_options(loading, {"precison": "int8"})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match="precisio"):
+        export_options(loading, {"precisio": "int8"})  # type: ignore[typeddict-unknown-key]
