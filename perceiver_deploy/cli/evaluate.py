@@ -44,7 +44,7 @@ def command(
     from perceiver_deploy.api.evaluate import evaluate
 
     evaluated = evaluate(bundles, reference=reference, batch=batch, threads=threads)
-    columns = ("output:<", "samples", "metric:<", "reference", *_titles(bundles, evaluated))
+    columns = ("output:<", "metric:<", "samples", "reference", *_titles(bundles, evaluated))
     rows = [row for reports in zip(*evaluated, strict=True) for row in _rows(reports, per_class)]
     if as_json:
         print_json([report for reports in evaluated for report in reports])
@@ -79,21 +79,21 @@ def _titles(bundles: Sequence[Path], evaluated: Sequence[Reports]) -> list[str]:
 
 def _rows(reports: Reports, per_class: bool) -> Iterator[tuple[str, ...]]:
     first = reports[0]
-    start = (first.output, f"{first.samples:,}")
+    samples = f"{first.samples:,}"
     for name in first.difference:
         cells = [f"{getattr(r.deployed, name):.4f} ({r.difference[name]:+.4f})" for r in reports]
-        yield (*start, name, f"{getattr(first.reference, name):.4f}", *cells)
+        yield (first.output, name, samples, f"{getattr(first.reference, name):.4f}", *cells)
     if first.agreement is None:
         return
-    yield (*start, "same prediction", "", *(f"{r.agreement:.4f}" for r in reports))
+    yield (first.output, "same prediction", samples, "", *(f"{r.agreement:.4f}" for r in reports))
     if per_class:
-        yield from _class_rows(reports, start)
+        yield from _class_rows(reports, samples)
 
 
-def _class_rows(reports: Reports, start: tuple[str, str]) -> Iterator[tuple[str, ...]]:
+def _class_rows(reports: Reports, samples: str) -> Iterator[tuple[str, ...]]:
     for known, *deployed in zip(reports[0].reference.per_class, *(r.deployed.per_class for r in reports), strict=True):
         for metric in ("precision", "recall", "f1"):
             values = [getattr(scores, metric) for scores in deployed]
             reference = getattr(known, metric)
             cells = [f"{value:.4f} ({value - reference:+.4f})" for value in values]
-            yield (*start, f"{metric} of {known.label}", f"{reference:.4f}", *cells)
+            yield (reports[0].output, f"{metric} of {known.label}", samples, f"{reference:.4f}", *cells)

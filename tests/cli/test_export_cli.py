@@ -169,7 +169,7 @@ WRONG = {
     "7 bits of what has none": (
         ["export", "fashion-perceiver", "-o", "{new}", "--precision", "fp16", "--reduce-range"],
         2,
-        "reduced range is an option of int8 and int8-dynamic, got fp16",
+        "--reduce-range",
     ),
     "7 bits for nothing": (
         ["export", "fashion-perceiver", "-o", "{new}", "--precision", "int8", "--target", "rtx", "--reduce-range"],
@@ -219,9 +219,9 @@ WRONG = {
             "{new}",
         ],
         2,
-        "calibration of brain: the components are encoder",
+        "got brain",
     ),
-    "no calibration method, in a dry run": ([*INT8, "--calibration", "guess", "--dry-run"], 2, "calibration guess"),
+    "no calibration method, in a dry run": ([*INT8, "--calibration", "guess", "--dry-run"], 2, "got guess"),
     "two calibration methods": (
         [*INT8, "--calibration", "minmax", "--calibration", "entropy"],
         2,
@@ -230,7 +230,7 @@ WRONG = {
     "budget of what has none, in a dry run": (
         ["export", "fashion-perceiver", "-o", "{new}", "--max-accuracy-drop", "1", "--dry-run"],
         2,
-        "accuracy budget is an option of int8",
+        "--max-accuracy-drop",
     ),
     "two forms at once": (["evaluate", "{bundle}", "--markdown", "--json"], 2, "ask for one"),
     "curves without a kind": (["growth", "{bundle}", "-o", "curves.txt"], 2, ".svg"),
@@ -243,8 +243,8 @@ WRONG = {
     "not a checkpoint": (["export", "{empty}", "-o", "{new}"], 3, "config.json"),
     "unknown backend": (["verify", "{bundle}", "--backend", "abacus"], 2, "abacus"),
     "backend not here": (["verify", "{bundle}", "--backend", "onnxruntime-cuda"], 4, "CUDA"),
-    "batch too large": (["benchmark", "{bundle}", "--batch", "9999"], 2, "batch 9999; this bundle takes 1 to 64"),
-    "too many threads": (["benchmark", "{bundle}", "--threads", "100000"], 2, "threads 100000; expected 1 to "),
+    "batch too large": (["benchmark", "{bundle}", "--batch", "9999"], 2, "--batch"),
+    "too many threads": (["benchmark", "{bundle}", "--threads", "100000"], 2, "--threads"),
     "no iterations": (["benchmark", "{bundle}", "--iterations", "0"], 2, "--iterations"),
     "near a command": (["benchmrk", "{bundle}"], 2, "did you mean benchmark?"),
     "near an option": (["benchmark", "{bundle}", "--itrations", "5"], 2, "--iterations"),

@@ -134,10 +134,10 @@ def test_bisect_exports_again_with_seven_bits(
 @pytest.mark.parametrize(
     ("precision", "target", "message"),
     [
-        ("fp16", "cpu", "reduced range is an option of int8 and int8-dynamic, got fp16: export one of these"),
+        ("fp16", "cpu", "--reduce-range.* is an option of int8 and int8-dynamic, got fp16: export one of these"),
         ("fp32", "cpu", "got fp32"),
         ("fp8", "hopper", "got fp8"),
-        ("int8", "rtx", "reduced range is for target cpu, .* got rtx, .*: leave it out"),
+        ("int8", "rtx", "--reduce-range.* is for target cpu, .* got rtx, .*: leave it out"),
         ("int8", "jetson-orin", "got jetson-orin"),
     ],
 )

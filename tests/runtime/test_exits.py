@@ -134,7 +134,7 @@ def test_numbers_are_refused_by_the_name_of_their_option(
 
 def test_more_threads_than_make_sense(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(bundle), "--threads", "100000"]) == 2
-    assert "threads 100000; expected 1 to " in capsys.readouterr().err
+    assert "threads (--threads): expected 1 to " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

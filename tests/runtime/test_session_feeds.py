@@ -163,7 +163,7 @@ def test_a_default_needs_sizes_from_elsewhere(session: Session) -> None:
 
 USAGE: dict[str, tuple[Callable[[Path], object], type[PerceiverError], int, str]] = {
     "backend": (lambda b: open_session(b, "tensorflow"), UsageError, 2, "'tensorflow'; expected auto, onnxruntime"),
-    "threads": (lambda b: open_session(b, threads=0), UsageError, 2, "threads 0"),
+    "threads": (lambda b: open_session(b, threads=0), UsageError, 2, "--threads"),
     "cuda": (lambda b: open_session(b, "onnxruntime-cuda"), UnavailableError, 4, "CUDAExecutionProvider.*install"),
     "output": (lambda b: open_session(b).run(tiny_bundles.feeds(), ["z"]), UsageError, 2, "output z; expected some of"),
     "component": (lambda b: open_session(b).run_component("z", {}), UsageError, 2, "component 'z'"),

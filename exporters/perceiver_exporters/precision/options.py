@@ -61,11 +61,15 @@ class QuantizationOptions:
     def check(self, components: tuple[str, ...]) -> None:
         """Raise UsageError for an unknown method or component."""
         if unknown := sorted({self.calibration, *self.overrides.values()} - set(METHODS)):
-            raise UsageError(f"calibration {', '.join(unknown)}: expected one of {', '.join(METHODS)}")
+            raise UsageError(f"calibration (--calibration): expected {', '.join(METHODS)}, got {', '.join(unknown)}")
         if unknown := sorted(set(self.overrides) - set(components)):
-            raise UsageError(f"calibration of {', '.join(unknown)}: the components are {', '.join(components)}")
+            raise UsageError(
+                f"calibration (--calibration): expected components of {', '.join(components)}, got {', '.join(unknown)}"
+            )
         if self.budget is not None and not self.budget.points >= 0:
-            raise UsageError(f"accuracy budget: expected 0 or more points, got {self.budget.points}")
+            raise UsageError(
+                f"max_accuracy_drop (--max-accuracy-drop): expected 0 or more points, got {self.budget.points}"
+            )
 
 
 DEFAULTS = QuantizationOptions()

@@ -83,18 +83,23 @@ class Precision:
         """Raise UsageError for an option that this precision does not have, or by which the target gains nothing."""
         ranges = dataclasses.replace(options, cache=None, budget=None, reduce_range=False)
         if ranges != DEFAULTS and not (self.calibrated and self.planned):
-            raise UsageError(f"{self.name} is not calibrated: calibration is an option of int8")
+            raise UsageError(
+                f"calibration (--calibration): {self.name} is not calibrated: calibration is an option of int8"
+            )
         if options.budget is not None and not self.planned:
-            raise UsageError(f"accuracy budget is an option of int8 and int8-dynamic, got {self.name}: leave it out")
+            raise UsageError(
+                f"max_accuracy_drop (--max-accuracy-drop) is an option of int8 and int8-dynamic, got "
+                f"{self.name}: leave it out"
+            )
         if options.reduce_range and not self.planned:
             raise UsageError(
-                f"reduced range is an option of int8 and int8-dynamic, got {self.name}: export one of these, or "
-                "leave it out"
+                f"reduce_range (--reduce-range) is an option of int8 and int8-dynamic, got {self.name}: "
+                "export one of these, or leave it out"
             )
         if options.reduce_range and not target.reduced:
             raise UsageError(
-                f"reduced range is for target cpu, whose sums of 8-bit products may saturate, got {target.name}, where "
-                "it would cost a bit of each weight for nothing: leave it out"
+                f"reduce_range (--reduce-range) is for target cpu, whose sums of 8-bit products may saturate, got "
+                f"{target.name}, where it would cost a bit of each weight for nothing: leave it out"
             )
 
     def calibrate(self, measured: Measured, options: QuantizationOptions) -> Mapping[str, Statistics]:

@@ -48,8 +48,8 @@ PRECISIONS: dict[str, Precision] = {precision.name: precision for precision in _
 def require(targets: Mapping[str, Target], target: str, precision: str) -> tuple[Target, Precision]:
     """The target and precision of those names. Raises UsageError if either is unknown or they don't go together."""
     if target not in targets:
-        raise UsageError(f"unknown target {target!r}; expected one of {', '.join(targets)}")
+        raise UsageError(f"target (--target): expected one of {', '.join(targets)}, got {target!r}")
     if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"precision (--precision): expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     targets[target].require(precision)
     return targets[target], PRECISIONS[precision]

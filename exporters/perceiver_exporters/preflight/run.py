@@ -34,7 +34,7 @@ def engine_target(targets: Mapping[str, Target], name: str) -> tuple[Target, Eng
     """A target that needs engines. Raises UsageError."""
     with_engines = [t.name for t in targets.values() if t.engines is not None]
     if name not in targets:
-        raise UsageError(f"unknown target {name!r}; expected one of {', '.join(with_engines)}")
+        raise UsageError(f"target (--target): expected one of {', '.join(with_engines)}, got {name!r}")
     engines = targets[name].engines
     if engines is None:
         raise UsageError(

@@ -58,7 +58,9 @@ def check_threads(threads: int | None) -> None:
     """Raise UsageError unless threads are 1 to `MAX_THREADS_PER_CORE` times the usable cores, or None."""
     most = MAX_THREADS_PER_CORE * usable_cores()
     if threads is not None and (not is_whole(threads) or not 1 <= threads <= most):
-        raise UsageError(f"threads {threads}; expected 1 to {most} ({MAX_THREADS_PER_CORE} for each usable core)")
+        raise UsageError(
+            f"threads (--threads): expected 1 to {most} ({MAX_THREADS_PER_CORE} for each usable core), got {threads}"
+        )
 
 
 def check_precision(backend: str, precision: str) -> None:

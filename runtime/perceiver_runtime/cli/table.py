@@ -7,6 +7,7 @@ A cell is a string, or several for as many lines.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int | N
         width: Characters; None takes the terminal's, and 80 where there is none.
 
     Returns:
-        The lines. The last one names the columns that were left out, if any were.
+        The lines. A table that is still too wide becomes several; the last line names columns that were left out.
     """
     width = width or terminal_width()
     names = [column.partition(":")[0] for column in columns]
@@ -44,15 +45,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int | N
     for i in [i for i, column in reversed(list(enumerate(columns))) if "?" in column.partition(":")[2]]:
         if _total([least[j] for j in shown]) > width:
             shown.remove(i)
+    if (parts := _parts(shown, least, texts, width)) is not None:
+        tables = [table([columns[i] for i in part], [[row[i] for i in part] for row in rows], width) for part in parts]
+        return "\n\n".join((*tables, *_left_out(names, shown, width)))
     widths = _fitted({i: natural[i] for i in shown}, least, texts, width)
     blocks = [[_wrap(row[i], widths[i]) for i in shown] for row in (heads, *cells)]
     drawn = [_block(block, [widths[i] for i in shown], [texts[i] for i in shown]) for block in blocks]
     tall = sum("\n" in block for block in drawn[1:])
     apart = "\n\n" if 2 * tall > len(cells) else "\n"
-    parts = [drawn[0], "  ".join("-" * widths[i] for i in shown), *([apart.join(drawn[1:])] if cells else [])]
-    left_out = ", ".join(name for i, name in enumerate(names) if i not in shown)
-    note = [wrapped(f"Not shown at this width: {left_out}. --json has all.", width)] if left_out else []
-    return "\n".join((*parts, *note))
+    lines = [drawn[0], "  ".join("-" * widths[i] for i in shown), *([apart.join(drawn[1:])] if cells else [])]
+    return "\n".join((*lines, *_left_out(names, shown, width)))
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
@@ -85,6 +87,26 @@ def _least(name: str, text: bool, cells: Sequence[Sequence[str]]) -> int:
     lines = [line for cell in cells for line in cell]
     words = [word for line in lines for word in line.split()] if text else lines
     return max(map(len, (*name.split(), *words)), default=0)
+
+
+def _parts(
+    shown: Sequence[int], least: Sequence[int], texts: Sequence[bool], width: int
+) -> tuple[list[int], list[int]] | None:
+    """Columns of two tables for one that is too wide even with broken words: both begin with its first texts."""
+    floors = [min(n, SHORTEST_PART) if text else n for n, text in zip(least, texts, strict=True)]
+    if _total([floors[i] for i in shown]) <= width:
+        return None
+    keys = list(itertools.takewhile(texts.__getitem__, shown))
+    rest = list(shown[len(keys) :])
+    fitting = [n for n in range(1, len(rest)) if _total([floors[i] for i in (*keys, *rest[:n])]) <= width]
+    split = max(fitting, default=0)
+    return (keys + rest[:split], keys + rest[split:]) if split else None
+
+
+def _left_out(names: Sequence[str], shown: Sequence[int], width: int) -> list[str]:
+    """A line that names the columns that are not shown, if there are any."""
+    left_out = ", ".join(name for i, name in enumerate(names) if i not in shown)
+    return [wrapped(f"Not shown at this width: {left_out}. --json has all.", width)] if left_out else []
 
 
 def _total(widths: Sequence[int]) -> int:

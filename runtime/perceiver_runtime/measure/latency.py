@@ -92,7 +92,10 @@ def measure(
         FeedError: The feeds do not match the inputs.
     """
     if batch < 1 or warmup < 0 or iterations < 1:
-        raise UsageError(f"batch {batch}, warmup {warmup}, iterations {iterations}; expected at least 1, 0 and 1")
+        raise UsageError(
+            "batch (--batch), warmup (--warmup), iterations (--iterations): expected at least 1, 0 and 1, got "
+            f"{batch}, {warmup}, {iterations}"
+        )
     sized = sized_feeds(session, feeds if feeds is not None else load_golden(session.bundle)[0].feeds, batch)
     for _ in range(warmup):
         session.run(sized)
@@ -120,10 +123,10 @@ def sized_feeds(session: Session, feeds: Mapping[str, Array], batch: int) -> dic
     allowed = [profile.dimensions[BATCH] for profile in session.manifest.profiles if BATCH in profile.dimensions]
     if batch < 1 or (allowed and not any(batch in sizes for sizes in allowed)):
         ranges = " or ".join(f"{sizes.min} to {sizes.max}" for sizes in allowed) or "at least 1"
-        raise UsageError(f"batch {batch}; this bundle takes {ranges}")
+        raise UsageError(f"batch (--batch): this bundle takes {ranges}, got {batch}")
     specs = {spec.name: spec for spec in session.inputs}
     if batch != 1 and not any(BATCH in spec.shape for spec in session.inputs):
-        raise UsageError(f"batch {batch}: this bundle has no dimension {BATCH!r}; only 1 is possible")
+        raise UsageError(f"batch (--batch): this bundle has no dimension {BATCH!r} and takes 1, got {batch}")
     return {name: _tile(specs[name], array, batch) if name in specs else array for name, array in feeds.items()}
 
 
