@@ -12,11 +12,12 @@ import pytest
 
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.ir.graph import has_constant_weight, products
-from perceiver_exporters.precision import PRECISIONS, Measured, pareto
+from perceiver_exporters.precision import PRECISIONS, Measured
 from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.integers.plan import ComponentPlan
 from perceiver_exporters.precision.integers.scheme import SCHEMES
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
+from perceiver_exporters.precision.placement import pareto
 from perceiver_exporters.precision.placement.pareto import CHART, TABLE
 from perceiver_exporters.precision.placement.search import Pareto, Point, Sensitivity, _fewest, keep, sensitivities
 from perceiver_exporters.precision.record import PATH, load_record
