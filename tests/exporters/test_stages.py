@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
+import perceiver_deploy as pd
 from perceiver_exporters import exporter
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.diagnose.bisection import bisect
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.exporter import Exporter, Records, Stage, Tracer
-from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.options import Budget, QuantizationOptions, Run
-from perceiver_exporters.targets.target import TARGETS
 
 MAX_FUNCTIONS = 20
 
@@ -53,8 +52,8 @@ def test_a_stage_runs_in_exports_and_bisections(
     assert (dummy.runs, dummy.checks) == (2, 2)
 
 
-def test_a_dry_run_checks_it_and_traces_nothing(dummy: Dummy, blueprint: Blueprint) -> None:
-    Exporter(blueprint, PRECISIONS["fp16"], TARGETS["cpu"], tracer=lambda *_: pytest.fail("traced")).check()
+def test_a_dry_run_checks_it_and_traces_nothing(dummy: Dummy, tmp_path: Path) -> None:
+    pd.dry_run("fashion-perceiver", tmp_path / "b", precision="int8")
     assert (dummy.runs, dummy.checks) == (0, 1)
 
 
