@@ -111,7 +111,7 @@ def _not_finite(name: str, array: Array, allowed: ValueRange) -> str:
 
 def _first(array: Array, allowed: ValueRange) -> str:
     """The first value outside, and its index."""
-    inside = (array >= allowed.min) & (array <= allowed.max)  # type: ignore[operator]
+    inside = (array >= allowed.min) & (array <= allowed.max)
     index = np.unravel_index(int(np.argmin(inside)), array.shape)
     return f"{array[index]} at [{', '.join(map(str, index))}]"
 
