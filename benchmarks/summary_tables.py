@@ -48,7 +48,7 @@ def readme(results: Mapping[str, Result]) -> str:
         peers = [row for row in result["rows"] if is_fp32_peer(row["variant"])]
         times = [eager, min(peers, key=time), *(fastest(result, group) for group in PRECISIONS)]
         rows.append((PEERS[name], processor(result), *(seconds(row) if row else "not measured" for row in times)))
-    columns = ("Seconds per run", "Processor", "torch eager", "Fastest FP32 runtime")
+    columns = ("Model", "Processor", "torch eager", "Fastest FP32 runtime")
     return table((*columns, *(f"{group} bundle" for group in PRECISIONS)), rows)
 
 
