@@ -46,7 +46,7 @@ from perceiver_runtime.format.staging import check_destination, staged
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import Manifest, Tolerance
 from perceiver_runtime.measure.tolerances import is_indistinct
-from perceiver_runtime.progress import report
+from perceiver_runtime.progress import report, track
 from perceiver_runtime.tensors import Profile
 
 Tracer = Callable[[Component, Profile, int], ir.Model]
@@ -101,8 +101,8 @@ class Exporter:
     @cached_property
     def golden(self) -> tuple[GoldenSample, ...]:
         """Golden samples: the reference's answers in FP64. Raises CheckError for NaN and infinity."""
-        report("reference: golden samples in FP64")
-        samples = make_samples(self.measured_cut, self.blueprint.golden)
+        feeds = track(self.blueprint.golden, "reference: golden samples in FP64")
+        samples = make_samples(self.measured_cut, feeds)
         tolerance.check_golden(self.measured_cut, samples)
         return samples
 
@@ -149,7 +149,6 @@ class Exporter:
 
     def tolerances(self, records: Records) -> tuple[Tolerance, ...]:
         """What the model itself loses in the precision, times a margin. Raises CheckError where it loses all."""
-        report("reference: noise and tolerances")
         cut, precision = self.measured_cut, self.precision
         scope = precision.emulate(cut, self.blueprint.calibration, self.scheme, records.plan or None)
         derived = tolerance.derive(cut, self.golden, precision, scope)

@@ -25,6 +25,7 @@ from perceiver_runtime.measure.compare import distances
 from perceiver_runtime.measure.spread import Spread, spread_of
 from perceiver_runtime.measure.tolerances import MAX_TOLERANCE, centred_tolerance
 from perceiver_runtime.measure.verify import PIPELINE, Key, golden_arrays
+from perceiver_runtime.progress import track
 from perceiver_runtime.tensors import Array
 
 
@@ -63,7 +64,7 @@ def measure(cut: Cut, golden: tuple[GoldenSample, ...], scope: Scope) -> dict[Ke
     keys += [(PIPELINE, name) for name in sorted(cut.pipeline.shown)]
     spreads = {key: spread_of(golden_arrays(golden, *key)) for key in keys}
     noise = {key: Noise(0.0, 0.0, spread) for key, spread in spreads.items()}
-    for sample in golden:
+    for sample in track(golden, "reference: noise and tolerances"):
         for key, exact, got in _emulated(cut, reference, sample):
             rel_l2, centred = distances(exact, got, spreads[key].rms)
             noise[key] = Noise(max(noise[key].rel_l2, rel_l2), max(noise[key].centred, centred or 0.0), spreads[key])

@@ -53,7 +53,6 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     with _open(options) as session:
-        progress.report(f"verifying {len(session.manifest.golden)} golden samples on {session.backend}")
         result = verify(session)
     records = report.records(result.reports, result.runs_on)
     print(report.to_json(records) if options.json else report.parity_table(result, options.draw))
@@ -64,7 +63,6 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _benchmark(options: argparse.Namespace) -> int:
     with _open(options) as session:
-        progress.report(f"{options.warmup} runs to warm up, twice {options.iterations} to measure")
         latency = measure(session, batch=options.batch, warmup=options.warmup, iterations=options.iterations)
     require_idle(latency.others, _tell, strict=options.strict)
     print(report.to_json(latency) if options.json else report.latency_table(latency, options.draw))

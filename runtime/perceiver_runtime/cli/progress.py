@@ -32,7 +32,7 @@ class ProgressLines(logging.Handler):
         if done.done == 0:
             self.started[done.what] = monotonic()
             self.line(f"{done.what}: {done.total}" if done.total else done.what)
-        elif done.done == done.total:
+        elif done.done == done.total and done.done > 1:
             self.line(finished(done, self.started))
 
     def line(self, text: str) -> None:

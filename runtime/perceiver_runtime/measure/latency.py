@@ -16,6 +16,7 @@ from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import machine
 from perceiver_runtime.measure.load import LoadMeter, OtherLoad
+from perceiver_runtime.progress import track
 from perceiver_runtime.tensors import Array, TensorSpec
 
 MILLISECONDS = 1e3
@@ -100,7 +101,7 @@ def measure(
     for _ in range(warmup):
         session.run(sized)
     meter = LoadMeter()
-    total = Distribution.of([_time(session, sized) for _ in range(iterations)])
+    total = Distribution.of([_time(session, sized) for _ in track(range(iterations), "measure")])
     components, overhead = _split(session, sized, iterations)
     return LatencyReport(
         total=total,
@@ -150,7 +151,7 @@ def _split(
     """Milliseconds of each component in one run, and of the rest of the run."""
     components: defaultdict[str, list[float]] = defaultdict(list)
     overheads = []
-    for _ in range(iterations):
+    for _ in track(range(iterations), "measure components"):
         spent, total = _time_applications(session, feeds)
         overheads.append((total - sum(spent.values())) * MILLISECONDS)
         for name, seconds in spent.items():

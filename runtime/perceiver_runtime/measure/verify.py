@@ -16,6 +16,7 @@ from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import Bound, Mode, ParityReport, compare
 from perceiver_runtime.measure.spread import spread_of
 from perceiver_runtime.measure.tolerances import check_spread, check_tolerance
+from perceiver_runtime.progress import track
 from perceiver_runtime.tensors import Array
 
 PIPELINE = "pipeline"
@@ -70,7 +71,9 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
         )
         samples = load_golden(opened.bundle)
         bounds = golden_bounds(opened.manifest, samples)
-        reports = _worst(r for sample in samples for r in verify_sample(opened, sample, bounds))
+        reports = _worst(
+            r for sample in track(samples, "golden samples") for r in verify_sample(opened, sample, bounds)
+        )
         return VerifyReport(reports, len(samples), golden_origin(opened.manifest), opened.runs_on)
 
 

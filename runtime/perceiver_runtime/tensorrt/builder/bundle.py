@@ -14,6 +14,7 @@ from perceiver_runtime.format.external_data import linked
 from perceiver_runtime.format.names import check_name
 from perceiver_runtime.format.staging import staged
 from perceiver_runtime.manifest import MANIFEST_NAME, ComponentEntry
+from perceiver_runtime.progress import track
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, build_engine
 from perceiver_runtime.tensorrt.builder.profiles import component_profiles
 from perceiver_runtime.tensorrt.inspection import inspect_engine
@@ -66,7 +67,7 @@ def build_engines(
         _link(bundle, target, directory)
         reports = tuple(
             _build(bundle, component, target, trt, options, directory)
-            for component in (entry.name for entry in bundle.manifest.components)
+            for component in track([entry.name for entry in bundle.manifest.components], f"engines for {target}")
         )
         _seal(bundle, directory)
         if place.read_bytes() != before:
