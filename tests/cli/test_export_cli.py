@@ -83,7 +83,7 @@ def test_python_and_the_command_give_the_same_verdict(perceiver_export, bundles,
     assert found.parity.passed
     assert {breach.component for breach in found.breaches} == {"encoder", "processor_block", "decoder"}
     assert not found.passed
-    assert perceiver_export("verify", bundle, "--json").returncode == 1
+    assert perceiver_export("verify", bundle, "--json", "--failures", tmp_path / "failures").returncode == 1
     with perceiver_deploy.open_session(bundle) as session:
         assert not perceiver_deploy.verify(session).passed
     for precision in ("fp32", "int8"):

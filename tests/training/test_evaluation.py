@@ -130,18 +130,18 @@ def test_each_bundle_is_reported_in_order(evaluated):
 
 
 def shown(two, monkeypatch, evaluated, *options: str) -> str:
-    monkeypatch.setattr(evaluation, "evaluate", lambda bundles, reference: evaluated)
+    monkeypatch.setattr(evaluation, "evaluate", lambda bundles, **_: evaluated)
     return CliRunner().invoke(evaluate_command.command, [*map(str, two), "--quiet", *options]).output
 
 
 def test_side_by_side_as_table_markdown_and_json(two, evaluated, monkeypatch):
     report = evaluated[0][0]
     deployed = f"{report.deployed.f1:.4f} ({report.difference['f1']:+.4f})"
-    row = ["logits", "100", "f1", f"{report.reference.f1:.4f}", deployed, deployed]
+    row = ["logits", "f1", "100", f"{report.reference.f1:.4f}", deployed, deployed]
     lines = shown(two, monkeypatch, evaluated, "--markdown").splitlines()
-    assert lines[0] == "| output | samples | metric | reference | fp32 | again |"
+    assert lines[0] == "| output | metric | samples | reference | fp32 | again |"
     assert f"| {' | '.join(row)} |" in lines
-    assert len({line.count("|") for line in lines}) == 1
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     table = shown(two, monkeypatch, evaluated)
     assert any(all(cell in line for cell in row) for line in table.splitlines())
     parsed = json.loads(shown(two, monkeypatch, evaluated, "--json"))
