@@ -196,8 +196,8 @@ def test_methods_are_chosen_per_export_and_per_component(bundle: Bundle) -> None
 @pytest.mark.parametrize(
     ("precision", "options", "message"),
     [
-        ("int8", QuantizationOptions("median"), "calibration median: expected one of minmax, percentile, entropy"),
-        ("int8", QuantizationOptions("minmax", {"head": "entropy"}), "of head: the components are encoder"),
+        ("int8", QuantizationOptions("median"), "expected minmax, percentile, entropy, got median"),
+        ("int8", QuantizationOptions("minmax", {"head": "entropy"}), "expected components of encoder"),
         ("fp16", QuantizationOptions("entropy"), "fp16 is not calibrated"),
     ],
 )

@@ -28,7 +28,7 @@ def test_a_plan_forecasts_within_the_limit(capsys, tmp_path):
     assert megabytes(bounded) <= 450 < megabytes(own)
 
 
-@pytest.mark.parametrize(("size", "says"), [("1500", "number with a unit"), ("100MB", "the least possible is")])
+@pytest.mark.parametrize(("size", "says"), [("1500", "size with a unit"), ("100MB", "the least possible is")])
 def test_other_sizes_and_too_small_ones_are_refused(capsys, tmp_path, size, says):
     assert run("-o", str(tmp_path / "b"), "--dry-run", "--max-memory", size) == 2
     assert says in capsys.readouterr().err.replace("\n", " ")
