@@ -1,4 +1,4 @@
-"""MkDocs hook: the site's home page is README.md, with its links made relative to docs/."""
+"""MkDocs hook: the home page is README.md, with links relative to docs/ and without links to files outside of it."""
 
 from __future__ import annotations
 
@@ -13,4 +13,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the content of index.md by that of README.md."""
     if page.file.src_uri != "index.md":
         return markdown
-    return re.sub(r"\]\(docs/", "](", README.read_text(encoding="utf-8"))
+    text = re.sub(r"\]\(docs/", "](<docs>", README.read_text(encoding="utf-8"))
+    text = re.sub(r"\[([^]]+)\]\((?!<docs>|https?:)[^)]+\)", r"\1", text)
+    return text.replace("](<docs>", "](")

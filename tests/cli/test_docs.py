@@ -22,7 +22,7 @@ from perceiver_runtime.cli import main as device
 
 pytestmark = pytest.mark.xdist_group("cli")
 ROOT = Path(__file__).parents[2]
-TOP = ("README.md", "CONTRIBUTING.md", "runtime/README.md", "benchmarks/README.md")
+TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "runtime/README.md", "benchmarks/README.md")
 FILES = [*(ROOT / name for name in TOP if (ROOT / name).exists()), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 SNIPPET = re.compile(
@@ -157,6 +157,12 @@ def test_benchmarks_are_listed():
     folder = ROOT / "benchmarks"
     scripts = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
     assert not {name for name in scripts if f"`{name}`" not in PAGES["benchmarks/README.md"]}
+
+
+@pytest.mark.parametrize("name", [name for name in TOP if name in PAGES])
+def test_links_outside_of_the_site_lead_somewhere(name):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", PAGES[name])
+    assert not [link for link in links if not (ROOT / name).parent.joinpath(link).exists()]
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
