@@ -40,5 +40,5 @@ def _exported(checkpoint: str | None, released: str, bundle: Path) -> Path:
     else:
         from perceiver_deploy import export
 
-        export(checkpoint, bundle, progress=print)
+        export(checkpoint, bundle)
     return bundle
