@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything found. `ok` says whether this machine can export and verify a bundle."""
+    """Everything found. `ok`: whether this machine can export and verify a bundle."""
 
     findings: tuple[Finding, ...]
 

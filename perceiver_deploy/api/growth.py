@@ -65,7 +65,7 @@ def check_output(path: Path) -> None:
 
 
 def write_growth(report: GrowthReport, path: Path) -> None:
-    """Write the curves, as the suffix says: .json, or a picture as .svg or .png (with matplotlib).
+    """Write the curves in the format of the suffix: .json, or a picture as .svg or .png (with matplotlib).
 
     Raises what `check_output` raises, UnavailableError without matplotlib, OSError (the disk).
     """

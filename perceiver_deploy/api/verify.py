@@ -55,7 +55,7 @@ class Failure:
 
 
 def backend_for(target: str) -> str:
-    """What is meant for a GPU is verified as a GPU computes it, not as this processor's kernels would."""
+    """The backend that computes as a target does: a GPU's arithmetic is emulated by exact kernels."""
     return "auto" if target in HERE or target not in TARGETS else "onnxruntime-exact"
 
 

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="7-bit weights of int8 and int8-dynamic on target cpu: faster where the processor has no VNNI.",
 )
-@click.option("--tune", "tuned", is_flag=True, help="Measure what runs the bundle fastest here; record it beside it.")
+@click.option(
+    "--tune", "tuned", is_flag=True, help="Then do what `tune` does: record what runs the bundle fastest here."
+)
 @click.option("--no-cache", is_flag=True, help="Calibrate anew; keep no statistics for the next export.")
 @click.option(
     "--image-size",

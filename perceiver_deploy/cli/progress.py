@@ -45,16 +45,17 @@ class ProgressBars(ProgressLines):
     def count(self, done: Done) -> None:
         """Draw, move or take away the bar of a work."""
         what = done.what
-        if done.done == 0:
-            self.started[what] = monotonic()
-            self.bars.start()
-            self.tasks[what] = self.bars.add_task(printable(what), total=done.total)
-        elif done.done == done.total and what in self.tasks:
-            self.bars.remove_task(self.tasks.pop(what))
+        if done.done == done.total:
+            if what in self.tasks:
+                self.bars.remove_task(self.tasks.pop(what))
             if not self.tasks:
                 self.bars.stop()
             self.line(finished(done, self.started))
-        elif what in self.tasks:
+        elif what not in self.tasks:
+            self.started[what] = monotonic()
+            self.bars.start()
+            self.tasks[what] = self.bars.add_task(printable(what), total=done.total, completed=done.done)
+        else:
             self.bars.update(self.tasks[what], completed=done.done)
         if self.tasks and monotonic() - self.drawn > REFRESH_S:
             self.bars.refresh()

@@ -1,4 +1,4 @@
-"""Types of options: numbers within their range, sizes, names with what was meant by a near miss."""
+"""Types of options: numbers within their range, sizes, and names, which suggest the nearest for a wrong one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         self.names = tuple(names)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """The names, as help shows them."""
-        return f"[{'|'.join(self.names)}]"
+        """The names, as help shows them, if they fit a line."""
+        names = f"[{'|'.join(self.names)}]"
+        return names if len(names) < 72 else "NAME"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name itself."""
@@ -89,4 +90,5 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 def backend_option(default: str | None, text: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """`--backend`, with the names that there are."""
-    return click.option("--backend", default=default, show_default=default is not None, type=BACKEND, help=text)
+    help_text = f"{text} One of {', '.join(BACKEND.names)}."
+    return click.option("--backend", default=default, show_default=default is not None, type=BACKEND, help=help_text)

@@ -42,13 +42,16 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
         total: Number of items; None takes it from `items`, if that has a length.
 
     Yields:
-        Each item; see `count` for what is logged.
+        Each item. Before it, and once after the last or where the loop is left, a record at level DEBUG whose attribute
+        `progress` is a `Done`; the last one has as its total what is done.
     """
-    expected = len(items) if total is None and isinstance(items, Sized) else total
-    done = 0
-    for item in items:
-        count(what, done, expected)
-        yield item
+    number = len(items) if total is None and isinstance(items, Sized) else total
+    done = -1
+    try:
+        for done, item in enumerate(items):
+            count(what, done, number)
+            yield item
         done += 1
-    if done:
-        count(what, done, done)
+    finally:
+        if done >= 0:
+            count(what, done, done)

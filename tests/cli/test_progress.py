@@ -67,7 +67,7 @@ def test_handlers_are_gone_after_an_error() -> None:
 def test_a_terminal_gets_bars_and_others_get_lines() -> None:
     assert type(progress_handler()) is ProgressLines
     screen = io.StringIO()
-    bars = ProgressBars(Console(file=screen, force_terminal=True, width=80))
+    bars = ProgressBars(Console(file=screen, force_terminal=True, width=80, highlight=False))
     with progress_shown(bars):
         for item in track(iter(range(4)), "unknown", None):
             assert item < 4
@@ -79,6 +79,18 @@ def test_a_terminal_gets_bars_and_others_get_lines() -> None:
     assert "/4" in shown
     assert shown.count(HIDE) == shown.count(SHOW) > 0
     assert isinstance(bars, logging.Handler)
+
+
+def test_a_loop_that_is_left_takes_its_bar_away() -> None:
+    screen = io.StringIO()
+    bars = ProgressBars(Console(file=screen, force_terminal=True, width=80, highlight=False))
+    with progress_shown(bars):
+        for item in track(range(4), "search"):
+            if item == 2:
+                break
+        assert not bars.tasks
+        assert screen.getvalue().count(SHOW) == 1
+    assert "search: 2 in " in screen.getvalue()
 
 
 def _on_a_terminal(arguments: list[str], interrupt_at: str = "") -> tuple[int, str]:

@@ -17,7 +17,7 @@ from perceiver_runtime.escapes import printable
 
 CHOICES = logging.getLogger("perceiver_runtime.execution.choice")
 _NOWHERE = logging.NullHandler()
-"""Programs print what a session runs on; a warning that says it again, for want of a handler, is left out."""
+"""Swallows warnings on the choice of a backend: programs print what a session runs on."""
 
 
 def run_program(name: str, prefix: str, command: Callable[[], int], *, as_json: bool) -> int:

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     device.add_argument("--threads", type=integer(1), help="CPU threads (default: 1 for small models, else all cores)")
     device.add_argument("--copy-weights", action="store_true", help="read large weights into memory, don't map them")
-    inspect = commands.add_parser("inspect", parents=[shared], help="check the files and say what the bundle is")
+    inspect = commands.add_parser("inspect", parents=[shared], help="check every file and show what the bundle holds")
     inspect.set_defaults(command=_inspect)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")
     check.set_defaults(command=_verify)

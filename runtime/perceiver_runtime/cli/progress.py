@@ -29,11 +29,13 @@ class ProgressLines(logging.Handler):
 
     def count(self, done: Done) -> None:
         """Show how much of counted work is done."""
-        if done.done == 0:
+        if done.done == done.total:
+            last = finished(done, self.started)
+            if done.done > 1:
+                self.line(last)
+        elif done.what not in self.started:
             self.started[done.what] = monotonic()
             self.line(f"{done.what}: {done.total}" if done.total else done.what)
-        elif done.done == done.total and done.done > 1:
-            self.line(finished(done, self.started))
 
     def line(self, text: str) -> None:
         """Write one line."""

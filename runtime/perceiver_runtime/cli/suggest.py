@@ -1,4 +1,4 @@
-"""What a user may have meant by a word that is none of the names."""
+"""The nearest of some names to a word that is none of them."""
 
 from __future__ import annotations
 
