@@ -79,7 +79,22 @@ SCORINGS: Mapping[str, _Scoring] = {
 def evaluate_bundle(
     bundle: str | Path, *, reference: str | None = None, batch: int = 64, threads: int | None = None
 ) -> EvaluationReport[ClassificationMetrics]:
-    """Score the main output of a bundle and of its reference: the first report of `evaluate` on one bundle."""
+    """Score the main output of a bundle, and of its PyTorch reference.
+
+    Args:
+        bundle: Directory of the bundle.
+        reference: As for `evaluate`.
+        batch: As for `evaluate`.
+        threads: As for `evaluate`.
+
+    Returns:
+        The first report of `evaluate`.
+
+    Raises:
+        UsageError: As `evaluate` does.
+        CheckError: As `evaluate` does.
+        BundleError: As `evaluate` does.
+    """
     return evaluate(bundle, reference=reference, batch=batch, threads=threads)[0][0]
 
 

@@ -15,9 +15,19 @@ from perceiver_runtime.errors import UsageError
 
 
 def check(bundle: str | Path, target: str, memory: int | None = None) -> PreflightReport:
-    """Hold a bundle against a target; `memory` is that of the board in bytes (None: of any board of the target).
+    """Find what keeps a bundle from running on a target with engines, without a GPU.
 
-    Raises UsageError for a target without engines, BundleError for a damaged bundle.
+    Args:
+        bundle: The bundle.
+        target: Name of the target.
+        memory: Bytes of memory of the board (None: of any board of the target).
+
+    Returns:
+        Findings, with the worst as the verdict, and estimates of the memory for building and running.
+
+    Raises:
+        UsageError: Unknown target, or one without engines.
+        BundleError: The bundle is damaged.
     """
     place, engines = engine_target(TARGETS, target)
     with quiet():

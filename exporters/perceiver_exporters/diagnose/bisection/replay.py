@@ -76,7 +76,18 @@ def read_replay(directory: Path) -> Replay:
 
 
 def run_replay(directory: Path) -> tuple[ParityReport, ...]:
-    """Run a replay and compare. Raises BundleError for a damaged directory or bundle."""
+    """Run a replay that `verify` or `bisect` wrote, and compare its outputs with the expected ones.
+
+    Args:
+        directory: Directory of the replay.
+
+    Returns:
+        One report for each expected output.
+
+    Raises:
+        BundleError: The directory holds no replay, or it or the bundle is damaged.
+        UnavailableError: The backend of the replay is not on this machine.
+    """
     replay = read_replay(directory)
     inputs, expected = load_tensors(directory / INPUTS), load_tensors(directory / EXPECTED)
     got = _run_part(directory, inputs, expected) if replay.node else _run_bundle(replay, inputs)
