@@ -1,4 +1,4 @@
-"""Shapes of all values of a cut, at one set of sizes of its inputs."""
+"""Shapes and sizes of the values of a pipeline at the profile's `opt` sizes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Shape = tuple[int, ...]
 
 
 def step_shapes(cut: Cut) -> tuple[dict[str, Shape], ...]:
-    """For each step, the shapes of the values that its graph inputs read, whole, at the profile's `opt` sizes."""
+    """For each step, the shapes of its graph inputs by name, not chunked."""
     return tuple(inputs for inputs, _ in _walk(cut))
 
 
 def value_bytes(cut: Cut) -> dict[str, int]:
-    """Bytes of each value, whole, at the profile's `opt` sizes."""
+    """Bytes of each value of the pipeline, not chunked."""
     specs = {spec.name: TensorSpec(spec.name, spec.dtype, cut.profile.shapes(spec)[1]) for spec in cut.pipeline.inputs}
     for _, made in _walk(cut):
         specs |= made
@@ -28,7 +28,7 @@ def value_bytes(cut: Cut) -> dict[str, int]:
 
 
 def _walk(cut: Cut) -> list[tuple[dict[str, Shape], dict[str, TensorSpec]]]:
-    """For each step, what it reads by graph input, and what it makes by value."""
+    """For each step, the shapes of its graph inputs and the specs of the values that it computes."""
     shapes: dict[str, Shape] = {spec.name: cut.profile.shapes(spec)[1] for spec in cut.pipeline.inputs}
     walked = []
     for step in cut.pipeline.steps:

@@ -19,7 +19,7 @@ def test_regions_double_and_count_as_far_as_they_were_touched() -> None:
     arena = Arena()
     for size in (MB, MB, 3 * MB):
         arena.allocate(size)
-    assert [sum(chunk.size for chunk in region.chunks) for region in arena.regions] == [MB, 2 * MB, 4 * MB]
+    assert [sum(block.size for block in region.blocks) for region in arena.regions] == [MB, 2 * MB, 4 * MB]
     assert arena.touched == 5 * MB
 
 
@@ -30,7 +30,7 @@ def test_the_smallest_free_chunk_that_fits_is_taken_and_split() -> None:
     arena.release(small)
     first, second = arena.allocate(2 * MB), arena.allocate(4 * MB)  # of 8, and of the 6 that are left rather than of 8
     assert (first.start, second.start) == (0, 2 * MB)
-    assert [chunk.free for chunk in arena.regions[1].chunks] == [True]
+    assert [block.free for block in arena.regions[1].blocks] == [True]
     assert arena.touched == 10 * MB
 
 
@@ -50,8 +50,8 @@ def test_neighbours_that_are_free_become_one_and_others_do_not() -> None:
 
 def test_little_that_is_left_of_a_chunk_stays_with_it() -> None:
     arena = Arena()
-    chunk = arena.allocate(4 * MB)
-    arena.release(chunk)
+    block = arena.allocate(4 * MB)
+    arena.release(block)
     assert arena.allocate(3 * MB).size == 4 * MB
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,21 +112,29 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def subjects(family_name: str, config: Any, *names: str) -> Iterator[Subject]:
+    """Components of a model with random weights; batch 3 and, of chunked steps, every chunk."""
+    family = FAMILIES[family_name]
+    cut = family.cut(randomise(family.build(config)))
+    feeds = dict(family.sample(config, 3, np.random.default_rng(0)))
+    if "attention_mask" in feeds:
+        feeds["attention_mask"] = feeds["attention_mask"] * np.array([[1], [1], [0]])  # a row of padding alone
+    calls = list(Reference(cut).calls(feeds))
+    for component in cut.components:
+        if not names or component.name in names:
+            inputs = [c.inputs for c in calls if c.component == component.name]
+            contiguous = [{n: np.ascontiguousarray(x) for n, x in each.items()} for each in inputs]
+            yield Subject(component.name, cut, trace(component, cut.profile), contiguous)
+
+
 @pytest.fixture(scope="session")
 def subject() -> Callable[[str, str], Subject]:
-    """Trace a component of one of the small models, once; batch 3 and, of chunked steps, every piece."""
+    """Trace a component of one of the small models, once."""
     made: dict[tuple[str, str], Subject] = {}
 
     def get(model: str, name: str) -> Subject:
         if (model, name) not in made:
-            family, config = FAMILIES[SMALL[model][0]], SMALL[model][1]
-            cut = family.cut(randomise(family.build(config)))
-            feeds = dict(family.sample(config, 3, np.random.default_rng(0)))
-            if "attention_mask" in feeds:
-                feeds["attention_mask"] = feeds["attention_mask"] * np.array([[1], [1], [0]])  # a row of padding alone
-            applied = [a for a in Reference(cut).calls(feeds) if a.component == name]
-            inputs = [{n: np.ascontiguousarray(x) for n, x in a.inputs.items()} for a in applied]
-            made[model, name] = Subject(name, cut, trace(cut.component(name), cut.profile), inputs)
+            (made[model, name],) = subjects(*SMALL[model], name)
         return made[model, name]
 
     return get

@@ -1,1 +1,1 @@
-"""Tracing to ONNX, and what is common to all work on graphs."""
+"""Tracing to ONNX, and common operations on graphs: naming, shapes, costs, value ranges, insertion of nodes."""

@@ -1,8 +1,8 @@
-"""How attention is written in ONNX: two products and a softmax, the form that every backend fuses.
+"""ONNX translation of scaled_dot_product_attention: two products and a softmax, which every backend fuses.
 
-The stock translation transposes the keys by reshaping through shapes computed at run time, which hides the
-attention's sizes from shape inference, and scales both operands. Here the keys are transposed by axis, and the
-scale is applied once, to the queries: they are fewer than the scores, and FP16 products stay in range.
+PyTorch's translation transposes the keys by reshapes to shapes computed at run time, which defeats shape inference, and
+scales both operands. This one transposes by axis and scales the queries only: there are fewer of them than scores, and
+FP16 products stay in range.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnxscript.onnx_types import TensorType
 op: Any = onnxscript.opset20
 
 LOWEST_SCORE, HIGHEST_SCORE = -65504.0, 65504.0
-"""The finite range of FP16. A boolean mask limits scores to one or the other, so that no precision overflows."""
+"""The finite range of FP16. A boolean mask clamps scores to one of the limits, so that no precision overflows."""
 
 
 def scaled_dot_product_attention(
@@ -30,11 +30,20 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> TensorType:
-    """softmax(query key^T * scale + mask) value, over (B, heads, N, E), (B, heads, M, E), (B, heads, M, F).
+    """softmax(query key^T * scale + mask) value.
 
-    A boolean mask is true where a key may be attended, a float mask is added to the scores; `is_causal` masks the keys
-    behind a query's own place. As in PyTorch, a query
-    that may attend no key (its masks are all false, or minus infinity) gets zeros.
+    Args:
+        query: (B, heads, N, E).
+        key: (B, heads, M, E).
+        value: (B, heads, M, F).
+        attn_mask: True for keys to attend, or floats that are added to the scores; broadcasts to (B, heads, N, M).
+        dropout_p: Not supported.
+        is_causal: Whether query i attends keys up to i only.
+        scale: Factor of the scores; 1 / sqrt(E) if None.
+        enable_gqa: Not supported.
+
+    Returns:
+        (B, heads, N, F). As in PyTorch, zeros for a query whose keys are all masked.
     """
     if enable_gqa or dropout_p:
         raise NotImplementedError("grouped queries and dropout of scaled_dot_product_attention are not supported")
@@ -42,7 +51,7 @@ def scaled_dot_product_attention(
     scaled = op.Mul(query, op.Constant(value_float=factor))
     scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
     attends = None
-    if is_causal:  # never beside a mask; a query always attends the first key
+    if is_causal:  # excludes attn_mask; every query attends the first key
         scores = op.Min(scores, _limit(_causal(query, key)))
     if attn_mask is not None:
         scores, attends = _masked(scores, attn_mask)
@@ -52,7 +61,7 @@ def scaled_dot_product_attention(
 
 
 def _masked(scores: Any, mask: Any) -> tuple[Any, Any]:
-    """Scores under a mask, and whether (..., N or 1, 1) a query may attend any key."""
+    """Masked scores, and whether each query attends any key (..., N or 1, 1)."""
     last = op.Constant(value_ints=[-1])
     if mask.dtype != ir.DataType.BOOL:
         return op.Add(scores, mask), op.Not(op.IsInf(op.ReduceMax(mask, last, keepdims=1), detect_positive=0))
@@ -62,18 +71,18 @@ def _masked(scores: Any, mask: Any) -> tuple[Any, Any]:
 
 
 def _limit(mask: Any) -> Any:
-    """What scores may be at most."""
+    """Upper limits of the scores for a boolean mask."""
     return op.Where(mask, op.Constant(value_float=HIGHEST_SCORE), op.Constant(value_float=LOWEST_SCORE))
 
 
 def _causal(query: Any, key: Any) -> Any:
-    """(N, M): query i may attend the keys up to key i."""
+    """Boolean mask (N, M) by which query i attends keys up to i."""
     rows, columns = (_positions(value) for value in (query, key))
     return op.GreaterOrEqual(op.Unsqueeze(rows, op.Constant(value_ints=[1])), columns)
 
 
 def _positions(value: Any) -> Any:
-    """0, 1, ... for the tokens of (B, heads, N, E)."""
+    """Indices 0 to N - 1 for (B, heads, N, E)."""
     tokens = op.Squeeze(op.Shape(value, start=2, end=3))
     return op.Range(op.Constant(value_int=0), tokens, op.Constant(value_int=1))
 

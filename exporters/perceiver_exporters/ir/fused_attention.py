@@ -1,9 +1,9 @@
-"""ONNX Runtime's own attention operator, `com.microsoft.MultiHeadAttention`: two products and a softmax in one node.
+"""ONNX Runtime's attention operator `com.microsoft.MultiHeadAttention`, and its shape inference.
 
     query (B, N, heads * E), key (B, M, heads * E), value (B, M, heads * F)  ->  (B, N, heads * F)
 
-The heads are split and merged inside. ONNX does not know the operator: its shapes are inferred by what is registered
-here, without which nothing behind such a node could be counted. Source: ContribOperators.md of ONNX Runtime.
+Heads are split and merged inside. The operator is not part of ONNX, so its schema is registered here, for shape
+inference of the nodes that follow. Source: ContribOperators.md of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 
 
 def is_fused(node: ir.Node) -> bool:
-    """Whether a node is attention in one operator."""
+    """Whether a node is MultiHeadAttention."""
     return node.domain == DOMAIN and node.op_type == OPERATOR
 
 
 def operands(node: ir.Node) -> tuple[ir.Value | None, ...]:
-    """What a matrix product multiplies: its first two inputs, or queries, keys and values."""
+    """Operands of a matrix product: its first two inputs, or queries, keys and values."""
     return tuple(node.inputs[: len(OPERANDS) if is_fused(node) else 2])
 
 
 def register() -> None:
-    """Teach `onnx` the operator's form, as far as it is used here: three inputs, one output."""
+    """Register the operator's schema with `onnx`, as far as it is used here: three inputs, one output."""
     if defs.has(OPERATOR, DOMAIN):
         return
     schema = defs.OpSchema(
         OPERATOR,
         DOMAIN,
         VERSION,
-        "Attention over heads that lie side by side in the last axis.",
+        "Attention over heads side by side in the last axis.",
         inputs=[defs.OpSchema.FormalParameter(name, "T") for name in OPERANDS],
         outputs=[defs.OpSchema.FormalParameter("output", "T")],
         type_constraints=[("T", _TYPES, "")],
@@ -49,7 +49,7 @@ def register() -> None:
 
 
 def _infer(context: onnx.shape_inference.InferenceContext) -> None:
-    """As many rows as queries, as wide as the values, for the batch of whichever operand tells it."""
+    """Output shape: rows of the queries, width of the values, batch of any operand that states it."""
     query, key, value = (context.get_input_type(index) for index in range(len(OPERANDS)))
     made = onnx.TypeProto()
     made.CopyFrom(query)

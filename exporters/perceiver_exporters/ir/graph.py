@@ -1,4 +1,4 @@
-"""Passes over a freshly traced graph: readable names, no dead arithmetic, every weight where quantisers look for it."""
+"""Clean-up and naming of traced graphs, and queries on their values and products."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PASSES = (
 
 
 def clean(model: ir.Model) -> ir.Model:
-    """Fold what is constant, merge what is equal, and drop what nobody reads or what names the exporting machine.
+    """Fold constants, merge equal nodes and initializers, remove unused nodes and metadata of the exporting machine.
 
-    A weight shared by several layers reaches each of them through a Transpose of its own; a quantiser that looks
-    for constant weights passes those layers by, silently. They are folded here whatever their size.
+    A weight shared by several layers is transposed for each of them. These Transposes are folded whatever their size,
+    because quantisers recognise constant weights only.
     """
     common.CommonSubexpressionEliminationPass()(model)
     optimizer.fold_constants(model, output_size_limit=sys.maxsize, should_fold=_folds)
@@ -35,7 +35,7 @@ def clean(model: ir.Model) -> ir.Model:
 
 
 def name_by_module(model: ir.Model) -> ir.Model:
-    """Name nodes by the PyTorch module they came from, values by their node, anonymous constants by their reader."""
+    """Name nodes after their PyTorch module, values after their node, anonymous constants after their reader."""
     taken: set[str] = set()
     kept = {id(v) for v in (*model.graph.inputs, *model.graph.outputs)}
     for node in model.graph:
@@ -50,37 +50,37 @@ def name_by_module(model: ir.Model) -> ir.Model:
 
 
 def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor behind a value that is an initializer, or None."""
+    """The tensor of an initializer, or None for other values."""
     return value.const_value if value is not None and value.is_initializer() else None
 
 
 def drop_unread(graph: ir.Graph) -> None:
-    """Remove the initializers that nothing reads."""
+    """Remove unused initializers."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             graph.initializers.pop(name)
 
 
 def move_name(before: ir.Value, after: ir.Value, suffix: str) -> None:
-    """Give a value's name to the graph output that took its place, and the value its name with a suffix."""
+    """Give the name of a graph output to the value that replaces it, and append a suffix to that of the old value."""
     name = str(before.name)
     before.name = f"{name}{suffix}"
     after.name = name
 
 
 def products(graph: ir.Graph) -> Iterator[ir.Node]:
-    """The nodes that multiply matrices, where nearly all of a Perceiver's FLOPs are."""
+    """Matrix products, convolutions and fused attention: nearly all of a Perceiver's FLOPs."""
     return (n for n in graph if (n.op_type in ("MatMul", "Gemm", "Conv") and n.domain == "") or is_fused(n))
 
 
 EXEMPT = "perceiver.exempt"
-"""Metadata key of a product that a rewrite rule made and that no precision counts as weighted (see its value)."""
+"""Metadata key of a product of a rewrite rule that is not quantised; its value is the reason."""
 
 
 def has_constant_weight(node: ir.Node) -> bool:
     """Whether a product's second operand is a trained matrix or kernel.
 
-    Vectors and stacks of matrices are none: no integer kernel takes them, and PyTorch has no linear layer of them.
+    Vectors and stacks of matrices do not count: integer kernels don't support them, nor do PyTorch's linear layers.
     """
     if EXEMPT in node.metadata_props or is_fused(node) or not _is_constant(node.inputs[1]):
         return False
@@ -89,7 +89,7 @@ def has_constant_weight(node: ir.Node) -> bool:
 
 
 def _is_constant(value: ir.Value | None) -> bool:
-    """An initializer, or one behind nothing but casts and (de)quantisation."""
+    """Whether a value is an initializer, or derived from one by casts and (de)quantisation only."""
     while value is not None and not value.is_initializer():
         node = value.producer()
         if node is None or node.op_type not in ("Cast", "DequantizeLinear", "QuantizeLinear"):

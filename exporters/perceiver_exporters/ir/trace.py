@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: one component at a time, with the names and symbolic dimensions that its specs promise."""
+"""Tracing of a component to ONNX, with the names and symbolic dimensions of its specs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,23 @@ from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Profile, TensorSpec
 
 PARAMETERS = "perceiver.parameters"
-"""Metadata key of a traced graph: how many trained parameters the component reads."""
+"""Metadata key of a traced graph: number of trained parameters that the component reads."""
 
 
 def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
-    """The component's ONNX graph, checked, with inputs and outputs as its specs name them.
+    """Trace a component.
 
-    Raises CheckError if PyTorch can't trace the module over the profile's ranges, or if the graph's own inputs
-    or outputs differ from the specs.
+    Args:
+        component: Module and the specs of its inputs and outputs.
+        profile: Ranges of the symbolic dimensions.
+        opset: ONNX operator set of the graph.
+
+    Returns:
+        The checked graph, with inputs and outputs named as in the specs.
+
+    Raises:
+        CheckError: PyTorch can't trace the module over these ranges, or the graph's inputs or outputs differ from the
+            specs.
     """
     inputs = tuple(torch.from_numpy(example) for example in examples(component.inputs, profile))
     with quiet(), torch.no_grad():
@@ -58,16 +67,16 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
 
 
 def _cause(error: BaseException) -> str:
-    """What PyTorch met first: its own message begins with advice to those who develop the exporter."""
+    """The first exception of the chain: PyTorch's own message starts with advice for developers of the exporter."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
 
 
 def examples(specs: Sequence[TensorSpec], profile: Profile) -> list[np.ndarray]:
-    """Zeros of distinct sizes, near the profile's `opt`, for every symbol: tracing must not mistake one for another.
+    """Zeros whose symbolic dimensions have distinct sizes near the profile's `opt`, for tracing to tell them apart.
 
-    Sizes 0 and 1 are avoided where the range allows, because PyTorch would compile them in.
+    Sizes 0 and 1 are avoided if the range allows, because PyTorch specialises on them.
     """
     sizes: dict[str, int] = {}
     for symbol in dict.fromkeys(s for spec in specs for s in spec.symbols):
@@ -78,7 +87,7 @@ def examples(specs: Sequence[TensorSpec], profile: Profile) -> list[np.ndarray]:
 
 
 def check_specs(model: ir.Model, component: Component, profile: Profile) -> None:
-    """Hold the graph's own inputs and outputs against the component's specs. Raises CheckError."""
+    """Raise CheckError if the graph's inputs or outputs differ from the component's specs."""
     for kind, values, specs in (
         ("input", model.graph.inputs, component.inputs),
         ("output", model.graph.outputs, component.outputs),
@@ -93,13 +102,13 @@ def check_specs(model: ir.Model, component: Component, profile: Profile) -> None
 
 
 class SharedTraces:
-    """A tracer that traces each component of one blueprint once per opset, and hands out copies to be rewritten."""
+    """A tracer that traces each component of one blueprint once per opset and returns copies."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, int], ir.Model] = {}
 
     def __call__(self, component: Component, profile: Profile, opset: int) -> ir.Model:
-        """What `trace` returns."""
+        """A copy of what `trace` returns."""
         key = component.name, opset
         if key not in self._models:
             self._models[key] = trace(component, profile, opset)
@@ -107,9 +116,9 @@ class SharedTraces:
 
 
 def _name_outputs(model: ir.Model, specs: Sequence[TensorSpec]) -> ir.Model:
-    """Name the outputs by their specs; a parameter that bears one of these names makes way.
+    """Name the outputs after their specs, and rename parameters that have one of these names.
 
-    The exporter, given the names, would have two values of one name. Outputs without a spec are left to `check_specs`.
+    The exporter does not resolve such conflicts. Outputs without a spec are reported by `check_specs`.
     """
     initializers = model.graph.initializers
     for value, spec in zip(model.graph.outputs, specs, strict=False):
@@ -129,7 +138,7 @@ def _dynamic_shapes(component: Component, profile: Profile) -> tuple[dict[int, t
 
 
 def _fixed(spec: TensorSpec, profile: Profile) -> TensorSpec:
-    """The spec with the symbols whose range is a single size replaced by it."""
+    """The spec with every symbol whose range is a single size replaced by that size."""
     fixed = {s: r.min for s in spec.symbols if (r := profile.dimensions[s]).min == r.max}
     return TensorSpec(spec.name, spec.dtype, tuple(fixed.get(str(d), d) for d in spec.shape))
 

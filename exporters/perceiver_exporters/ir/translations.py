@@ -1,4 +1,4 @@
-"""PyTorch operators that are written in ONNX in a form of our own."""
+"""ONNX translations of PyTorch operators that replace the exporter's own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ op: Any = onnxscript.opset20
 
 
 def one_hot(ids: TensorType, num_classes: int = -1) -> TensorType:
-    """Ids (...) to ones among zeros (..., num_classes).
+    """One-hot encoding of ids (...) as (..., num_classes).
 
-    The stock translation compares with all classes: what an id must be could not be told from the graph.
+    PyTorch's translation compares with all classes, from which the valid range of ids can't be derived.
     """
     if num_classes < 0:
         raise NotImplementedError("one_hot needs num_classes: a graph can't take it from the largest id")

@@ -1,10 +1,9 @@
-"""Which values the inputs of a graph may have: integers that index a table, numbers that are cast to FP16.
+"""Valid ranges of graph inputs: integers that index a table, numbers that are cast to FP16.
 
 PyTorch refuses an index outside its table. ONNX Runtime counts negative ones from the end, OpenVINO reads zeros, an
-engine reads what happens to be there. So the range is derived from the graph as traced, stored in the manifest, and
-held against every feed. An index is followed back to the graph's inputs through what moves it and through arithmetic
-with constants; where that can't be done (a choice, a remainder), nothing is derived, and the specs of the cut may say
-more.
+engine reads arbitrary memory. The range is therefore derived from the traced graph, stored in the manifest, and checked
+on every feed. An index is traced back to graph inputs through data movement and arithmetic with constants; through
+other operators (Where, Mod) nothing is derived, and the specs of the cut may state a range.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Identity", "Pad", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 SELECTIONS = frozenset({"Slice", "Split", "Gather", "GatherND", "GatherElements"})
-"""What passes on some of the elements, if read first."""
+"""Operators whose output has some elements of their first input."""
 UNREAD = frozenset({"Shape", "Size"})
 _INDEXED = {"OneHot": 0, "Gather": 1, "GatherElements": 1, "GatherND": 1, "ScatterElements": 1, "ScatterND": 1}
-"""Where the indices of a table are among a node's inputs; the table is the first."""
+"""Position of the indices among a node's inputs; the table is the first input."""
 
 
 @dataclass(frozen=True)
 class _Demand:
-    """Bounds of a value's elements (None: unbounded): of all of them, or of some alone."""
+    """Bounds (None: unbounded) that a use requires of a value's elements: of `every` one, or of some of them."""
 
     low: int | None
     high: int | None
@@ -50,11 +49,11 @@ class _Demand:
 
 
 _NOTHING = _Demand(None, None, every=False)
-"""A use that takes any number."""
+"""A use without bounds."""
 
 
 def index_ranges(graph: ir.Graph, profile: Profile) -> dict[str, ValueRange]:
-    """By name: the range of each integer input whose elements index something, as far as it can be derived."""
+    """Ranges of integer inputs that index something, by name, as far as they can be derived."""
     found = {}
     for value in graph.inputs:
         if value.dtype is not None and value.dtype.is_integer():
@@ -67,7 +66,7 @@ def index_ranges(graph: ir.Graph, profile: Profile) -> dict[str, ValueRange]:
 
 
 def store(model: ir.Model, profile: Profile) -> None:
-    """Keep the ranges in the metadata of a traced graph: rewrite rules replace tables by others."""
+    """Store the ranges in the metadata of a traced graph, before rewrite rules replace its tables."""
     ranges = index_ranges(model.graph, profile)
     model.metadata_props[METADATA] = json.dumps({name: [r.min, r.max] for name, r in ranges.items()})
 
@@ -78,9 +77,9 @@ def _stored(traced: ir.Model) -> dict[str, ValueRange]:
 
 
 def with_index_ranges(manifest: Manifest, traced: Graphs, golden: Sequence[Mapping[str, Array]]) -> Manifest:
-    """The manifest with the ranges that traced graphs hold, but for inputs of which `golden` feeds leave theirs.
+    """The manifest with the stored ranges of traced graphs, except for inputs whose golden feeds exceed them.
 
-    The reference took those: a row may be counted from a table's end (`table[-1]`).
+    The reference accepts those feeds: negative indices count from a table's end (`table[-1]`).
     """
     ranges = {entry.name: _stored(traced[entry.name]) for entry in manifest.components}
     for spec in value_specs(_narrowed(manifest, ranges)).values():
@@ -92,7 +91,7 @@ def with_index_ranges(manifest: Manifest, traced: Graphs, golden: Sequence[Mappi
 
 
 def with_float_ranges(manifest: Manifest, graphs: Graphs) -> Manifest:
-    """The manifest with the range of FP16 for the inputs that graphs cast to it."""
+    """The manifest with FP16's range for inputs that graphs cast to FP16."""
     largest = int(np.finfo(np.float16).max)
     ranges = {
         name: {str(v.name): ValueRange(-largest, largest) for v in graph.graph.inputs if _is_cast_to_half(v)}
@@ -102,7 +101,7 @@ def with_float_ranges(manifest: Manifest, graphs: Graphs) -> Manifest:
 
 
 def _narrowed(manifest: Manifest, ranges: Mapping[str, Mapping[str, ValueRange]]) -> Manifest:
-    """Ranges by component and graph input, put into the components' specs and, through them, the pipeline's."""
+    """The manifest with ranges (by component and graph input) in the specs of its components and pipeline."""
     components = []
     for entry in manifest.components:
         found = ranges[entry.name]
@@ -115,7 +114,7 @@ def _narrowed(manifest: Manifest, ranges: Mapping[str, Mapping[str, ValueRange]]
 
 
 def _is_cast_to_half(value: ir.Value) -> bool:
-    """Whether a graph turns a number in single precision into FP16 before it does anything with it."""
+    """Whether a floating-point input is cast to FP16 before any arithmetic."""
     if value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return False
     return any(
@@ -126,7 +125,7 @@ def _is_cast_to_half(value: ir.Value) -> bool:
 
 
 def _combined(demands: list[_Demand]) -> tuple[int, int] | None:
-    """All bounds on every element; those on some elements alone only if nothing else reads the input."""
+    """Bounds of all uses combined; those on some elements count only if no use is without bounds."""
     every = [d for d in demands if d.every and d]
     some = [d for d in demands if not d.every]
     if some and all(some):
@@ -139,14 +138,14 @@ def _combined(demands: list[_Demand]) -> tuple[int, int] | None:
 
 
 def _outermost(choose: Callable[[list[int]], int], bounds: Iterable[int | None]) -> int | None:
-    """The least or the most of some bounds, if all are known."""
+    """The smallest or largest of some bounds, if all are known."""
     given = list(bounds)
     known = [bound for bound in given if bound is not None]
     return choose(known) if len(known) == len(given) else None
 
 
 def _demands(value: ir.Value, profile: Profile) -> Iterator[_Demand]:
-    """What the readers of an integer value ask of its elements."""
+    """Bounds that the readers of an integer value require of its elements."""
     for node, index in value.uses():
         if node.op_type not in UNREAD:
             yield from _through(node, index, profile)
@@ -168,7 +167,7 @@ def _through(node: ir.Node, index: int, profile: Profile) -> Iterator[_Demand]:
 
 
 def _indexed(node: ir.Node, profile: Profile) -> Iterator[_Demand]:
-    """The rows of the table along the axis that is indexed, or the classes."""
+    """Bounds of indices: the size of the indexed axis, or the number of classes."""
     if node.op_type == "OneHot":
         depth = _constant(node, 1)
         yield _NOTHING if depth is None else _Demand(0, int(depth.item()) - 1)
@@ -198,7 +197,7 @@ def _size(dimension: int | ir.SymbolicDim, profile: Profile) -> int | None:
 
 
 def _selects_all(node: ir.Node) -> bool:
-    """Whether one entry is taken from an axis that has only one."""
+    """Whether a Gather reads an axis of size one, and so all elements."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     return node.op_type == "Gather" and shape is not None and shape[node.attributes.get_int("axis", 0)] == 1
 
@@ -214,20 +213,20 @@ def _constant(node: ir.Node, index: int) -> Array | None:
 
 
 def _shifted(node: ir.Node, index: int, demand: _Demand) -> _Demand:
-    """x + c and x - c, which are one shift per element if c has several values: then the widest bounds."""
+    """Bounds of x from those of x + c or x - c; the widest ones if c has several values."""
     constant = _constant(node, 1 - index)
     if constant is None or (node.op_type == "Sub" and index == 1):
         return _NOTHING
-    least, most = int(constant.min()), int(constant.max())
+    smallest, largest = int(constant.min()), int(constant.max())
     if node.op_type == "Sub":
-        least, most = -most, -least
-    low = None if demand.low is None else demand.low - most
-    high = None if demand.high is None else demand.high - least
+        smallest, largest = -largest, -smallest
+    low = None if demand.low is None else demand.low - largest
+    high = None if demand.high is None else demand.high - smallest
     return _Demand(low, high, demand.every)
 
 
 def _scaled(node: ir.Node, index: int, demand: _Demand) -> _Demand:
-    """x * c for one positive c."""
+    """Bounds of x from those of x * c, for one positive c."""
     constant = _constant(node, 1 - index)
     if constant is None or constant.min() != constant.max() or (factor := int(constant.min())) < 1:
         return _NOTHING
@@ -236,7 +235,7 @@ def _scaled(node: ir.Node, index: int, demand: _Demand) -> _Demand:
 
 
 def _clamped(node: ir.Node, index: int, demand: _Demand) -> _Demand:
-    """What a lower or upper limit already keeps is asked of no feed."""
+    """Bounds of x from those of a clamped x: a bound that the clamp enforces is not required."""
     bounds = [_constant(node, i) for i in range(len(node.inputs)) if i != index]
     low, high = demand.low, demand.high
     lower = bounds[0] if node.op_type in ("Max", "Clip") and bounds else None
@@ -256,4 +255,4 @@ _ARITHMETIC = {
     "Min": _clamped,
     "Clip": _clamped,
 }
-"""By operator: what is asked of an operand, given what is asked of the result."""
+"""By operator: bounds of an operand from those of the result."""

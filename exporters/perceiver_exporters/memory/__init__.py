@@ -1,1 +1,1 @@
-"""Memory estimates, and chunk sizes that fit a limit."""
+"""Memory estimates of sessions, and chunk sizes that fit a limit."""

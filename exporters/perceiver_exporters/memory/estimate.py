@@ -1,8 +1,8 @@
-"""How much memory a run will need, before anything is traced, and the chunks that keep it within a limit.
+"""Estimated memory of a session, before tracing, and chunk sizes that keep it within a limit.
 
-Each component is run on shapes alone (the meta device), and its values are laid into ONNX Runtime's arena in the order
-in which they come and go (see `perceiver_exporters.memory.liveness`). A session holds the weights, the values between
-the steps, and for every component what a run of it once needed: the arena gives none of that back.
+Each component is run on the meta device, and ONNX Runtime's arena is simulated for its values (see
+`perceiver_exporters.memory.liveness`). A session holds the weights, the values between steps, and for every component
+the peak of its calls, which the arena does not return.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Range
 
 PROCESS = 95_000_000
-"""Bytes of the interpreter, NumPy and ONNX Runtime, 74 MB with small models; sessions of large ones hold more."""
+"""Bytes of interpreter, NumPy and ONNX Runtime: 74 MB with small models, more with large ones."""
 
 Peaks = dict[tuple[str, tuple[Shape, ...]], int]
-"""What a component needs, by its name and the shapes of its inputs."""
+"""Bytes by name of the component and shapes of its inputs."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of a session that runs at the profile's `opt` sizes: `weights` as packed, `values` between the steps.
+    """Estimated memory of a session at the profile's `opt` sizes, in bytes.
 
-    `components` holds what each needs for itself; `chunks` the sizes that this is for.
+    Attributes:
+        weights: Trained parameters and buffers.
+        values: Values between steps.
+        components: Peak of each component's calls.
+        chunks: Chunk sizes by dimension for which this is estimated.
     """
 
     weights: int
@@ -39,7 +43,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """Expected peak of the process."""
+        """Estimated peak of the process."""
         return PROCESS + self.weights + self.values + sum(self.components.values())
 
     def __str__(self) -> str:
@@ -50,20 +54,29 @@ class MemoryEstimate:
             f"values {self.values / 1e6:,.0f}",
             f"largest component {largest} {self.components[largest] / 1e6:,.0f}",
         )
-        pieces = f", in chunks of {chunks}" if chunks else ""
-        return f"{self.total / 1e6:,.0f} MB expected for a run in fp32 ({', '.join(parts)}){pieces}"
+        chunked = f", in chunks of {chunks}" if chunks else ""
+        return f"{self.total / 1e6:,.0f} MB expected for a run in fp32 ({', '.join(parts)}){chunked}"
 
 
 def estimate(cut: Cut) -> MemoryEstimate:
-    """Peak memory of one run, by its parts."""
+    """Estimate the memory of a session of a cut."""
     return _estimate(cut, {})
 
 
 def fit(cut: Cut, limit: int) -> Cut:
-    """The cut with chunks so large that its estimate is just within `limit` bytes.
+    """Choose chunk sizes whose memory estimate is within a limit.
 
-    Chunks start whole; as long as the estimate is too high, those of the component that needs most are halved. Raises
-    UsageError if even chunks of one need more.
+    Chunks start at the full size; those of the component with the highest peak are halved until the estimate fits.
+
+    Args:
+        cut: Cut of the model.
+        limit: Bytes of a session.
+
+    Returns:
+        The cut with these chunk sizes.
+
+    Raises:
+        UsageError: Chunks of size one exceed the limit.
     """
     sizes = {dimension: cut.profile.dimensions[dimension].max for dimension in _chunks(cut)}
     known: Peaks = {}
@@ -81,7 +94,7 @@ def fit(cut: Cut, limit: int) -> Cut:
 
 
 def with_chunks(cut: Cut, sizes: Mapping[str, int]) -> Cut:
-    """The cut with other chunk sizes, by dimension: the same graphs, run in other pieces."""
+    """The cut with other chunk sizes by dimension; the graphs stay the same."""
     steps = tuple(
         dataclasses.replace(step, chunk=dataclasses.replace(step.chunk, size=sizes[step.chunk.dimension]))
         if step.chunk
@@ -100,10 +113,10 @@ def _estimate(cut: Cut, known: Peaks) -> MemoryEstimate:
     components: dict[str, int] = {}
     for step, inputs in zip(cut.pipeline.steps, step_shapes(cut), strict=True):
         component = cut.component(step.component)
-        piece = _piece(step, component, inputs)
-        key = component.name, tuple(piece.values())
+        chunk = _chunk_shapes(step, component, inputs)
+        key = component.name, tuple(chunk.values())
         if key not in known:
-            known[key] = peak(component, piece, split=step.chunk is not None)
+            known[key] = peak(component, chunk, split=step.chunk is not None)
         components[component.name] = max(components.get(component.name, 0), known[key])
     weights = {id(t): t.nbytes for c in cut.components for t in (*c.module.parameters(), *c.module.buffers())}
     return MemoryEstimate(sum(weights.values()), sum(value_bytes(cut).values()), components, _chunks(cut))
@@ -113,8 +126,8 @@ def _chunks(cut: Cut) -> dict[str, int]:
     return {step.chunk.dimension: step.chunk.size for step in cut.pipeline.steps if step.chunk}
 
 
-def _piece(step: Step, component: Component, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes of one piece of a chunked step."""
+def _chunk_shapes(step: Step, component: Component, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes of the inputs of one chunk of a step."""
     if step.chunk is None:
         return dict(inputs)
     dimension, size = step.chunk.dimension, step.chunk.size

@@ -1,12 +1,11 @@
-"""What a component needs when ONNX Runtime runs its graph: a model of it, from shapes alone.
+"""Memory that ONNX Runtime needs to run a component, estimated from shapes.
 
-The module runs on the meta device, and every operation is recorded with the storages that it reads and makes. A value
-lives from the operation that makes it to the last one that reads it, and a result has memory of its own: with open
-dimensions ONNX Runtime can't tell that a result would fit where an operand lies. What the exporter and its rules make
-of attention is taken into account:
+The module runs on the meta device, and every operation is recorded with the storages that it reads and creates. A value
+is live from the operation that creates it to the last one that reads it. Results do not reuse the memory of operands:
+with symbolic dimensions ONNX Runtime can't tell that they fit. Two effects of the exporter are modelled:
 
-- a softmax reads all scores and makes as many weights, unless the processor attends in blocks (`attention_form`);
-- scores of what is read or asked in chunks are a sum of two parts: of contents, and of positions.
+- a softmax reads all scores and creates as many weights, unless attention is one operator (`attention_form`);
+- scores of chunked inputs or queries are the sum of two parts: of content and of positions.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from perceiver_exporters.component import Component
-from perceiver_exporters.memory.arena import Arena, Chunk
+from perceiver_exporters.memory.arena import Arena, Block
 from perceiver_exporters.rules.attention.attention_form import on_processors
 from perceiver_exporters.shapes import Shape
 
@@ -34,15 +33,24 @@ PRODUCTS = (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)
 
 @dataclass(frozen=True)
 class Operation:
-    """Storages by identity."""
+    """Storages, by identity, that an operation reads and creates."""
 
     reads: frozenset[int]
     makes: Mapping[int, int]
-    """With the bytes of each."""
+    """Bytes by storage."""
 
 
 def peak(component: Component, shapes: Mapping[str, Shape], *, split: bool = False) -> int:
-    """Bytes that one call needs beside its inputs; `split`: scores are a sum of two parts."""
+    """Bytes that one component call needs besides its inputs.
+
+    Args:
+        component: Module and input specs.
+        shapes: Shapes of the inputs by name.
+        split: Whether scores are the sum of two parts, as in chunked components.
+
+    Returns:
+        Peak bytes of ONNX Runtime's arena.
+    """
     inputs = [
         torch.empty(shapes[spec.name], dtype=getattr(torch, spec.dtype), device="meta") for spec in component.inputs
     ]
@@ -54,31 +62,31 @@ def peak(component: Component, shapes: Mapping[str, Shape], *, split: bool = Fal
 
 
 def held(operations: list[Operation], kept: frozenset[int]) -> int:
-    """Bytes that the arena takes for two runs of these operations in order; `kept` live to the end of each.
+    """Bytes of the arena after two runs of these operations; storages in `kept` live to the end of each run.
 
-    The second finds the chunks that the first has left, which are not all where it needs them.
+    The second run may need more: free blocks that the first one left do not fit all its requests.
     """
     last = {key: index for index, each in enumerate(operations) for key in (*each.makes, *each.reads)}
     last |= {key: len(operations) - 1 for key in kept}
     arena = Arena()
     for _ in range(2):
-        chunks: dict[int, Chunk] = {}
+        blocks: dict[int, Block] = {}
         for index, each in enumerate(operations):
-            chunks |= {key: arena.allocate(size) for key, size in each.makes.items()}
-            for key in [key for key in chunks if last[key] == index]:
-                arena.release(chunks.pop(key))
+            blocks |= {key: arena.allocate(size) for key, size in each.makes.items()}
+            for key in [key for key in blocks if last[key] == index]:
+                arena.release(blocks.pop(key))
     return arena.touched
 
 
 def on_meta(module: nn.Module) -> nn.Module:
-    """A copy of the module whose tensors have no data; those that it shares are shared in the copy."""
+    """A copy of the module on the meta device, with the same tensors shared."""
     parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
     buffers = {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
     return copy.deepcopy(module, parameters | buffers)
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records operations in order; holds their storages, so that no identity comes back as another's."""
+    """Records operations in order, and holds their storages so that identities stay unique."""
 
     def __init__(self, *, split: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -87,7 +95,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Record what `func` reads and makes; a view makes nothing."""
+        """Record the storages that `func` reads and creates; views create none."""
         given = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
         made = func(*args, **(kwargs or {}))
         reads = {_identity(tensor) for tensor in given}
@@ -98,12 +106,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._known[key] = tensor
                 fresh[key] = tensor.untyped_storage().nbytes()
         if self._split and func in PRODUCTS and made.nbytes > max(tensor.nbytes for tensor in given):
-            fresh = {key: 2 * size for key, size in fresh.items()}  # beside scores of the positions
+            fresh = {key: 2 * size for key, size in fresh.items()}  # scores of content and of positions
         self.operations.append(Operation(frozenset(reads), fresh))
         return made
 
     def scratch(self, operands: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Record copies of all operands that one operator makes for itself; answer the first operand."""
+        """Record the operands' copies inside a fused operator, and return the first operand."""
         key = -len(self.operations) - 1
         size = sum(tensor.nbytes for tensor in operands)
         self.operations.append(Operation(frozenset(map(_identity, operands)), {key: 2 * size}))
@@ -111,7 +119,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class AsExported(TorchFunctionMode):
-    """Attention as the exported graph has it: products and a softmax, or on processors one operator in blocks."""
+    """Replaces attention by what is exported: products and a softmax, or one operator that works in blocks."""
 
     def __init__(self, inputs: list[Tensor], recorder: Recorder) -> None:
         super().__init__()
@@ -119,7 +127,7 @@ class AsExported(TorchFunctionMode):
         self._recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace attention; a transposition is a copy."""
+        """Replace attention, and copy the result of transpositions."""
         if func is F.scaled_dot_product_attention:
             return self._attend(*args, **(kwargs or {}))
         made = func(*args, **(kwargs or {}))

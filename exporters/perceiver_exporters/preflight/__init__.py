@@ -1,4 +1,4 @@
-"""Preflight: what keeps a bundle from its target, found without a GPU and before any build."""
+"""Preflight: checks of a bundle against a target with engines, without a GPU and before any build."""
 
 from perceiver_exporters.preflight.report import EngineMemoryEstimate, PreflightFinding, PreflightReport
 from perceiver_exporters.preflight.run import check, engine_target

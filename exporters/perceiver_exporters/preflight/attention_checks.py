@@ -1,4 +1,4 @@
-"""Rules on attention: keys that overflow a softmax, widths and types that no fused kernel takes."""
+"""Preflight checks of attention: keys that overflow a softmax, head widths and types without a fused kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BETWEEN = ("Mul", "Div", "Add", "Min", "Where", "Cast", "Reshape", "Sub")
 
 
 def keys(subject: Subject) -> Iterator[Problem]:
-    """A softmax in FP16 over more entries than FP16 can count: its normaliser overflows, and rows become NaN."""
+    """FP16 softmax over more entries than FP16 can count: the normaliser overflows, and rows become NaN."""
     for component, graph in subject.largest.items():
         for node in graph:
             if node.op_type != "Softmax" or not _is_half(node.inputs[0]):
@@ -31,9 +31,9 @@ def keys(subject: Subject) -> Iterator[Problem]:
 
 
 def single_precision(subject: Subject) -> Iterator[Problem]:
-    """ONNX Attention in FP32, for which there is no kernel: it is built decomposed, and slow."""
+    """ONNX Attention in FP32, which has no kernel: the builder decomposes it, and it is slow."""
     if not subject.dialect.attention:
-        return  # the operator rule has said so already
+        return  # reported by the check of operators
     for component, model in subject.graphs.items():
         nodes = [node for node in _fused(model.graph) if node.inputs[0] is not None and _is_single(node.inputs[0])]
         if nodes:
@@ -41,7 +41,7 @@ def single_precision(subject: Subject) -> Iterator[Problem]:
 
 
 def head_width(subject: Subject) -> Iterator[Problem]:
-    """Heads wider than any fused kernel takes, or not of a multiple of 8: the score matrix goes through memory."""
+    """Head widths above the limit of fused kernels, or not a multiple of 8: the score matrix is stored in memory."""
     for component, graph in subject.largest.items():
         worst: dict[int, int] = {}
         for node in graph:
@@ -58,7 +58,7 @@ def _fused(graph: ir.Graph) -> list[ir.Node]:
 
 
 def _scores(softmax: ir.Node) -> ir.Node | None:
-    """The product of queries and keys behind a softmax, if it is one."""
+    """The product of queries and keys behind a softmax, or None."""
     value = softmax.inputs[0]
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "MatMul":

@@ -1,4 +1,4 @@
-"""Rules on what lies around the graphs: profiles, and engines that the bundle already has for the target."""
+"""Preflight checks of profiles, and of engines that the bundle already has for the target."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def missing_profile(subject: Subject) -> Iterator[Problem]:
 
 
 def axes_without_range(subject: Subject) -> Iterator[Problem]:
-    """A dynamic axis that the profiles do not bound."""
+    """Dynamic axes that the profiles do not bound."""
     if not subject.manifest.profiles:
-        return  # the rule above has said so
+        return  # reported by `missing_profile`
     for entry in subject.manifest.components:
         symbols = {s for spec in entry.inputs for s in spec.symbols}
         known = [symbols & set(profile.dimensions) for profile in subject.profiles[entry.name]]
@@ -29,7 +29,7 @@ def axes_without_range(subject: Subject) -> Iterator[Problem]:
 
 
 def compute_capability(subject: Subject) -> Iterator[Problem]:
-    """Engines of this target built for GPUs that it has not."""
+    """Engines of this target that were built for other GPUs."""
     wanted = set(subject.engines.compute_capabilities)
     for sidecar in subject.sidecars:
         if not wanted & set(sidecar.compute_capabilities):
@@ -38,7 +38,7 @@ def compute_capability(subject: Subject) -> Iterator[Problem]:
 
 
 def tensorrt_major(subject: Subject) -> Iterator[Problem]:
-    """Engines of this target built by another major version of TensorRT, or by another product."""
+    """Engines of this target that were built by another major version of TensorRT, or by another product."""
     for sidecar in subject.sidecars:
         major = version_of(sidecar.tensorrt)[0]
         if sidecar.module != subject.engines.module or (

@@ -12,7 +12,7 @@ from perceiver_exporters.preflight.subject import Subject
 
 @dataclass(frozen=True)
 class PreflightCheck:
-    """A permanent id, the title of what is looked for, and the remedy. `find` only reads its subject."""
+    """One check: permanent id, title of the problem, remedy, and the function that finds problems in a subject."""
 
     id: str
     title: str

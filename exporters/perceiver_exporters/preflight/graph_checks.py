@@ -1,4 +1,4 @@
-"""Rules on what a graph is made of: operators, operator set, types, quantisation."""
+"""Preflight checks of graphs: operators, operator set, types, quantisation."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ NO_IMPORTER = frozenset(
         "Unique",
     )
 )
-"""ONNX operators that no version's parser imports; held against the real parser of TensorRT-RTX by a test."""
+"""ONNX operators that no version's parser imports; a test compares them with the parser of TensorRT-RTX."""
 
 NOT_IN_10_3 = frozenset(("Attention", "BlackmanWindow", "HammingWindow", "HannWindow", "STFT"))
-"""Operators whose importer came with a later TensorRT 10 than JetPack 6 has."""
+"""Operators whose importer is newer than the TensorRT 10 of JetPack 6."""
 
 TYPES = frozenset(
     (
@@ -55,7 +55,7 @@ TYPES = frozenset(
         ir.DataType.INT64,
         ir.DataType.INT32,
         ir.DataType.INT8,
-        ir.DataType.INT4,  # weights; where the parser is too old for them, the operator set is blocked
+        ir.DataType.INT4,  # weights; parsers without it fail the check of the operator set
         ir.DataType.UINT8,
         ir.DataType.BOOL,
     )
@@ -106,7 +106,7 @@ def integer_biases(subject: Subject) -> Iterator[Problem]:
 
 
 def precision(subject: Subject) -> Iterator[Problem]:
-    """A precision that the target's GPU does not compute in, by the manifest or by types found in the graph."""
+    """Precisions that the target's GPU does not support, by the manifest or by types in the graph."""
     if subject.manifest.precision not in subject.target.precisions:
         yield "blocked", "", _offer(subject, subject.manifest.precision)
     for component, graph in subject.graphs.items():

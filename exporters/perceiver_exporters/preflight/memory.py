@@ -13,32 +13,32 @@ from perceiver_exporters.preflight.subject import Subject
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE
 
 RUN_OVERHEAD = 700 << 20
-"""CUDA context, TensorRT's libraries, Python and NumPy: an estimate, to be corrected by measurements on boards."""
+"""Bytes of CUDA context, TensorRT's libraries, Python and NumPy: an estimate, not measured on boards."""
 BUILD_OVERHEAD = 1500 << 20
-"""The same, with the builder's own libraries."""
+"""The same with the builder's libraries."""
 SCRATCH_FACTOR = 2.25
-"""Scratch memory that TensorRT asks for / activations that are live at once in the graph's order.
+"""TensorRT's scratch memory over the peak of live activations in the graph's order.
 
-It keeps them in other orders and layouts. Measured: up to 2.1, the smallest workspace with which TensorRT-RTX builds.
+TensorRT uses other orders and layouts. Measured: up to 2.1, as the smallest workspace with which TensorRT-RTX builds.
 """
 BUILD_COPIES = 3
-"""Of a component's weights during its build: parsed, rearranged by the builder, serialised."""
+"""Copies of a component's weights during its build: parsed, rearranged by the builder, serialised."""
 USABLE = 0.85
-"""Share of a board's unified memory that is left to us; the rest is the system's."""
+"""Share of a board's unified memory that is available; the system uses the rest."""
 
 
 def estimate(subject: Subject) -> EngineMemoryEstimate:
-    """Estimate from weights, and from the activations that are live at once at the largest shapes."""
+    """Estimate from the weights and the peak of live activations at the largest shapes."""
     weights = {name: weight_bytes(model.graph) for name, model in subject.graphs.items()}
     live = {name: live_bytes(graph) for name, graph in subject.largest.items()}
-    largest = math.ceil(SCRATCH_FACTOR * max(live.values(), default=0))
-    workspace = max(DEFAULT_WORKSPACE, largest)
+    scratch = math.ceil(SCRATCH_FACTOR * max(live.values(), default=0))
+    workspace = max(DEFAULT_WORKSPACE, scratch)
     return EngineMemoryEstimate(
         weights=sum(weights.values()),
-        scratch=largest,
+        scratch=scratch,
         workspace=workspace,
         build_peak=BUILD_OVERHEAD + workspace + BUILD_COPIES * max(weights.values(), default=0),
-        run_peak=RUN_OVERHEAD + sum(weights.values()) + largest,
+        run_peak=RUN_OVERHEAD + sum(weights.values()) + scratch,
     )
 
 
@@ -62,7 +62,7 @@ def weight_bytes(graph: ir.Graph) -> int:
 
 
 def live_bytes(graph: ir.Graph) -> int:
-    """Peak of the bytes of activations that exist at once, in the graph's order, nothing fused."""
+    """Peak of the bytes of live activations, for the graph's order and without fusion."""
     readers = Counter(id(v) for node in graph for v in node.inputs if v is not None)
     live = peak = sum(_size(v) for v in graph.inputs)
     for node in graph:

@@ -1,4 +1,4 @@
-"""What a preflight found."""
+"""Findings and report of a preflight."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ class PreflightFinding:
 
 @dataclass(frozen=True)
 class EngineMemoryEstimate:
-    """Estimated bytes: weights of all engines, scratch of the largest, and the peaks of building and running.
+    """Estimated memory of building and running engines, in bytes.
 
-    `workspace` is what the builder must be allowed: an engine whose scratch is larger fails to build.
+    Attributes:
+        weights: Weights of all engines.
+        scratch: Scratch memory of the engine that needs most.
+        workspace: Minimum limit of the builder's workspace: an engine with larger scratch memory fails to build.
+        build_peak: Peak while building.
+        run_peak: Peak while running.
     """
 
     weights: int
@@ -38,7 +43,7 @@ class EngineMemoryEstimate:
 
 @dataclass(frozen=True)
 class PreflightReport:
-    """Everything that stands between a bundle and its target, found before any build starts."""
+    """Findings for a bundle and a target, the memory estimate, and the ids of the checks that were run."""
 
     target: str
     findings: tuple[PreflightFinding, ...]
@@ -47,5 +52,5 @@ class PreflightReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all findings."""
+        """The most severe verdict of all findings, `ok` without any."""
         return max((finding.verdict for finding in self.findings), key=_ORDER.index, default="ok")

@@ -1,4 +1,4 @@
-"""`check`: everything that can be known about a bundle on a target without a GPU, before any build starts."""
+"""Run the preflight checks on a bundle."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from perceiver_runtime.errors import UsageError
 
 
 def check(bundle: str | Path, target: str, memory: int | None = None) -> PreflightReport:
-    """Find what keeps a bundle from running on a target with engines, without a GPU.
+    """Check a bundle against a target with engines.
 
     Args:
-        bundle: The bundle.
+        bundle: Directory of the bundle.
         target: Name of the target.
-        memory: Bytes of memory of the board (None: of any board of the target).
+        memory: Bytes of memory of the board; None for all boards of the target.
 
     Returns:
-        Findings, with the worst as the verdict, and estimates of the memory for building and running.
+        The findings, and an estimate of the memory for building and running.
 
     Raises:
-        UsageError: Unknown target, or one without engines.
+        UsageError: The target is unknown or has no engines.
         BundleError: The bundle is damaged.
     """
     place, engines = engine_target(TARGETS, target)
@@ -35,13 +35,13 @@ def check(bundle: str | Path, target: str, memory: int | None = None) -> Preflig
 
 
 def examine(subject: Subject) -> PreflightReport:
-    """Apply all rules."""
+    """Run all checks on a subject."""
     findings = tuple(finding for each in CHECKS for finding in each.findings(subject))
     return PreflightReport(subject.target.name, findings, estimate(subject), tuple(each.id for each in CHECKS))
 
 
 def engine_target(targets: Mapping[str, Target], name: str) -> tuple[Target, EngineTarget]:
-    """A target that needs engines. Raises UsageError."""
+    """The target of that name and its engines. Raises UsageError if it is unknown or has none."""
     with_engines = [t.name for t in targets.values() if t.engines is not None]
     if name not in targets:
         raise UsageError(f"target (--target): expected one of {', '.join(with_engines)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""What the rules look at: a bundle's manifest, its graphs at their largest shapes, and its engines' sidecars."""
+"""Subject of the preflight checks: a bundle's manifest, its graphs at their largest shapes, its engines' sidecars."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ from perceiver_runtime.tensors import Profile, Range
 
 @dataclass(frozen=True)
 class Subject:
-    """`graphs` are as stored; `largest` have the shapes of the profiles' largest sizes, where those are known.
+    """A bundle, read for its target.
 
-    `memory` is the board's, in bytes, if the user named one. `dialect` is that of the target's oldest TensorRT.
+    Attributes:
+        manifest: The bundle's manifest.
+        target: The target.
+        engines: TensorRT and GPUs of the target.
+        dialect: What the target's oldest TensorRT supports.
+        graphs: Stored graphs by component.
+        largest: Graphs with the shapes of the profiles' largest sizes, for components whose sizes are known.
+        profiles: Profiles by component.
+        sidecars: Descriptions of the engines that the bundle has for the target.
+        memory: Bytes of memory of the board, if the user named it.
     """
 
     manifest: Manifest
@@ -40,7 +49,7 @@ class Subject:
 
 
 def read_subject(path: Path, target: Target, engines: EngineTarget, memory: int | None = None) -> Subject:
-    """Read a bundle whole, without its weights' content. Raises BundleError for damage."""
+    """Read a bundle, except for the content of its weights. Raises BundleError for damage."""
     bundle = read_bundle(path)
     manifest = bundle.manifest
     graphs = {entry.name: _typed(stored_graph(bundle, entry.onnx)) for entry in manifest.components}
@@ -60,13 +69,13 @@ def read_subject(path: Path, target: Target, engines: EngineTarget, memory: int 
 
 
 def _typed(graph: ir.Model) -> ir.Model:
-    """With the type of every value, which a graph need not state."""
+    """The graph with inferred types of all values."""
     common.ShapeInferencePass()(graph)
     return graph
 
 
 def _profiles(manifest: Manifest, entry: ComponentEntry) -> tuple[Profile, ...]:
-    """None where the pipeline's wiring is broken: what is left of the bundle can still be looked at."""
+    """The component's profiles, or () if the pipeline's wiring is broken: other checks can still run."""
     try:
         return component_profiles(manifest, entry)
     except (BundleError, KeyError):
