@@ -184,7 +184,7 @@ WRONG = {
     "ranges of run time on a GPU": (
         ["export", "fashion-perceiver", "-o", "{new}", "--precision", "int8-dynamic", "--target", "rtx"],
         2,
-        "TensorRT takes the ranges of INT8 from the graph",
+        "TensorRT reads INT8 ranges from the graph",
     ),
     "calibration of what has none": (
         ["export", "fashion-perceiver", "-o", "{new}", "--precision", "int8-dynamic", "--calibration", "entropy"],
