@@ -36,7 +36,7 @@ def bisect(
     *,
     reference: str | None = None,
     backend: str | None = None,
-    replays: Path | None = None,
+    replays: str | Path | None = None,
 ) -> Bisection:
     """Find the component, then the node, where a bundle departs from its source.
 
@@ -57,9 +57,8 @@ def bisect(
     """
     loaded = load_bundle(bundle)
     made, source = _source(loaded, reference)
-    found = bisection.bisect(
-        Path(bundle), made, backend=backend or backend_for(loaded.manifest.target), replays=replays
-    )
+    chosen, place = backend or backend_for(loaded.manifest.target), None if replays is None else Path(replays)
+    found = bisection.bisect(Path(bundle), made, backend=chosen, replays=place)
     return Bisection(str(bundle), source, found.diagnoses, found.compared)
 
 

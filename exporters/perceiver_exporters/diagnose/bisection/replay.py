@@ -75,7 +75,7 @@ def read_replay(directory: Path) -> Replay:
     return schema.decode(Replay, content, str(path))
 
 
-def run_replay(directory: Path) -> tuple[ParityReport, ...]:
+def run_replay(directory: str | Path) -> tuple[ParityReport, ...]:
     """Run a replay that `verify` or `bisect` wrote, and compare its outputs with the expected ones.
 
     Args:
@@ -88,6 +88,7 @@ def run_replay(directory: Path) -> tuple[ParityReport, ...]:
         BundleError: The directory holds no replay, or it or the bundle is damaged.
         UnavailableError: The backend of the replay is not on this machine.
     """
+    directory = Path(directory)
     replay = read_replay(directory)
     inputs, expected = load_tensors(directory / INPUTS), load_tensors(directory / EXPECTED)
     got = _run_part(directory, inputs, expected) if replay.node else _run_bundle(replay, inputs)
