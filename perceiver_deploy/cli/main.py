@@ -79,10 +79,6 @@ def _call(arguments: list[str]) -> int:
         if (used := getattr(error, "ctx", None)) is not None:
             click.echo(used.get_usage(), err=True)
         raise UsageError(_message(error)) from error
-    except SystemExit as end:  # rich's end for a closed pipe
-        if isinstance(end.__context__, BrokenPipeError):
-            raise end.__context__ from None
-        raise
     return code if isinstance(code, int) else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from time import monotonic
 
 from rich.console import Console
@@ -17,8 +18,7 @@ REFRESH_S = 0.1
 
 def progress_handler() -> logging.Handler:
     """Bars where stderr is a terminal, else lines."""
-    console = Console(stderr=True, highlight=False)
-    return ProgressBars(console) if console.is_terminal else ProgressLines()
+    return ProgressBars(Console(stderr=True, highlight=False)) if sys.stderr.isatty() else ProgressLines()
 
 
 class ProgressBars(ProgressLines):
