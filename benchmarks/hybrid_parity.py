@@ -1,6 +1,6 @@
 """Write docs/hybrid.md: parity, engines and accuracy of the shipped hybrid models at every precision.
 
-python benchmarks/hybrid_parity.py > docs/hybrid.md
+PYTHONPATH=examples python benchmarks/hybrid_parity.py > docs/hybrid.md
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from perceiver_deploy.datasets.emoji.sample import Splits, read_sample
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.decoder import greedy
 from perceiver_deploy.sources.source import batches, blueprint, resolve
-from perceiver_deploy.train.emoji_score import spelling, typical
-from perceiver_deploy.train.loop import TrainingConfig, fit
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256
@@ -35,6 +33,8 @@ from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensors import Array
+from zoo_training.emoji_score import spelling, typical
+from zoo_training.loop import TrainingConfig, fit
 
 EMOJI, LANGUAGES = "emoji-namer", "language-identifier"
 BATCH = 64
@@ -106,7 +106,7 @@ def _parts(bundles: Bundles) -> Iterator[str]:
     found = {column: _verified(bundles[column[1], column[2]], column[0]) for column in columns}
     shown = [column for column in columns if found[column]]
     yield "# Hybrid models\n"
-    yield "Made by `python benchmarks/hybrid_parity.py` without a GPU. Golden samples are held-out data.\n"
+    yield "Made by `PYTHONPATH=examples python benchmarks/hybrid_parity.py` without a GPU. Golden samples are held-out data.\n"
     yield f"## Parts of `{EMOJI}`\n"
     yield "Largest relative L2 error of a part's components on reference inputs (tolerance), by backend and"
     yield "precision. `onnxruntime-exact` runs the bundles for engines, with quantised products computed as the graph"

@@ -133,7 +133,7 @@ def _commands(code: str) -> tuple[list[str], list[set[str]]]:
 def test_commands_and_options_exist(page):
     scripts = "".join(
         path.read_text(encoding="utf-8")
-        for folder in ("benchmarks", "perceiver_deploy/train")
+        for folder in ("benchmarks", "examples/zoo_training")
         for path in (ROOT / folder).rglob("*.py")
     )
     known = FOREIGN | {option for commands in OPTIONS.values() for own in commands.values() for option in own}

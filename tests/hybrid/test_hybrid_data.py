@@ -13,18 +13,17 @@ from perceiver_deploy.api.export import export
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.datasets import emoji as emoji_data
 from perceiver_deploy.datasets import languages as language_data
-from perceiver_deploy.datasets.emoji.sample import held_out
 from perceiver_deploy.datasets.emoji.sample import read_sample as read_emoji_sample
-from perceiver_deploy.datasets.emoji.source import Sources, concept, read_emoji
 from perceiver_deploy.datasets.languages.sample import read_sample as read_text_sample
-from perceiver_deploy.datasets.languages.source import LabelledText, clean, group_messages, read_texts, split
 from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.sources.source import resolve
-from perceiver_deploy.train.edit_distance import similarity
-from perceiver_deploy.train.emoji_score import score
-from perceiver_deploy.train.languages import FEWEST, crop
 from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime.errors import DatasetError, UnavailableError
+from zoo_training.data.emoji import Sources, concept, held_out, read_emoji
+from zoo_training.data.languages import LabelledText, clean, group_messages, read_texts, split
+from zoo_training.edit_distance import similarity
+from zoo_training.emoji_score import score
+from zoo_training.languages import MIN_WORDS, crop
 
 LINES = """\
 # group: People & Body
@@ -61,7 +60,7 @@ def test_texts_are_cleaned_cropped_and_encoded() -> None:
     text = "one two three four five six"
     crops = {crop(text, generator) for _ in range(200)}
     assert len(crops) > 8
-    assert all(part in text and len(part.split()) >= FEWEST for part in crops)
+    assert all(part in text and len(part.split()) >= MIN_WORDS for part in crops)
     ids = language_data.encode(["ab", "\u00e9" * 100])
     assert ids.shape == (2, language_data.LENGTH)
     assert ids[0, :3].tolist() == [98, 99, 0]
@@ -92,7 +91,7 @@ def test_emoji_are_read_with_kind_version_and_concept(tmp_path: Path) -> None:
 
 
 def test_held_out_concepts_are_whole_and_variants_familiar() -> None:
-    from perceiver_deploy.datasets.emoji.source import Emoji
+    from zoo_training.data.emoji import Emoji
 
     tones = ("", ": light skin tone", ": dark skin tone")
     names = [f"{who} role{i}{tone}" for i in range(60) for who in ("man", "woman") for tone in tones]

@@ -24,9 +24,9 @@ from perceiver_deploy.models.hybrid import (
 )
 from perceiver_deploy.models.hybrid.decoder import greedy
 from perceiver_deploy.models.hybrid.encoders import MISSING_PIXEL
-from perceiver_deploy.train.loop import TrainingConfig, fit
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.schema import decode, encode
+from zoo_training.loop import TrainingConfig, fit
 
 WIDER = HybridConfig(
     interaction_dim=12,

@@ -13,7 +13,7 @@ from perceiver_deploy.datasets.fashion_mnist import normalise
 from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_deploy.models.patches import PatchClassifierConfig
-from perceiver_deploy.train.recipe import MODEL
+from zoo_training.recipe import MODEL
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.datasets.fashion_mnist import LABELS, MEAN, STD, normalise
-from perceiver_deploy.datasets.fashion_mnist.__main__ import main as draw
-from perceiver_deploy.datasets.fashion_mnist.sample import SAMPLE, balanced, read_sample, write_sample
-from perceiver_deploy.datasets.fashion_mnist.source import DEBIAN_DIRECTORY, TEST, read_split
-from perceiver_deploy.datasets.idx import read_idx
-from perceiver_deploy.train.__main__ import main as train
+from perceiver_deploy.datasets.fashion_mnist.sample import SAMPLE, read_sample
 from perceiver_runtime.errors import DatasetError, UnavailableError
+from zoo_training.__main__ import main as train
+from zoo_training.data.fashion_mnist import DEBIAN_DIRECTORY, TEST, balanced, read_split, write_sample
+from zoo_training.data.fashion_mnist import main as draw
+from zoo_training.data.idx import read_idx
 
 
 def write_idx(path, array, kind=0x08):

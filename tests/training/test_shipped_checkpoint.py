@@ -12,10 +12,10 @@ from perceiver_deploy.checkpoints.native import load_checkpoint, read_config
 from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.train.loop import predict
-from perceiver_deploy.train.recipe import DATASET, FAMILY, MODEL, TRAINING
 from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime.format.schema import encode
+from zoo_training.loop import predict
+from zoo_training.recipe import DATASET, FAMILY, MODEL, TRAINING
 
 DIRECTORY = ZOO_DIRECTORY / "fashion-perceiver"
 

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from perceiver_deploy.train.augment import flip, shift
-from perceiver_deploy.train.loop import Progress, TrainingConfig, batches, predict, train
-from perceiver_deploy.train.recipe import MODEL, TRAINING, build
+from zoo_training.augment import flip, shift
+from zoo_training.loop import Progress, TrainingConfig, batches, predict, train
+from zoo_training.recipe import MODEL, TRAINING, build
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -111,7 +111,7 @@ def test_shift_repeats_the_border():
 
 
 def test_weight_decay_spares_vectors_latents_and_queries():
-    from perceiver_deploy.train.loop import _groups
+    from zoo_training.loop import _groups
 
     module = build()
     names = {id(p): name for name, p in module.named_parameters()}

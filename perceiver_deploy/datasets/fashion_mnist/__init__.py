@@ -1,6 +1,6 @@
-"""Fashion-MNIST (Xiao et al. 2017): ten kinds of clothing as 28x28 grey images.
+"""Fashion-MNIST (arXiv:1708.07747): ten kinds of clothing as 28x28 grey images.
 
-Shipped is a balanced sample of it (see `sample`); the full set is read from where Debian installs it (`source`).
+The package ships a balanced sample of it (`sample`).
 """
 
 from __future__ import annotations

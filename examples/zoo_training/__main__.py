@@ -1,4 +1,4 @@
-"""`python -m perceiver_deploy.train`: reproduce the shipped checkpoint."""
+"""`python -m zoo_training`: reproduce the shipped checkpoint."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.datasets.fashion_mnist.source import DEBIAN_DIRECTORY
 from perceiver_deploy.refusal import RefusingCommand
-from perceiver_deploy.train.fashion import train_fashion
-from perceiver_deploy.train.recipe import TRAINING
+from zoo_training.data.fashion_mnist import DEBIAN_DIRECTORY
+from zoo_training.fashion import train_fashion
+from zoo_training.recipe import TRAINING
 
 
 @click.command(cls=RefusingCommand)

@@ -1,17 +1,24 @@
-"""Labelled texts from Django's compiled message catalogues (a wheel's `django` folder)."""
+"""Labelled texts from Django's compiled message catalogues (a wheel's `django` folder), and their split.
+
+`python -m zoo_training.data.languages` draws the package's sample again.
+"""
 
 from __future__ import annotations
 
 import gettext
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 
 from perceiver_deploy.datasets.languages import LANGUAGES
+from perceiver_deploy.datasets.languages.sample import SAMPLE, Texts
+from perceiver_deploy.refusal import RefusingCommand
 from perceiver_runtime.errors import UnavailableError
 
 FOLDERS = {"pt": "pt_BR"}
@@ -22,6 +29,10 @@ SHORTEST = 12
 
 OVERLAP = 0.5
 """Share of common words from which two messages count as nearly the same."""
+
+HELD_OUT_SHARE = 0.2
+CALIBRATION_SIZE = 384
+SEED = 0
 
 _PLACEHOLDER = re.compile(r"%\(\w+\)\w|%\w|\{\w*\}|<[^>]*>|&\w+;")
 _SPACE = re.compile(r"\s+")
@@ -34,6 +45,14 @@ class LabelledText:
     text: str
     language: int
     group: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Texts of disjoint groups of messages; no held-out text occurs in training."""
+
+    training: Texts
+    held_out: Texts
 
 
 def read_texts(django: Path) -> tuple[LabelledText, ...]:
@@ -110,3 +129,41 @@ def _in_several_languages(texts: Iterable[Mapping[str, str]]) -> frozenset[str]:
         for language, text in by_language.items():
             seen[text].add(language)
     return frozenset(text for text, languages in seen.items() if len(languages) > 1)
+
+
+def read_splits(django: Path) -> Splits:
+    """The splits that the shipped model is trained and scored on. Raises what `read_texts` raises."""
+    training, held_out = split(read_texts(django), HELD_OUT_SHARE, SEED)
+    known = {one.text for one in training}
+    return Splits(_texts(training), _texts([one for one in held_out if one.text not in known]))
+
+
+def write_sample(splits: Splits, path: Path) -> None:
+    """Write the shipped sample: one line a text, its language's code first."""
+    chosen = np.random.default_rng(SEED).permutation(len(splits.training.texts))[:CALIBRATION_SIZE]
+    calibration = Texts(
+        tuple(splits.training.texts[i] for i in chosen), tuple(splits.training.languages[i] for i in chosen)
+    )
+    content = {name: _rows(part) for name, part in (("calibration", calibration), ("held_out", splits.held_out))}
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def _texts(labelled: list[LabelledText]) -> Texts:
+    return Texts(tuple(one.text for one in labelled), tuple(one.language for one in labelled))
+
+
+def _rows(texts: Texts) -> list[str]:
+    return [f"{LANGUAGES[i]} {text}" for i, text in zip(texts.languages, texts.texts, strict=True)]
+
+
+@click.command(cls=RefusingCommand)
+@click.option("--django", type=click.Path(path_type=Path), required=True, help="The django folder of its wheel.")
+@click.option("--out", type=click.Path(path_type=Path), default=SAMPLE, show_default=True)
+def main(django: Path, out: Path) -> None:
+    """Draw the sample from the message catalogues under DJANGO and write it to OUT."""
+    write_sample(read_splits(django), out)
+    click.echo(f"{out}: {out.stat().st_size:,} bytes", err=True)
+
+
+if __name__ == "__main__":
+    main()

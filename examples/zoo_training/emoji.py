@@ -1,4 +1,4 @@
-"""`python -m perceiver_deploy.train.emoji`: train the shipped emoji model from the font and the names.
+"""`python -m zoo_training.emoji`: train the shipped emoji model from the font and the names.
 
 First the trunk with three heads: kind and name from the picture alone (the text is missing), and whether picture
 and name belong together. Then, on the frozen trunk, the head that tells the version.
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.datasets.emoji import PADDING
-from perceiver_deploy.datasets.emoji.sample import Splits, read_splits
-from perceiver_deploy.datasets.emoji.source import Sources
+from perceiver_deploy.datasets.emoji.sample import Splits
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.interaction import Features
 from perceiver_deploy.refusal import RefusingCommand
-from perceiver_deploy.train.augment import shift
-from perceiver_deploy.train.emoji_model import HEAD_TRAINING, KIND, MATCH, MODEL, NAME, TRUNK_TRAINING, VERSION
-from perceiver_deploy.train.emoji_score import Scores, score
-from perceiver_deploy.train.emoji_tensors import Tensors, tensors
-from perceiver_deploy.train.initial import draw_linear
-from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
 from perceiver_runtime.format.schema import encode as to_json
+from zoo_training.augment import shift
+from zoo_training.data.emoji import Sources, read_splits
+from zoo_training.emoji_model import HEAD_TRAINING, KIND, MATCH, MODEL, NAME, TRUNK_TRAINING, VERSION
+from zoo_training.emoji_score import Scores, score
+from zoo_training.emoji_tensors import Tensors, tensors
+from zoo_training.initial import draw_linear
+from zoo_training.loop import Progress, TrainingConfig, fit, prepare
 
 
 def train_trunk(model: Hybrid, data: Tensors, config: TrainingConfig) -> None:
@@ -92,7 +92,7 @@ def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits:
     provenance = {
         "data": "Noto Color Emoji 2.042 (SIL OFL 1.1), emoji-test.txt 15.0 (Unicode licence): "
         f"{len(splits.training.names)} training emoji",
-        "command": f"python -m perceiver_deploy.train.emoji --font FILE --names FILE --out DIR --seed {trunk.seed}",
+        "command": f"python -m zoo_training.emoji --font FILE --names FILE --out DIR --seed {trunk.seed}",
         "training": {"trunk": to_json(trunk), "version": to_json(head)},
         "scores": to_json(scores),
         "tools": {"torch": torch.__version__, "python": platform.python_version()},

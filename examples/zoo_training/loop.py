@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver_deploy.train.augment import flip, shift
+from zoo_training.augment import flip, shift
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from perceiver_deploy.datasets.emoji import PADDING, decode
 from perceiver_deploy.datasets.emoji.sample import Splits, Table
-from perceiver_deploy.datasets.emoji.source import concept
 from perceiver_deploy.models.hybrid import Hybrid
 from perceiver_deploy.models.hybrid.decoder import greedy
-from perceiver_deploy.train.edit_distance import similarity
-from perceiver_deploy.train.emoji_model import KIND, MATCH, NAME, VERSION
-from perceiver_deploy.train.emoji_tensors import tensors
+from zoo_training.data.emoji import concept
+from zoo_training.edit_distance import similarity
+from zoo_training.emoji_model import KIND, MATCH, NAME, VERSION
+from zoo_training.emoji_tensors import tensors
 
 
 @dataclass(frozen=True)

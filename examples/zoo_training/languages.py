@@ -1,4 +1,4 @@
-"""`python -m perceiver_deploy.train.languages`: train the shipped language identifier from Django's catalogues."""
+"""`python -m zoo_training.languages`: train the shipped language identifier from Django's catalogues."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.datasets.languages import LANGUAGES, LENGTH, VOCABULARY, encode
 from perceiver_deploy.datasets.languages.dataset import NAME
-from perceiver_deploy.datasets.languages.sample import Texts, read_splits
+from perceiver_deploy.datasets.languages.sample import Texts
 from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.hybrid import ClassifierConfig, FeatureConfig, Hybrid, HybridConfig, TextConfig
 from perceiver_deploy.refusal import RefusingCommand
-from perceiver_deploy.train.loop import Progress, TrainingConfig, fit, prepare
 from perceiver_runtime.format.schema import encode as to_json
+from zoo_training.data.languages import read_splits
+from zoo_training.loop import Progress, TrainingConfig, fit, prepare
 
 HEAD = "logits"
 MODEL = HybridConfig(
@@ -46,17 +47,17 @@ MODEL = HybridConfig(
 )
 TRAINING = TrainingConfig(epochs=24, batch=128, learning_rate=3e-3)
 WHOLE = 0.3
-"""Share of training texts that are left whole; of the others a random run of at least FEWEST words is kept."""
+"""Share of training texts that are left whole; of the others a random run of at least MIN_WORDS words is kept."""
 
-FEWEST = 3
+MIN_WORDS = 3
 
 
 def crop(text: str, generator: torch.Generator) -> str:
     """A random run of the text's words, or the whole text."""
     words = text.split(" ")
-    if len(words) <= FEWEST or torch.rand((), generator=generator).item() < WHOLE:
+    if len(words) <= MIN_WORDS or torch.rand((), generator=generator).item() < WHOLE:
         return text
-    kept = int(torch.randint(FEWEST, len(words) + 1, (), generator=generator))
+    kept = int(torch.randint(MIN_WORDS, len(words) + 1, (), generator=generator))
     start = int(torch.randint(0, len(words) - kept + 1, (), generator=generator))
     return " ".join(words[start : start + kept])
 
@@ -99,7 +100,7 @@ def _record(config: TrainingConfig, accuracy: float, training: int, held_out: in
     provenance = {
         "data": f"message catalogues of Django 5.2 (BSD 3-clause) in {len(LANGUAGES)} languages: {training} training "
         f"texts, {held_out} held-out texts of other messages",
-        "command": f"python -m perceiver_deploy.train.languages --django DIR --out DIR --seed {config.seed}",
+        "command": f"python -m zoo_training.languages --django DIR --out DIR --seed {config.seed}",
         "training": to_json(config),
         "accuracy": {"held_out": round(accuracy, 4)},
         "tools": {"torch": torch.__version__, "python": platform.python_version()},

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.datasets.fashion_mnist import LABELS, NAME, normalise
-from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
-from perceiver_deploy.datasets.fashion_mnist.source import TEST, TRAIN, LabelledImages, read_split
+from perceiver_deploy.datasets.fashion_mnist.sample import LabelledImages, read_sample
 from perceiver_deploy.datasets.metrics import evaluate_classification
-from perceiver_deploy.train.loop import Progress, TrainingConfig, predict, train
-from perceiver_deploy.train.recipe import FAMILY, MODEL, build
 from perceiver_runtime.format.schema import encode
+from zoo_training.data.fashion_mnist import TEST, TRAIN, read_split
+from zoo_training.loop import Progress, TrainingConfig, predict, train
+from zoo_training.recipe import FAMILY, MODEL, build
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def accuracy_of(module: nn.Module, images: Tensor, labels: Tensor) -> float:
 def _record(config: TrainingConfig, reached: Progress, accuracy: dict[str, float]) -> CheckpointRecord:
     provenance = {
         "data": "Fashion-MNIST, 60,000 training images (Debian package dataset-fashion-mnist), MIT licence",
-        "command": f"python -m perceiver_deploy.train --out DIR --seed {config.seed}",
+        "command": f"python -m zoo_training --out DIR --seed {config.seed}",
         "training": encode(config),
         "steps": f"{reached.step} of {reached.steps}",
         "accuracy": accuracy,

@@ -14,7 +14,7 @@ from perceiver_deploy.models.hybrid import (
     RegressorConfig,
     TextConfig,
 )
-from perceiver_deploy.train.loop import TrainingConfig
+from zoo_training.loop import TrainingConfig
 
 NAME, KIND, MATCH, VERSION = "name", "kind", "match", "version"
 MODEL = HybridConfig(

@@ -8,7 +8,7 @@ from torch import nn
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_deploy.models.patches import PatchClassifierConfig
-from perceiver_deploy.train.loop import TrainingConfig
+from zoo_training.loop import TrainingConfig
 
 FAMILY = "patch-classifier"
 DATASET = "fashion-mnist"

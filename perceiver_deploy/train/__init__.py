@@ -1,1 +1,0 @@
-"""Training of the shipped checkpoints: `python -m perceiver_deploy.train --out DIR`. See docs/training.md."""
