@@ -55,7 +55,7 @@ SNIPPETS = {page: found for page, text in PAGES.items() if (found := _snippets(t
 
 
 def test_pages_have_snippets():
-    assert {"README.md", "docs/models.md", "docs/hybrid.md", "docs/jetson.md"} <= set(SNIPPETS)
+    assert {"README.md", "docs/hybrid.md", "docs/jetson.md", "docs/security.md"} <= set(SNIPPETS)
 
 
 @pytest.mark.parametrize("page", [page for page, found in SNIPPETS.items() if not all(s.reason for s in found)])
