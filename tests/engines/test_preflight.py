@@ -1,4 +1,4 @@
-"""Each fault that would break a build or a run on a board is caught before any build, with its rule and remedy."""
+"""Each fault that would break a build or a run on a board is caught before any build, with its check and remedy."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_nothing_is_built_from_a_blocked_bundle(fault: Fault, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_the_command_names_rule_and_remedy(fault: Fault, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_check_and_remedy(fault: Fault, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check", str(fault.make(tmp_path / "bundle")), "--target", fault.target, "--json"])
     report = json.loads(capsys.readouterr().out)
@@ -218,12 +218,12 @@ def test_the_command_names_rule_and_remedy(fault: Fault, tmp_path: Path, capsys:
     ]
 
 
-def test_the_twelve_faults_have_a_rule_each() -> None:
+def test_the_twelve_faults_have_a_check_each() -> None:
     assert [fault.check for fault in FAULTS] == [f"PF{n:03}" for n in range(1, 13)]
 
 
 @pytest.mark.parametrize("target", ["jetson-orin", "jetson-thor", "rtx", "hopper"])
-def test_a_sound_bundle_passes_every_rule(target: str, tmp_path: Path) -> None:
+def test_a_sound_bundle_passes_every_check(target: str, tmp_path: Path) -> None:
     report = check(sound(tmp_path / "bundle"), target)
     assert report.findings == ()
     assert report.verdict == "ok"

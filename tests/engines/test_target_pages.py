@@ -48,8 +48,8 @@ def test_narrower_precisions_of_older_gpus() -> None:
     assert "fp8 from 89 on" in gpus
 
 
-def test_every_rule_of_the_preflight_has_its_row() -> None:
-    assert [(row[0], row[1].split(" (")[0]) for row in rows(r"PF\d+")] == [(rule.id, rule.title) for rule in CHECKS]
+def test_every_preflight_check_has_its_row() -> None:
+    assert [(row[0], row[1].split(" (")[0]) for row in rows(r"PF\d+")] == [(check.id, check.title) for check in CHECKS]
 
 
 def test_a_target_names_precisions_that_exist_and_says_why_it_lacks_the_others():

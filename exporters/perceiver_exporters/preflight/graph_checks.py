@@ -115,8 +115,8 @@ def precision(subject: Subject) -> Iterator[Problem]:
             yield "blocked", component, _offer(subject, "fp8")
 
 
-def _offer(subject: Subject, asked: str) -> str:
-    return f"{asked}; {subject.target.name} computes in {', '.join(subject.target.precisions)}"
+def _offer(subject: Subject, precision: str) -> str:
+    return f"{precision}; {subject.target.name} computes in {', '.join(subject.target.precisions)}"
 
 
 def _imports(node: ir.Node, dialect: Dialect) -> bool:

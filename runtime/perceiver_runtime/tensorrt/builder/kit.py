@@ -20,7 +20,7 @@ KIT_SCHEMA = Schema("kit", 1, "make the kit again")
 
 @dataclass(frozen=True)
 class BuildKit:
-    """What the preflight expects of the device: the rules that it could not check without one are checked there.
+    """What the preflight expects of the device: what needs one is checked there.
 
     `tensorrt` is the oldest version that will do; `build_peak` and `run_peak` are forecasts in bytes.
     """
@@ -61,7 +61,7 @@ def check_kit(kit: BuildKit, identity: DeviceIdentity, free: int) -> None:
 
 
 def _problems(kit: BuildKit, identity: DeviceIdentity, free: int) -> Iterator[str]:
-    """By the ids of the preflight's rules (perceiver_exporters.preflight)."""
+    """By the ids of the preflight checks (perceiver_exporters.preflight)."""
     if identity.compute_capability not in kit.compute_capabilities:
         yield (
             f"PF011 expected compute capability {', '.join(kit.compute_capabilities)}, this GPU has "
