@@ -106,7 +106,8 @@ def _parts(bundles: Bundles) -> Iterator[str]:
     found = {column: _verified(bundles[column[1], column[2]], column[0]) for column in columns}
     shown = [column for column in columns if found[column]]
     yield "# Hybrid models\n"
-    yield "Made by `PYTHONPATH=examples python benchmarks/hybrid_parity.py` without a GPU. Golden samples are held-out data.\n"
+    yield "Made by `PYTHONPATH=examples python benchmarks/hybrid_parity.py` without a GPU. Golden samples are held-out"
+    yield "data.\n"
     yield f"## Parts of `{EMOJI}`\n"
     yield "Largest relative L2 error of a part's components on reference inputs (tolerance), by backend and"
     yield "precision. `onnxruntime-exact` runs the bundles for engines, with quantised products computed as the graph"

@@ -31,8 +31,8 @@ SNIPPET = re.compile(
 )
 """A block of code; what can't run in a test says so in a comment before it."""
 
-FOREIGN = {"--system-site-packages", "--inplace", "--index-url"}
-"""Options of programs that are not ours: venv, rsync, pip."""
+KNOWN = {"--version", "--system-site-packages", "--inplace", "--index-url"}
+"""Options of both programs themselves, and of others: venv, rsync, pip."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def _commands(code: str) -> tuple[list[str], list[set[str]]]:
     words = code.removeprefix("$ ").split()
     programs = [OPTIONS[words[0]]] if words[0] in OPTIONS else list(OPTIONS.values())
     names = words[1].split("\\|") if words[0] in OPTIONS and len(words) > 1 else words[:1]
+    names = [name for name in names if name not in KNOWN]
     found = [[commands[name] for commands in programs if name in commands] for name in names]
     return names, [set().union(*each) for each in found if each]
 
@@ -136,7 +137,7 @@ def test_commands_and_options_exist(page):
         for folder in ("benchmarks", "examples/zoo_training")
         for path in (ROOT / folder).rglob("*.py")
     )
-    known = FOREIGN | {option for commands in OPTIONS.values() for own in commands.values() for option in own}
+    known = KNOWN | {option for commands in OPTIONS.values() for own in commands.values() for option in own}
     for code in _code(PAGES[page]):
         options = set(OPTION.findall(code))
         assert not {option for option in options - known if f'"{option}"' not in scripts}, code
