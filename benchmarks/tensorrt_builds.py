@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import onnx_ir as ir  # noqa: E402
 import torch  # noqa: E402
 from engines.rtx import NEWEST, Subject, released, small  # noqa: E402
-from small_models import SMALL  # noqa: E402
+from factories.families import SMALL  # noqa: E402
 
 from perceiver_exporters.bundle.storage import save_graphs  # noqa: E402
 from perceiver_exporters.targets.target import TARGETS  # noqa: E402

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from small_models import SMALL, small_model
+from factories.families import SMALL, small_model
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Blueprint

@@ -163,9 +163,7 @@ def test_an_image_size_that_is_none_is_refused(tickets: Path, tmp_path: Path, si
 
 
 def test_a_bundle_of_another_image_size_equals_transformers_and_its_reference(tmp_path: Path) -> None:
-    torch.manual_seed(5)
-    with torch.no_grad():
-        oracle = FOURIER.oracle()
+    oracle = FOURIER.oracle()
     oracle.save_pretrained(tmp_path / "mine")
     bundle = tmp_path / "bundle"
     assert run("export", tmp_path / "mine", "-o", bundle, "--image-size", "20x24", "-q", "--json") == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import onnx_ir as ir
-from small_models import small_model
+from factories.families import small_model
 
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs

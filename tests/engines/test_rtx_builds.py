@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from engines.progress import progress_to
 from engines.rtx import components, expected_products, released, small
-from small_models import SMALL
+from factories.families import SMALL
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from engines.rtx import Subject, components, expected_products
-from foreign import FOREIGN
+from factories.modules import FOREIGN
 
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_runtime.tensorrt.api import load_tensorrt

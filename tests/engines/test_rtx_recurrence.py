@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
-from hybrid_models import PERCEIVER, build
+from factories.hybrid import PERCEIVER, build
 
 from perceiver_deploy.families.hybrid import cut
 from perceiver_deploy.models.hybrid import ClassifierConfig, HybridConfig, TextConfig

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
-from torch import nn
+from factories.weights import randomise
 from torch_threads import one_thread as one_thread
 
 from perceiver_deploy.families import FAMILIES
@@ -39,21 +38,8 @@ CONFIG = PatchClassifierConfig(
 Bundle = Callable[..., tuple[Path, Manifest]]
 
 
-def randomise(module: nn.Module, seed: int) -> nn.Module:
-    """Weights that keep activations near 1, and biases and normalisations that no two layers share."""
-    torch.manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        if parameter.ndim >= 2:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        else:
-            nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.3)
-    return module.eval().requires_grad_(False)
-
-
 def build_model(seed: int = 0) -> ImageClassifier:
-    model = randomise(FAMILY.build(CONFIG), seed)
-    assert isinstance(model, ImageClassifier)
-    return model
+    return randomise(ImageClassifier(CONFIG), seed)
 
 
 def build_blueprint(model: ImageClassifier) -> Blueprint:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
-from foreign import FOREIGN
+from factories.modules import FOREIGN
 
 from perceiver_deploy.api.verify import verify
 from perceiver_exporters.bundle.storage import save_graphs

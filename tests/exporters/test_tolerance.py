@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from factories.weights import randomise
 from torch import Tensor, nn
 
 from perceiver_deploy.models.attention import SelfAttentionLayer
@@ -32,7 +33,7 @@ from perceiver_runtime.manifest import Manifest, Source
 from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
-from .conftest import Bundle, randomise
+from .conftest import Bundle
 
 CPU_PRECISIONS = TARGETS["cpu"].precisions
 IN = TensorSpec("x", "float32", ("batch", 12, 48))
@@ -41,7 +42,7 @@ OUT = TensorSpec("y", "float32", ("batch", 12, 48))
 
 def single_layer(seed: int) -> Blueprint:
     """One self-attention layer, traced in a second."""
-    layer: nn.Module = randomise(SelfAttentionLayer(48, ProcessorConfig(blocks=1, layers=1, heads=4)), seed)
+    layer = randomise(SelfAttentionLayer(48, ProcessorConfig(blocks=1, layers=1, heads=4)), seed)
     step = Step("layer", {"x": "x"}, {"y": "y"}, "encode")
     cut = Cut(
         (Component("layer", layer, (IN,), (OUT,)),),
@@ -152,7 +153,6 @@ class Kelvin(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = randomise(nn.Linear(48, 1), 0)
-        assert isinstance(self.head, nn.Linear)
         nn.init.normal_(self.head.weight, std=0.15)
         nn.init.constant_(self.head.bias, 300.0)
 

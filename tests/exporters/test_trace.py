@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from factories.weights import randomise
 from torch import Tensor, nn
 
 from perceiver_deploy.models.image_classifier import ImageClassifier
@@ -22,7 +23,7 @@ from perceiver_runtime.errors import CheckError
 from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
-from .conftest import CONFIG, FAMILY, randomise
+from .conftest import CONFIG, FAMILY
 
 import onnxruntime as ort
 

@@ -61,7 +61,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
 
 def export(case: Case, directory: Path, **options: Any) -> Exported:
-    torch.manual_seed(1)
     oracle = case.oracle()
     bundle = directory / "bundle"
     perceiver_deploy.export(str(saved(oracle, directory / "model")), bundle, **options)

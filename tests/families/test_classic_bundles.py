@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from small_models import SMALL, small_model
+from factories.families import SMALL, small_model
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.source import Model, blueprint

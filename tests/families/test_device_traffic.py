@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import SMALL
+from factories.families import SMALL
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.source import Model, blueprint

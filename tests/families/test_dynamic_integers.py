@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_models import SMALL, small_model
+from factories.families import SMALL, small_model
 
 from perceiver_deploy.api.verify import verify
 from perceiver_exporters.component import Blueprint

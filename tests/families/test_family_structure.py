@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import SMALL
+from factories.families import SMALL
 
 from perceiver_deploy.api.models import summarise
 from perceiver_deploy.checkpoints import huggingface, lucidrains

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from small_models import SMALL, small_model
+from factories.families import SMALL, small_model
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED

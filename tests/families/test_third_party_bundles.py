@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from models.oracle import randomise, relative, saved
+from factories.weights import randomise
+from models.oracle import relative, saved
 from models.test_third_party_parity import IMAGE, KRASSERM, LANGUAGE, lucidrains, text
 from torch import Tensor
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from factories.weights import randomise
 from torch import Tensor, nn
 
 from perceiver_deploy.models.attention import Attention, CrossAttentionLayer, ProcessorBlock, SelfAttentionLayer
@@ -62,25 +63,12 @@ class LongAttention(nn.Module):
         return attended
 
 
-def randomise(module: nn.Module, seed: int) -> nn.Module:
-    """Weights that keep activations near 1; each output channel, bias and normalisation has a size of its own."""
-    torch.manual_seed(seed)
-    module.eval().requires_grad_(False)
-    for name, parameter in module.named_parameters():
-        if parameter.ndim >= 2:
-            channels = torch.exp2(torch.randn(len(parameter), *[1] * (parameter.ndim - 1)))
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5).mul_(channels)
-        else:
-            nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.3)
-    return module
-
-
 def perceiver(seed: int = 0) -> Blueprint:
     """Encoder, a block that runs three times, decoder."""
     x, latents = _spec("x", TOKENS, WIDTH), _spec("latents", LATENTS, DIM)
     latents_out, logits = _spec("latents_out", LATENTS, DIM), _spec("logits", CLASSES)
     block = ProcessorBlock(DIM, ProcessorConfig(blocks=REPEAT, layers=2, heads=4))
-    modules = [randomise(module, seed + i) for i, module in enumerate((Encoder(), block, Decoder()))]
+    modules = [randomise(module, seed + i, spread=True) for i, module in enumerate((Encoder(), block, Decoder()))]
     components = (
         Component("encoder", modules[0], (x,), (latents,)),
         Component("processor_block", modules[1], (latents,), (latents_out,)),
@@ -98,8 +86,7 @@ def perceiver(seed: int = 0) -> Blueprint:
 
 def long_attention(seed: int = 0) -> Blueprint:
     """65,536 keys in one softmax, whose scores lie around 0: their exponentials add up to more than FP16 can hold."""
-    module = LongAttention()
-    randomise(module, seed)
+    module = randomise(LongAttention(), seed, spread=True)
     module.attention.key.bias.zero_()
     return _single(module, (KEYS, 4), (1, 8), seed, batch=1)
 
@@ -114,7 +101,7 @@ def loud(seed: int = 0) -> Blueprint:
 def trunk(seed: int = 0) -> Blueprint:
     """Four layers that run once."""
     block = ProcessorBlock(DIM, ProcessorConfig(blocks=1, layers=4, heads=4))
-    return _single(randomise(block, seed), (LATENTS, DIM), (LATENTS, DIM), seed)
+    return _single(randomise(block, seed, spread=True), (LATENTS, DIM), (LATENTS, DIM), seed)
 
 
 def layer(sizes: int, seed: int = 0) -> Blueprint:
@@ -126,7 +113,7 @@ def layer(sizes: int, seed: int = 0) -> Blueprint:
         blocks=1, layers=1, heads=heads, widening=int(random.choice([1, 2, 4])), gated=bool(random.integers(2))
     )
     shape = int(random.integers(3, 17)), dim
-    return _single(randomise(SelfAttentionLayer(dim, config), seed), shape, shape, seed)
+    return _single(randomise(SelfAttentionLayer(dim, config), seed, spread=True), shape, shape, seed)
 
 
 def _single(module: nn.Module, shape: tuple[int, int], out: tuple[int, int], seed: int, batch: int = 4) -> Blueprint:

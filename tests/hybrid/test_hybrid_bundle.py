@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from hybrid_models import BOTH, PERCEIVER, TEXT, build, ids, pixels
+from factories.hybrid import BOTH, PERCEIVER, TEXT, build, ids, pixels
 
 from perceiver_deploy.api.evaluate import compare, reference_outputs
 from perceiver_deploy.datasets import Dataset, Scored

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hybrid_models import BOTH, IMAGE, PERCEIVER, TEXT, build, ids, pixels
+from factories.hybrid import BOTH, IMAGE, PERCEIVER, TEXT, build, ids, pixels
 from torch import Tensor, nn
 
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig

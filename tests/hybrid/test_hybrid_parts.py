@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hybrid_models import IMAGE, TEXT, ids, pixels, randomise
+from factories.hybrid import IMAGE, TEXT, ids, pixels
+from factories.weights import randomise
 from torch import Tensor, nn
 
 from perceiver_deploy.models.hybrid.channel_attention import ChannelAttention

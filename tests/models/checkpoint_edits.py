@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from models.oracle import REDUCED, Case, normal, saved, text
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -41,5 +40,4 @@ def configure(directory: Path, **changes: Any) -> None:
 
 def made(case: Case, directory: Path) -> Path:
     """A checkpoint directory of a class."""
-    with torch.no_grad():
-        return saved(case.oracle(), directory)
+    return saved(case.oracle(), directory)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from factories.weights import randomise
 from torch import Tensor, nn
 
 REDUCED: dict[str, Any] = {
@@ -24,34 +25,6 @@ REDUCED: dict[str, Any] = {
     "vocab_size": 50,
     "num_labels": 7,
 }
-
-
-QUERIES_AND_KEYS = ("query", "key", "q_proj", "k_proj", "to_q")
-
-
-def randomise(module: nn.Module, sharpness: float) -> nn.Module:
-    """Draw every parameter and batch-norm statistic so that its place matters: biases and norms included.
-
-    `sharpness` widens queries and keys: attention that averages over all inputs would hide what they are.
-    """
-    norms = (nn.LayerNorm, nn.BatchNorm2d)
-    for path, layer in module.named_modules():
-        gain = sharpness if path.endswith(QUERIES_AND_KEYS) else 1.0
-        own = dict(layer.named_parameters(recurse=False))
-        for name, parameter in own.items():
-            if isinstance(layer, norms):
-                parameter.normal_(float(name == "weight"), 0.3)
-            elif name == "bias":
-                parameter.normal_(0, 0.2)
-            elif isinstance(layer, nn.Linear | nn.Conv2d):
-                parameter.normal_(0, gain / parameter[0].numel() ** 0.5)
-            else:  # vectors that pad every token alike must not drown what tells the tokens apart
-                parameter.normal_(0, 0.1 if isinstance(layer, nn.ParameterDict) else 1.0)
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.5)
-            layer.running_var.uniform_(0.5, 2)
-            layer.num_batches_tracked.fill_(3)
-    return module.eval()
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -76,11 +49,11 @@ class Case:
     image_size: tuple[int, int] | None = None
     sharpness: float = 2.0
 
-    def oracle(self) -> nn.Module:
+    def oracle(self, seed: int = 0) -> nn.Module:
         import transformers
 
         config = transformers.PerceiverConfig(**self.config)
-        return randomise(getattr(transformers, self.name)(config), self.sharpness)
+        return randomise(getattr(transformers, self.name)(config), seed, sharpness=self.sharpness)
 
 
 def text(batch: int, length: int, vocabulary: int) -> Callable[[], dict[str, Tensor]]:

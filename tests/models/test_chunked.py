@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.oracle import randomise, relative
+from factories.weights import randomise
+from models.oracle import relative
 
 from perceiver_deploy.models.attention import CrossAttentionLayer
 from perceiver_deploy.models.chunked import Begin, Finish, Fold

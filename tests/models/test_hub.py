@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> Path:
     """Two revisions of one model, `main` being the second, whose weights are a pickle."""
     repository = tmp_path / "cache" / f"models--{MODEL.replace('/', '--')}"
     saved(CASES[0].oracle(), repository / "snapshots" / FIRST)
-    oracle = CASES[0].oracle()
+    oracle = CASES[0].oracle(seed=1)
     saved(oracle, repository / "snapshots" / SECOND)
     (repository / "snapshots" / SECOND / "model.safetensors").unlink()
     torch.save(oracle.state_dict(), repository / "snapshots" / SECOND / "pytorch_model.bin")

@@ -9,7 +9,8 @@ import types
 
 import pytest
 import torch
-from models.oracle import randomise, relative, saved
+from factories.weights import randomise
+from models.oracle import relative, saved
 from safetensors.torch import load_file, save_file
 
 from perceiver_deploy.checkpoints import load

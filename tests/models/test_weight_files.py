@@ -24,7 +24,6 @@ MLP = "perceiver.encoder.self_attends.0.mlp.dense1.weight"
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(3)
     return made(LANGUAGE, tmp_path_factory.mktemp("original"))
 
 

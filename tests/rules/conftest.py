@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
-from small_models import SMALL as FAMILY_MODELS
-from torch import nn
+from factories.families import SMALL as FAMILY_MODELS
+from factories.weights import randomise
 from torch_threads import one_thread as one_thread
 
 from perceiver_deploy.families import FAMILIES
@@ -99,17 +98,6 @@ def session(graph: ir.Model) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return ort.InferenceSession(ir.to_proto(graph).SerializeToString(), options, ["CPUExecutionProvider"])
-
-
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights that keep activations near 1, and biases and normalisations that no two layers share."""
-    torch.manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        if parameter.ndim >= 2:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        else:
-            nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.3)
-    return module.eval().requires_grad_(False)
 
 
 def subjects(family_name: str, config: Any, *names: str) -> Iterator[Subject]:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 import pytest
+from factories.weights import randomise
 from faults.seeded import seed
 
 from perceiver_deploy.families import FAMILIES
@@ -30,7 +31,7 @@ from perceiver_runtime import verify
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.manifest import Source
 
-from .conftest import EXACT, SMALL, Subject, cross, randomise
+from .conftest import EXACT, SMALL, Subject, cross
 
 
 def fused(graph: ir.Model) -> list[ir.Node]:

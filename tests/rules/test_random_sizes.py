@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from factories.families import SMALL as FAMILY_MODELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_models import SMALL as FAMILY_MODELS
 
 from perceiver_deploy.models.config import PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.flow import FlowConfig

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from factories.weights import randomise
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Blueprint
@@ -15,7 +16,7 @@ from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime import verify
 from perceiver_runtime.manifest import Source
 
-from .conftest import SMALL, randomise
+from .conftest import SMALL
 
 APPLIED = {
     "fourier": {"encoder": {"constant-query", "separable-positions"}},

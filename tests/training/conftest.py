@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from factories.weights import randomise
 from torch_threads import one_thread as one_thread
 
 from perceiver_deploy.datasets.fashion_mnist import normalise
@@ -32,9 +33,4 @@ def small_config() -> PatchClassifierConfig:
 @pytest.fixture
 def randomised(small_config: PatchClassifierConfig) -> ImageClassifier:
     """A model whose every tensor is random, biases and LayerNorm weights too."""
-    torch.manual_seed(7)
-    module = ImageClassifier(small_config).eval()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return module
+    return randomise(ImageClassifier(small_config), 7)

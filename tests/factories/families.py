@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import hybrid_models
 import numpy as np
-import torch
+from factories.hybrid import BOTH
+from factories.weights import randomise
 from torch import nn
 
 from perceiver_deploy.families import FAMILIES
@@ -35,7 +35,7 @@ def _released(name: str, **sizes: Any) -> Any:
 
 SMALL: Mapping[str, Any] = {
     "patch-classifier": PatchClassifierConfig(1, 28, 28, 4, 2, 24, 4, 32, 10, _PERCEIVER),
-    "hybrid": hybrid_models.BOTH,
+    "hybrid": BOTH,
     "masked-language-model": _released("language-perceiver", **_TEXT, perceiver=_DENSE),
     "sequence-classifier": _released("language-perceiver-classifier", **_TEXT, classes=3, perceiver=_PERCEIVER),
     "image-classifier-learned": _released("vision-perceiver-learned", **_IMAGE, pixel_dim=16, position_dim=16),
@@ -77,11 +77,6 @@ class SmallModel:
 
 def small_model(family: str, seed: int = 0) -> SmallModel:
     """The small model of a family."""
-    torch.manual_seed(seed)
     entry, config = FAMILIES[family], SMALL[family]
-    module = entry.build(config).eval()
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * (0.2 if "norm" in name else 0.1))
+    module = randomise(entry.build(config), seed)
     return SmallModel(family, module, entry.cut(module), entry.sample(config, 2, np.random.default_rng(seed)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from factories.weights import randomise
+from torch import Tensor
 
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.hybrid import (
@@ -57,25 +58,9 @@ BOTH = HybridConfig(
 )
 
 
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Random parameters and batch statistics throughout, in evaluation mode: no two tensors look alike."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.is_floating_point():
-                scale = tensor.shape[-1] ** -0.5 if tensor.ndim > 1 else 0.3
-                centre = 1.0 if "norm.weight" in name or (name.endswith("1.weight") and tensor.ndim == 1) else 0.0
-                tensor.normal_(centre, scale, generator=generator)
-    return module.eval()
-
-
 def build(config: HybridConfig, seed: int = 0) -> Hybrid:
     """A model of that config with random everything."""
-    model = Hybrid(config)
-    randomise(model, seed)
-    return model
+    return randomise(Hybrid(config), seed)
 
 
 def pixels(batch: int, config: ImageConfig = IMAGE, seed: int = 0) -> Tensor:
