@@ -43,6 +43,9 @@ def speaking_model() -> Hybrid:
     model = build(BOTH)
     decoder = model.generator("name")
     with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 2:  # convolutions so loud that sequences depend on the pictures
+                parameter.mul_(parameter[0, ..., 0].numel() ** 0.5)
         for weight in (decoder.embedding.weight, decoder.output.weight, decoder.initial.weight):
             weight.mul_(6.0)
     return model
