@@ -108,7 +108,7 @@ def main() -> None:
                 measured[name].append(values)
     columns = {name: list(zip(*values, strict=True)) for name, values in measured.items()}
     rows = [
-        Start(
+        Start(  # type: ignore[call-arg]
             name,
             *(statistics.median(column) for column in each),
             ratio(each[0], columns[PLAIN][0]),

@@ -66,7 +66,7 @@ def convolution(size: Size, form: str) -> onnx.ModelProto:
     attributes = {"strides": [size.stride] * 2, "pads": pads, "kernel_shape": [size.kernel] * 2}
     nodes, constants = {FP32: _single, STATIC: _static, DYNAMIC: _dynamic}[form](weight, integers, scale, attributes)
     ports = [("x", ["batch", size.inputs, size.side, size.side]), ("y", ["batch", size.outputs, "height", "width"])]
-    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ports)
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ports)  # type: ignore[arg-type]
     stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "convolution", [x], [y], stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

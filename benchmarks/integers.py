@@ -122,7 +122,7 @@ def speed(layers: int, rounds: int, threads: int) -> list[SpeedRow]:
     component, cut, feeds = language_block(layers)
     made = graphs(component, cut, [feeds])
     sessions = {name: session(graph, threads) for name, graph in made.items()}
-    times = interleave({name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}, rounds)  # type: ignore[misc]
+    times = interleave({name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}, rounds)
     exact = sessions[FP32].run(None, feeds)[0]
     return [
         SpeedRow(
@@ -152,7 +152,7 @@ def attention_share(graph: onnx.ModelProto, feeds: Mapping[str, Array], threads:
 
 def _is_attention(event: Mapping[str, object]) -> bool:
     name = str(event["name"])
-    return event["args"]["op_name"] in ATTENTION or "attention/MatMul_1" in name  # type: ignore[index]
+    return event["args"]["op_name"] in ATTENTION or "attention/MatMul_1" in name
 
 
 def errors(threads: int) -> Iterator[ErrorRow]:

@@ -56,7 +56,7 @@ def multimodal(made: Exported, model: torch.nn.Module, clip: dict[str, torch.Ten
     expected = made.oracle(clip, subsampled_output_points={**points, "label": None}).logits
     expected["audio"] = expected["audio"].reshape(1, 8, -1)
     sizes = {"image": model.config.video, "audio": model.config.audio}
-    ours = model(clip["image"], clip["audio"], {n: coordinates_of(i, sizes[n]) for n, i in points.items()})
+    ours = model(clip["image"], clip["audio"], {n: coordinates_of(i, sizes[n]) for n, i in points.items()})  # type: ignore[arg-type]
     feeds = {"image": clip["image"], "audio": clip["audio"], **{f"{n}_index": i for n, i in points.items()}}
     bundle = made.run(feeds)
     distances = [[relative(got[name], expected[name]) for name in expected] for got in (ours, bundle)]

@@ -57,7 +57,7 @@ def peers(model: Model, feeds: Feeds, directory: Path, threads: int) -> Makers:
     plain = plain_export(model.module, feeds, directory / f"{model.name}-plain" / "model.onnx")
     return {
         "torch eager": lambda: eager_call(model, feeds),
-        "torch.compile": lambda: eager_call(replace(model, module=torch.compile(model.module)), feeds),
+        "torch.compile": lambda: eager_call(replace(model, module=torch.compile(model.module)), feeds),  # type: ignore[arg-type]
         "plain ONNX Runtime": lambda: run_onnxruntime(plain, feeds, threads),
         "plain ONNX Runtime, static int8": lambda: run_onnxruntime(static_onnxruntime(plain, feeds), feeds, threads),
         "plain ONNX Runtime, dynamic int8": lambda: run_onnxruntime(dynamic_onnxruntime(plain), feeds, threads),
@@ -70,7 +70,7 @@ def peers(model: Model, feeds: Feeds, directory: Path, threads: int) -> Makers:
 def sessions(paths: Mapping[str, Path], feeds: Feeds, threads: int) -> Makers:
     """A session of each bundle on each backend."""
     return {
-        f"bundle {precision}, {backend}": lambda p=path, b=backend: session_call(p, b, feeds, threads)  # type: ignore[misc]
+        f"bundle {precision}, {backend}": lambda p=path, b=backend: session_call(p, b, feeds, threads)
         for precision, path in paths.items()
         for backend in BACKENDS
     }

@@ -75,9 +75,9 @@ def inputs(component: Component, cut: Cut) -> dict[str, Array]:
         if spec.dtype != "int64":
             feeds[spec.name] = random.standard_normal(shape, dtype=np.float32)
         elif len(shape) == 1:
-            feeds[spec.name] = np.arange(shape[0])
+            feeds[spec.name] = np.arange(shape[0])  # type: ignore[assignment]
         else:
-            feeds[spec.name] = np.ones(shape, np.int64) if "mask" in spec.name else random.integers(0, 200, shape)
+            feeds[spec.name] = np.ones(shape, np.int64) if "mask" in spec.name else random.integers(0, 200, shape)  # type: ignore[assignment]
     return feeds
 
 

@@ -61,7 +61,7 @@ class Row:
 def opened(bundle: Path, setting: str) -> Session:
     threads, pool, spin = SETTINGS[setting]
     backend = open_backend("onnxruntime", threads)
-    backend.concurrency = max(CALLERS)  # type: ignore[misc]
+    backend.concurrency = max(CALLERS)
     original = backend._options  # type: ignore[attr-defined]
 
     def options(*given: object) -> ort.SessionOptions:
@@ -122,7 +122,7 @@ def limit(directory: Path, rounds: int) -> Iterator[Sized]:
                 times = interleave(calls, rounds)
                 largest = max(component.flops for component in one.manifest.components) / 1e6
             medians = [statistics.median(times[threads]) / (RUNS // 3) for threads in (1, CORES)]
-            yield Sized(model.name, precision, largest, *medians, ratio(times[CORES], times[1]))
+            yield Sized(model.name, precision, largest, *medians, ratio(times[CORES], times[1]))  # type: ignore[arg-type,call-arg]
 
 
 def _several(session: Session, feeds: Mapping[str, Array]) -> None:

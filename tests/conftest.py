@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("cov_source", None):
         import torch
 
-        torch.onnx.export = _untraced(torch.onnx.export)  # type: ignore[assignment]
+        torch.onnx.export = _untraced(torch.onnx.export)
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:

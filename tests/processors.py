@@ -40,7 +40,7 @@ def blueprint() -> Blueprint:
         values = random.standard_normal(parameter.shape, dtype=np.float32) * np.float32(scale)
         parameter.data = torch.from_numpy(values + np.float32(name.endswith("norm.weight")))
     feeds = [FAMILIES[FAMILY].sample(SMALL[FAMILY], 8, random) for _ in range(3)]
-    return Blueprint(Source(FAMILY, FAMILY, "0" * 64, {}, pretrained=False), model.cut, feeds[:1], feeds[1:])
+    return Blueprint(Source(FAMILY, FAMILY, "0" * 64, {}, pretrained=False), model.cut, feeds[:1], feeds[1:])  # type: ignore[arg-type]
 
 
 def save_traces(directory: Path) -> Path:

@@ -41,7 +41,7 @@ class Part:
     def model(self) -> onnx.ModelProto:
         infos = [[_info(spec) for spec in specs] for specs in (self.inputs, self.outputs)]
         initializers = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
-        graph = helper.make_graph(list(self.nodes), self.name, *infos, initializers)
+        graph = helper.make_graph(list(self.nodes), self.name, *infos, initializers)  # type: ignore[arg-type,call-arg]
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 

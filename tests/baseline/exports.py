@@ -98,7 +98,7 @@ class _Graph:
                 arrays.append(array)
                 inputs.append([self._number(name), str(array.dtype), list(array.shape)])
             else:
-                inputs.append(self._number(name) if name else None)
+                inputs.append(self._number(name) if name else None)  # type: ignore[arg-type]
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         for key, value in given.items():
             if isinstance(value, onnx.TensorProto):

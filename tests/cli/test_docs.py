@@ -83,7 +83,7 @@ def _run_commands(code: str) -> None:
         try:
             exit_code = main(words[1:])
         except SystemExit as ended:
-            exit_code = ended.code
+            exit_code = ended.code  # type: ignore[assignment]
         assert not exit_code, line
 
 

@@ -129,7 +129,7 @@ def test_the_precision_is_exported_for_the_target(
     precision, target = example.BF16_WEIGHTS, targets.INTEL
     with pytest.raises(UsageError, match="not measured yet"):
         target.require("int8")
-    monkeypatch.setitem(attention_form.AS_PRODUCTS, target.name, targets.ATTENTION)  # type: ignore[arg-type]
+    monkeypatch.setitem(attention_form.AS_PRODUCTS, target.name, targets.ATTENTION)
     monkeypatch.setitem(tolerances.MARGINS, precision.name, example.MARGINS)
     monkeypatch.setitem(PRECISIONS, precision.name, precision)
     offered = dataclasses.replace(target, precisions=(*target.precisions, precision.name))

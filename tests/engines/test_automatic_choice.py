@@ -127,7 +127,7 @@ def test_engines_of_some_components_are_not_enough(built: Path, jetson: Simulate
 
 def test_compatible_engines_run_on_the_lean_runtime(path: Path, jetson: SimulatedJetson, install: Install) -> None:
     build_engines(path, "jetson-orin", jetson.trt, EngineOptions(version_compatible=True, device=jetson.device))
-    install(jetson, "tensorrt_lean")
+    install(jetson, "tensorrt_lean")  # type: ignore[call-arg]
     with open_session(path) as session:
         assert session.backend == "tensorrt-lean"
 

@@ -20,7 +20,7 @@ def test_large_signed_products_do_not_saturate(tmp_path: Path) -> None:
         node("MatMul", "d dw", "y"),
     ]
     weights = {"s": np.float32(0.01), "z": np.int8(0), "w": np.full((32, 32), 127, np.int8)}
-    path = seeded.bundle(tmp_path / "bundle", nodes, weights)
+    path = seeded.bundle(tmp_path / "bundle", nodes, weights)  # type: ignore[arg-type]
     feeds = {"x": np.full((2, 16, 32), 1.27, np.float32)}
     with open_session(path, "onnxruntime-exact") as session:
         np.testing.assert_allclose(session.run(feeds)["y"], 32 * 1.27 * 1.27, rtol=1e-6)

@@ -246,14 +246,14 @@ def test_wide_and_odd_heads_are_a_risk(tmp_path: Path) -> None:
         node("Softmax", "scaled", "weights", axis=-1),
         node("MatMul", "x weights", "y"),
     ]
-    path = seeded.bundle(tmp_path / "bundle", nodes, {"factor": np.float32(0.25)})
+    path = seeded.bundle(tmp_path / "bundle", nodes, {"factor": np.float32(0.25)})  # type: ignore[dict-item]
     assert check(path, "rtx").findings == ()  # 16 wide
     nodes[0] = node("Slice", "x start stop axis", "narrow")
     nodes[1] = node("MatMul", "narrow turned", "scores")
     nodes.insert(1, node("Transpose", "narrow", "turned", perm=[0, 2, 1]))
     nodes[-1] = node("MatMul", "weights x", "y")
     cut = {"start": np.array([0]), "stop": np.array([13]), "axis": np.array([2]), "factor": np.float32(0.25)}
-    findings = check(seeded.bundle(tmp_path / "odd", nodes, cut), "rtx").findings
+    findings = check(seeded.bundle(tmp_path / "odd", nodes, cut), "rtx").findings  # type: ignore[arg-type]
     assert [(f.check, f.verdict) for f in findings] == [("PF013", "risky")]
     assert "width 13" in findings[0].message
 

@@ -39,7 +39,7 @@ def test_a_write_beside_a_block_is_noticed() -> None:
     heap = Heap()
     address = heap.allocate("host", 8)
     assert address is not None
-    view = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_ubyte * 9).from_address(address))
+    view = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_ubyte * 9).from_address(address))  # type: ignore[attr-defined]
     view[8] = 0
     with pytest.raises(SimulationError, match="wrote beside"):
         heap.check_zones()

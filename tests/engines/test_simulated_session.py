@@ -188,7 +188,7 @@ def test_an_engine_that_contradicts_the_manifest_is_refused(built: Path, jetson:
         for component in manifest["components"]:  # type: ignore[attr-defined]
             if component["name"] == "head":
                 component["outputs"][0]["dtype"] = "float16"
-        manifest["pipeline"]["outputs"][0]["dtype"] = "float16"  # type: ignore[index]
+        manifest["pipeline"]["outputs"][0]["dtype"] = "float16"
 
     tiny_bundles.change(built, rename)
     with pytest.raises(BundleError, match=r"logits is FLOAT.*manifest: logits: float16"):

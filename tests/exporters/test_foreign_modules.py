@@ -64,16 +64,16 @@ def test_only_a_products_own_operand_is_rounded() -> None:
     made = quantize(graph, plan("read", graph), SCHEMES["cpu"]).graph
     last = next(node for node in made if node.op_type == "Add" and made.outputs[0] in node.inputs)
     assert last.op_type == "Add"
-    assert made.outputs[0].producer().op_type == "Add"  # type: ignore[union-attr]
+    assert made.outputs[0].producer().op_type == "Add"
     table = traced("tied")
     gather = next(n for n in quantize(table, plan("tied", table), SCHEMES["cpu"]).graph if n.op_type == "Gather")
-    assert constant_of(gather.inputs[0]).dtype == ir.DataType.FLOAT  # type: ignore[union-attr]
+    assert constant_of(gather.inputs[0]).dtype == ir.DataType.FLOAT
 
 
 def test_a_weight_is_rounded_along_each_products_own_axis() -> None:
     graph = traced("axes")
     made = quantize(graph, plan("axes", graph), SCHEMES["tensorrt"]).graph
-    stored = [str(node.inputs[1].producer().inputs[0].name) for node in weighted(made)]  # type: ignore[union-attr]
+    stored = [str(node.inputs[1].producer().inputs[0].name) for node in weighted(made)]
     assert len(set(stored)) == len(stored) == 4
 
 

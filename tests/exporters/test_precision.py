@@ -31,7 +31,7 @@ def rewrite(blueprint: Blueprint, graph: ir.Model, precision: str, scheme: str =
     name = str(graph.graph.name)
     reference = Reference(blueprint.cut)
 
-    def calibration():  # type: ignore[no-untyped-def]
+    def calibration():
         feeds = FAMILY.sample(CONFIG, 16, np.random.default_rng(5))
         return (a.inputs for a in reference.calls(feeds) if a.component == name)
 
@@ -91,7 +91,7 @@ def test_int8_quantises_weighted_products_and_no_other(
         weighted = [node for node in products(quantized) if has_constant_weight(node)]
         assert len(weighted) == WEIGHTED[name]
         for node in products(quantized):
-            sources = [v.producer().op_type if v.producer() else None for v in node.inputs[:2]]  # type: ignore[union-attr]
+            sources = [v.producer().op_type if v.producer() else None for v in node.inputs[:2]]
             assert (sources == ["DequantizeLinear"] * 2) == (node in weighted), node.name
 
 
@@ -99,7 +99,7 @@ def test_int8_shares_a_quantiser_between_the_readers_of_a_tensor(
     blueprint: Blueprint, graphs: dict[str, ir.Model]
 ) -> None:
     quantized = rewrite(blueprint, graphs["processor_block"], "int8").graph
-    names = Counter(str(n.inputs[0].name) for n in quantized if n.op_type == "QuantizeLinear")  # type: ignore[union-attr]
+    names = Counter(str(n.inputs[0].name) for n in quantized if n.op_type == "QuantizeLinear")
     assert set(names.values()) == {1}
     assert len(names) == 2 * 4  # per layer: input of Q, K and V; of the output; of each MLP layer
 

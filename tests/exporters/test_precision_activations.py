@@ -89,7 +89,7 @@ def exported(blueprint: Blueprint, path: Path) -> tuple[AuditFinding, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (device,) = ReferenceEvaluator(onnx.load(path / "onnx/layer.onnx")).run(None, dict(sample.inputs))
-    np.testing.assert_allclose(device, sample.outputs["y"], rtol=0.02, atol=0.02 * np.abs(sample.outputs["y"]).max())
+    np.testing.assert_allclose(device, sample.outputs["y"], rtol=0.02, atol=0.02 * np.abs(sample.outputs["y"]).max())  # type: ignore[arg-type]
     return load_record(path / PATH)[0].findings
 
 

@@ -37,7 +37,7 @@ def graph(inputs: tuple[TensorSpec, ...], *nodes: tuple[str, str, str], **consta
     """Nodes (operator, its input names, its one output's name), named by their output; the last is the graph's."""
     kinds = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
     made = [
-        onnx.helper.make_node(op, read.split(), [out], name=out, **({"to": 1} if op == "Cast" else {}))
+        onnx.helper.make_node(op, read.split(), [out], name=out, **({"to": 1} if op == "Cast" else {}))  # type: ignore[arg-type]
         for op, read, out in nodes
     ]
     proto = onnx.helper.make_graph(
@@ -204,9 +204,9 @@ def test_an_export_says_what_it_protects(bundle: Bundle, traced: dict[str, ir.Mo
 def test_an_export_refuses_a_weight_beyond_the_range(bundle: Bundle, traced: dict[str, ir.Model]) -> None:
     block = traced["processor_block"].clone()
     node = next(n for n in block.graph if n.op_type == "MatMul" and n.inputs[1] is not None and n.inputs[1].const_value)
-    huge = node.inputs[1].const_value.numpy().copy()  # type: ignore[union-attr]
+    huge = node.inputs[1].const_value.numpy().copy()
     huge[0, 0] = 1e5
-    node.inputs[1].const_value = ir.tensor(huge, name=node.inputs[1].name)  # type: ignore[union-attr]
+    node.inputs[1].const_value = ir.tensor(huge, name=node.inputs[1].name)
     seeded = {**traced, "processor_block": block}
     with pytest.raises(CheckError, match=r"RA001 processor_block: \S+ refused: .*export this model in fp32"):
         bundle("fp16", tracer=lambda component, *_: seeded[component.name].clone())

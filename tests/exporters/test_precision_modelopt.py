@@ -203,7 +203,7 @@ def test_the_real_modelopt(precision: str, bundle: Bundle) -> None:
 def test_calibration_inputs_may_have_any_name(tmp_path: Path) -> None:
     """Also those of `numpy.savez`'s own parameters."""
     arrays = {"file": np.ones(2, np.float32), "allow_pickle": np.zeros((1, 3), np.int64)}
-    _save(tmp_path / "feeds.npz", arrays)
+    _save(tmp_path / "feeds.npz", arrays)  # type: ignore[arg-type]
     with np.load(tmp_path / "feeds.npz", allow_pickle=False) as stored:
         assert set(stored.files) == set(arrays)
-        assert all(np.array_equal(stored[name], array) for name, array in arrays.items())
+        assert all(np.array_equal(stored[name], array) for name, array in arrays.items())  # type: ignore[arg-type]

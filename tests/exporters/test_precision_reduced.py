@@ -78,8 +78,8 @@ def test_biases_follow_the_weights_scales(bundle: Bundle) -> None:
     path, manifest = bundle("int8", quantization=REDUCED)
     graph = ir.load(path / manifest.component("decoder").onnx).graph
     gemm = next(node for node in graph if node.op_type == "Gemm")
-    x, weight, bias = ([v.const_value for v in i.producer().inputs[1:]] for i in gemm.inputs)  # type: ignore[union-attr]
-    x_scale, weight_scale, bias_scale = (parts[0].numpy() for parts in (x, weight, bias))  # type: ignore[union-attr]
+    x, weight, bias = ([v.const_value for v in i.producer().inputs[1:]] for i in gemm.inputs)
+    x_scale, weight_scale, bias_scale = (parts[0].numpy() for parts in (x, weight, bias))
     np.testing.assert_allclose(bias_scale, x_scale * weight_scale, rtol=1e-6)
 
 

@@ -75,7 +75,7 @@ def graph_error(graph: ir.Model, calls: list[ComponentCall]) -> float:
     )
 
 
-def make_plan(loud, graphs, golden, scheme, options):  # type: ignore[no-untyped-def]
+def make_plan(loud, graphs, golden, scheme, options):
     int8, measured = PRECISIONS["int8"], Measured(loud.cut, graphs, loud.calibration, golden)
     return int8.plan(measured, int8.calibrate(measured, options), SCHEMES[scheme], options)
 

@@ -19,7 +19,7 @@ def test_zeros_of_two_types_lie_apart_and_equal_tensors_together(tmp_path: Path)
         "half": np.zeros(2048, np.float16),
         "again": np.zeros(1024, np.float32),
     }
-    kept = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    kept = [numpy_helper.from_array(array, name) for name, array in weights.items()]  # type: ignore[arg-type]
     outputs = [helper.make_tensor_value_info(f"{w.name}_out", w.data_type, list(w.dims)) for w in kept]
     nodes = [helper.make_node("Identity", [w.name], [f"{w.name}_out"]) for w in kept]
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])], outputs, kept)

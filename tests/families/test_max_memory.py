@@ -12,7 +12,7 @@ from perceiver_deploy.cli.main import main
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as exit_:
         main(["export", "multimodal-perceiver", *arguments])
-    return exit_.value.code
+    return exit_.value.code  # type: ignore[return-value]
 
 
 def megabytes(forecast: str) -> int:

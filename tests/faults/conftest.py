@@ -41,7 +41,7 @@ def healthy(
         path = root / f"{subject}-{precision}"
         if not path.exists():
             options = {"quantization": QuantizationOptions(smooth=False)} if precision == "int8" else {}
-            export_bundle(sources[subject], path, precision, tracer=traces[subject], rules=(), **options)
+            export_bundle(sources[subject], path, precision, tracer=traces[subject], rules=(), **options)  # type: ignore[arg-type]
         return path
 
     return make

@@ -33,8 +33,8 @@ def replay(tmp_path: Path) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     record = Replay(str(tmp_path / "bundle"), "part", "auto", {"y": Bound(1e-6)}, node="n")
-    x = np.float32([1, 2])
-    write_replay(tmp_path / "replay", record, {"x": x}, {"y": -x}, model)
+    x = np.float32([1, 2])  # type: ignore[arg-type]
+    write_replay(tmp_path / "replay", record, {"x": x}, {"y": -x}, model)  # type: ignore[dict-item]
     return tmp_path / "replay"
 
 

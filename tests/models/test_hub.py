@@ -42,7 +42,7 @@ def cache(tmp_path: Path) -> Path:
 def export(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as exit_:
         main(["export", *map(str, arguments)])
-    return int(exit_.value.code)
+    return int(exit_.value.code)  # type: ignore[arg-type]
 
 
 def test_a_revision_is_read_from_the_cache(cache):

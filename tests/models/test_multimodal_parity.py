@@ -132,7 +132,7 @@ def test_the_whole_output_equals_the_parts_of_transformers(tmp_path):
     with exact_positions():
         expected = whole(oracle, feeds)
     loaded = huggingface.load(saved(oracle, tmp_path)).module
-    model = MultimodalAutoencoder(dataclasses.replace(loaded.config, spacing="full"))
+    model = MultimodalAutoencoder(dataclasses.replace(loaded.config, spacing="full"))  # type: ignore[arg-type,type-var]
     model.load_state_dict(loaded.state_dict())
     got = model.reconstruct(feeds["image"], feeds["audio"], chunk=100)
     assert relative(got["image"].flatten(1, 3), expected["image"]) < EXACT_TOLERANCE

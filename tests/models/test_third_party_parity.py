@@ -70,7 +70,7 @@ def krasserm_image():
 def without_data_sets(modules=("perceiver.data.vision", "perceiver.data.vision.optical_flow")):
     """Let the model be imported without the packages that its data sets need."""
     for name in modules:
-        sys.modules.setdefault(name, types.SimpleNamespace(OpticalFlowProcessor=None, render_optical_flow=None))
+        sys.modules.setdefault(name, types.SimpleNamespace(OpticalFlowProcessor=None, render_optical_flow=None))  # type: ignore[arg-type]
 
 
 def krasserm_flow():

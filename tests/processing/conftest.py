@@ -192,7 +192,7 @@ def _autoencoder() -> tuple[Model, dict[str, Array]]:
         "image_index": np.arange(4),
         "audio_index": np.arange(2),
     }
-    return Model(parts, pipeline, Profile("default", ranges)), given
+    return Model(parts, pipeline, Profile("default", ranges)), given  # type: ignore[return-value]
 
 
 def _f32(name: str, *shape: int | str) -> TensorSpec:

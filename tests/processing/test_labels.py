@@ -42,4 +42,4 @@ def test_classes_without_labels_are_numbered() -> None:
 )
 def test_misfits_are_refused(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        call()  # type: ignore[operator]
+        call()

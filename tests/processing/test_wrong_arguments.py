@@ -56,7 +56,7 @@ ONE: dict[str, Callable[[Any], object]] = {
     "to_pcm": to_pcm,
     "flow_picture": flow_picture,
     "max_speed": lambda speed: flow_picture(np.ones((1, 1, 2), np.float32), speed),
-    "valid": lambda valid: end_point_error(np.zeros((1, 2)), np.zeros((1, 2)), valid),
+    "valid": lambda valid: end_point_error(np.zeros((1, 2)), np.zeros((1, 2)), valid),  # type: ignore[arg-type]
     "texts": lambda texts: ByteTokenizer().encode(texts),
     "text": lambda text: ByteTokenizer().ids(text),
     "ids": lambda ids: ByteTokenizer().decode(ids),

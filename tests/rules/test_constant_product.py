@@ -27,7 +27,7 @@ def graph(kind: str, **attributes: float) -> ir.Model:
     weights = [numpy_helper.from_array(random.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
     inputs = ["table", "weight"] + ["bias"] * (kind == "Gemm")
     nodes = [
-        helper.make_node(kind, inputs, ["projected"], name="positions/product", **attributes),
+        helper.make_node(kind, inputs, ["projected"], name="positions/product", **attributes),  # type: ignore[arg-type]
         helper.make_node("Add", ["x", "projected"], ["y"], name="sum"),
     ]
     infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ("batch", 6, 5)) for n in ("x", "y")]

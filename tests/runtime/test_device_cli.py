@@ -76,7 +76,7 @@ def test_run(bundle: Path, model: tiny_bundles.Model, tmp_path: Path, capsys: py
 def test_inputs_that_are_not_finite_are_run_only_if_asked_for(bundle: Path, tmp_path: Path) -> None:
     feeds = tiny_bundles.feeds()
     feeds["x"][0, 0, 0] = np.nan
-    np.savez(tmp_path / "feeds.npz", **feeds)
+    np.savez(tmp_path / "feeds.npz", **feeds)  # type: ignore[arg-type]
     run = ["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", str(tmp_path / "o.npz")]
     assert main(run) == 3
     assert main([*run, "--no-check-finite"]) == 0
@@ -114,7 +114,7 @@ def test_exit_codes(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_unwritable_output(bundle: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "feeds.npz", **tiny_bundles.feeds())
+    np.savez(tmp_path / "feeds.npz", **tiny_bundles.feeds())  # type: ignore[arg-type]
     out = str(tmp_path / "nowhere" / "o.npz")
     assert main(["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", out]) == 2
 

@@ -58,7 +58,7 @@ def test_encode_once_decode_many(session: Session, model: Model) -> None:
 def test_threads_get_their_own_answers(bundle: Path, model: Model) -> None:
     """With more runs at once than this machine has cores."""
     backend = open_backend("openvino", threads=1)
-    backend.concurrency = 4  # type: ignore[misc]
+    backend.concurrency = 4
     cases = [tiny_bundles.feeds(1 + seed % 3, 7, 10, seed) for seed in range(60)]
     with Session(load_bundle(bundle), backend, 1) as session, ThreadPoolExecutor(12) as pool:
         for got, feeds in zip(pool.map(session.run, cases), cases, strict=True):

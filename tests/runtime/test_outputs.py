@@ -116,8 +116,8 @@ def test_devices_are_written_not_replaced() -> None:
 
 
 def test_arrays_of_any_name(tmp_path: Path) -> None:
-    content = {"file": np.arange(3), "a/b": np.float16([1.5]), "mode": np.array(2)}
-    arrays.save(tmp_path / "o.npz", content)
+    content = {"file": np.arange(3), "a/b": np.float16([1.5]), "mode": np.array(2)}  # type: ignore[arg-type]
+    arrays.save(tmp_path / "o.npz", content)  # type: ignore[arg-type]
     loaded = np.load(tmp_path / "o.npz")
     assert {name: loaded[name].tolist() for name in loaded.files} == {k: v.tolist() for k, v in content.items()}
 
@@ -130,7 +130,7 @@ def test_outputs_are_checked_before_the_inputs_are_read(place: Path, capsys: pyt
 
 def test_a_full_disk_leaves_what_was_there(bundle: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk."""
-    np.savez(tmp_path / "feeds.npz", **tiny_bundles.feeds())
+    np.savez(tmp_path / "feeds.npz", **tiny_bundles.feeds())  # type: ignore[arg-type]
     (tmp_path / "o.npz").write_text("old")
     code = (
         "import resource, sys; from perceiver_runtime.cli.main import main; "

@@ -23,7 +23,7 @@ def _compare(
 
 def test_equal_arrays() -> None:
     report = _compare(np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(2, 3), 0.0)
-    assert report == ParityReport("c", "t", "chained", 0.0, 0.0, pytest.approx(1.0), (0, 0), 0, 0.0, True)
+    assert report == ParityReport("c", "t", "chained", 0.0, 0.0, pytest.approx(1.0), (0, 0), 0, 0.0, True)  # type: ignore[arg-type]
 
 
 def test_numbers() -> None:

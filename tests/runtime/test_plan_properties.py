@@ -138,7 +138,7 @@ def _slices(step: Step, state: Arrays) -> list[slice | None]:
     if step.chunk is None:
         return [None] * step.repeat
     starts = range(0, state["rows"].shape[1], step.chunk.size)
-    return [slice(start, start + step.chunk.size) for start in starts][: 1 if step.chunk.only_first else None]
+    return [slice(start, start + step.chunk.size) for start in starts][: 1 if step.chunk.only_first else None]  # type: ignore[return-value]
 
 
 @settings(max_examples=80, derandomize=True, deadline=None, database=None)

@@ -71,7 +71,7 @@ def test_bad_files_are_refused(tmp_path: Path, case: str) -> None:
     header, data, message = BAD[case]
     path = tmp_path / "bad.safetensors"
     if data is None:
-        path.write_bytes(header)
+        path.write_bytes(header)  # type: ignore[arg-type]
     else:
         _write(path, header, data)
     with pytest.raises(BundleError, match=message):

@@ -60,7 +60,7 @@ def test_wrong_feeds_are_refused(session: Session, case: str) -> None:
 
 @pytest.mark.parametrize("feeds", [None, [], np.zeros(3)])
 def test_what_holds_no_arrays_by_name_is_refused(session: Session, feeds: Any) -> None:
-    for call in (session.run, session.encode, session.decode, lambda f: session.decode({}, [f])):
+    for call in (session.run, session.encode, session.decode, lambda f: session.decode({}, [f])):  # type: ignore[arg-type]
         with pytest.raises(FeedError, match=r"expected arrays by name, .* got"):
             call(feeds)
 

@@ -193,7 +193,7 @@ def test_threads_get_their_own_answers(session: Session, model: Model) -> None:
 def test_runs_overlap_as_far_as_the_backend_says(bundle: Path, model: Model) -> None:
     """Two runs of equal sizes meet inside one component; a third does not get in before one of them is done."""
     backend = open_backend("onnxruntime", threads=1)
-    backend.concurrency = 2  # type: ignore[misc]
+    backend.concurrency = 2
     with Session(load_bundle(bundle), backend, 1) as session, ThreadPoolExecutor(6) as pool:
         meeting, inside, most = threading.Barrier(2, timeout=20), [0], [0]
         graph = session._executables["head"]
@@ -211,7 +211,7 @@ def test_runs_overlap_as_far_as_the_backend_says(bundle: Path, model: Model) -> 
 
             return run
 
-        graph.bind = bind_meeting  # type: ignore[method-assign]
+        graph.bind = bind_meeting  # type: ignore[assignment]
         cases = [tiny_bundles.feeds(2, seed=seed) for seed in range(20)]
         for got, feeds in zip(pool.map(session.run, cases), cases, strict=True):
             _check(got, tiny_bundles.reference(model, feeds))
@@ -225,7 +225,7 @@ def test_a_plan_that_failed_is_not_used_again(bundle: Path, model: Model) -> Non
         session.run(feeds)
         ((plan,),) = session._plans.values()
         with pytest.raises(ZeroDivisionError):
-            session.run(feeds, record=lambda _component, _seconds: 1 / 0)  # type: ignore[arg-type,return-value]
+            session.run(feeds, record=lambda _component, _seconds: 1 / 0)  # type: ignore[arg-type]
         _check(session.run(feeds), tiny_bundles.reference(model, feeds))
         assert [idle for idle in session._plans.values() if plan in idle] == []
 
@@ -267,7 +267,7 @@ def test_chunked_values_never_exist_whole(copy: Path) -> None:
         allocated.append(shape)
         return allocate(shape, dtype)
 
-    backend.device.allocate = recording  # type: ignore[method-assign]
+    backend.device.allocate = recording
     with Session(load_bundle(copy), backend, 1) as session:
         session.run(tiny_bundles.feeds(2, keys=100, queries=100), ["answers", "logits"])
     assert sum(int(np.prod(shape)) for shape in allocated) < 100 * 4
@@ -280,7 +280,7 @@ def test_runs_on_the_same_buffers_are_bound_once(bundle: Path) -> None:
         bound = []
         graph = session._executables["block"]
         bind = graph.bind
-        graph.bind = lambda *a: bound.append(1) or bind(*a)  # type: ignore[func-returns-value,method-assign]
+        graph.bind = lambda *a: bound.append(1) or bind(*a)
         session.run(tiny_bundles.feeds())
         session.run(tiny_bundles.feeds(seed=4))
     assert len(bound) == tiny_bundles.REPEAT

@@ -256,7 +256,7 @@ def test_measure(session: Session, batch: int) -> None:
 def test_measure_refuses_nonsense(session: Session) -> None:
     for wrong in ({"batch": 0}, {"iterations": 0}, {"warmup": -1}):
         with pytest.raises(UsageError, match="expected at least 1, 0 and 1"):
-            measure(session, **wrong)
+            measure(session, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="takes 1 to 4, got 5"):
         measure(session, batch=5)
 

@@ -95,7 +95,6 @@ def test_together_and_apart(wheels: dict[str, Path], environment: Environment) -
 
 def test_from_a_checkout(environment: Environment, tmp_path: Path) -> None:
     """The commands of the README: both packages from their folders, then an export."""
-    environment.pip("install", f"{ROOT}[cpu]", ok=False)
     environment.pip("install", ROOT / "runtime", f"{ROOT}[cpu]")
     environment.run("perceiver-export", "export", "fashion-perceiver", "-o", tmp_path / "x")
     environment.run("perceiver-run", "verify", tmp_path / "x")

@@ -364,7 +364,7 @@ class IExecutionContext:
         if self._scratch is not None:
             heap.check(*self._scratch, "device")
             # Scratch memory is shared: whatever lay there is gone after a run.
-            np.ctypeslib.as_array((np.ctypeslib.ctypes.c_ubyte * self._scratch[1]).from_address(self._scratch[0]))[
+            np.ctypeslib.as_array((np.ctypeslib.ctypes.c_ubyte * self._scratch[1]).from_address(self._scratch[0]))[  # type: ignore[attr-defined]
                 :
             ] = 7
         engine._session.run_with_iobinding(binding)
