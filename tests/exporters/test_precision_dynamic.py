@@ -216,7 +216,7 @@ def test_the_noise_of_a_weight_with_two_names_is_not_overlooked(precision: str, 
 
 @pytest.mark.parametrize("target", ["cuda", "jetson-orin", "jetson-thor", "rtx", "hopper"])
 def test_other_targets_refuse_it(bundle: Bundle, target: str) -> None:
-    with pytest.raises(UsageError, match=f"target {target} does not compute in int8-dynamic .*; it offers fp32"):
+    with pytest.raises(UsageError, match=f"{target} .*int8-dynamic.*fp32"):
         bundle(DYNAMIC, target=target)
 
 
@@ -229,7 +229,7 @@ def test_other_targets_refuse_it(bundle: Bundle, target: str) -> None:
     ],
 )
 def test_calibration_is_refused(bundle: Bundle, options: QuantizationOptions) -> None:
-    with pytest.raises(UsageError, match="int8-dynamic is not calibrated: calibration is an option of int8"):
+    with pytest.raises(UsageError, match=r"int8-dynamic .*calibrat"):
         bundle(DYNAMIC, quantization=options)
 
 
@@ -238,7 +238,7 @@ def test_backends_compute_in_integers_or_refuse(bundle: Bundle, backend: str) ->
     path, _ = bundle(DYNAMIC)
     if backend == "openvino":  # it would run every product in FP32
         pytest.importorskip("openvino")
-        with pytest.raises(UnavailableError, match=r"openvino: .* got int8-dynamic; open the bundle on onnxruntime or"):
+        with pytest.raises(UnavailableError, match=r"openvino: .*int8-dynamic.*onnxruntime"):
             open_session(path, backend)
     else:
         assert verify(path, backend).passed

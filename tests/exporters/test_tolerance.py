@@ -228,7 +228,7 @@ class Loud(nn.Module):
 
 
 def test_a_reference_whose_answers_are_not_finite_is_refused_by_layer(tmp_path: Path) -> None:
-    with pytest.raises(CheckError, match=r"layer: the reference's own y is NaN or infinite in float32 .* layer first"):
+    with pytest.raises(CheckError, match=r"layer: .*\by\b.*float32.*\bfirst\b"):
         export.export_bundle(of_module(Loud(math.inf)), tmp_path / "b", "fp32")
     assert not (tmp_path / "b").exists()
 
@@ -240,7 +240,7 @@ def test_noise_that_is_not_finite_is_refused_by_layer() -> None:
     def overflow(_: str) -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.float16)
 
-    with pytest.raises(CheckError, match=r"layer: y is not finite in fp16: layer first leaves its range; .* in fp32"):
+    with pytest.raises(CheckError, match=r"layer: y\b.*fp16.*\bfirst\b.*fp32"):
         derive(blueprint.cut, golden, PRECISIONS["fp16"], overflow)
 
 
@@ -254,5 +254,5 @@ def test_a_tolerance_that_would_pass_any_answer_is_refused() -> None:
             patch.setattr(nn.Linear, "forward", lambda self, x: torch.zeros(*x.shape[:-1], 1))
             yield
 
-    with pytest.raises(CheckError, match=r"layer: y in int8 is 1 away from FP64 .* a tolerance of 2 would pass any"):
+    with pytest.raises(CheckError, match=r"layer: y in int8 is 1 .*tolerance of 2"):
         derive(blueprint.cut, golden, PRECISIONS["int8"], zeros)

@@ -64,7 +64,7 @@ def test_bisect_names_the_node_and_its_replay_fails_until_the_graph_is_right(
     assert (diagnosis["component"], diagnosis["node"], diagnosis["op_type"]) == (BLOCK, "0.mlp.1/Gelu", "Gelu")
     assert run("replay", diagnosis["replay"]).return_value == 1
     table = run("bisect", broken)
-    assert "0.mlp.1/Gelu: attribute approximate is tanh, a fresh export has none" in table.stdout
+    assert "0.mlp.1/Gelu: attribute approximate" in table.stdout
     assert f"perceiver-export replay {Path(diagnosis['replay']).resolve()}" in table.stdout
 
 

