@@ -20,6 +20,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadgroup --cov --cov-report=

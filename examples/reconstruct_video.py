@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save(given.out, "original", video, audio)
     save(given.out, "reconstruction", result.video, to_pcm(result.audio))
     error = np.mean((result.video / 255.0 - video / 255.0) ** 2)
-    print(f"{given.out}: video PSNR {-10 * np.log10(max(error, 1e-10)):.1f} dB")
+    print(f"{given.out}: video PSNR {-10 * np.log10(max(error, 1e-10)):.1f} dB")  # type: ignore[call-overload]
     logits = np.log(np.maximum(result.probabilities, np.finfo(np.float32).tiny))
     for prediction in top_k(logits[None], labels, k=3)[0]:
         print(f"{prediction.probability:7.2%}  {prediction.label}")

@@ -207,7 +207,7 @@ def test_a_constant_does_not_hide_a_lost_signal(precision: str, tmp_path: Path) 
 
 def test_rows_that_a_precision_cannot_tell_apart_are_named(tmp_path: Path, progress: list[str]) -> None:
     module = Kelvin()
-    nn.init.constant_(module.head.bias, 8_000.0)  # type: ignore[arg-type]  # FP16 holds every fourth number there
+    nn.init.constant_(module.head.bias, 8_000.0)  # FP16 holds every fourth number there
     manifest = export.export_bundle(of_module(module), tmp_path / "b", "fp16")
     assert all(entry.centred is None for entry in manifest.tolerances)
     assert any("layer: y: golden rows differ by less than fp16 may lose" in line for line in progress)

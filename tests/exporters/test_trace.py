@@ -118,7 +118,7 @@ def test_a_weight_shared_by_layers_is_one_constant_and_needs_no_transpose() -> N
     assert sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value) < 1.1 * 4 * 97 * 96
     for shape in ((1, 1, 96), (5, 3, 96)):
         x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        expected = SharedLayer.forward(randomise(SharedLayer(), 0), torch.from_numpy(x)).numpy()  # type: ignore[arg-type]
+        expected = SharedLayer.forward(randomise(SharedLayer(), 0), torch.from_numpy(x)).numpy()
         assert relative_l2(expected, run(graph, {"x": x})[0]) < 1e-6
 
 

@@ -179,7 +179,7 @@ def test_recurrent_layers_are_single_nodes_of_any_length(cell: Cell, tmp_path: P
     for text in (ids([3, 11, 1]), ids([24])):
         got, mask = loaded.run(None, {"input_ids": text.numpy()})
         with torch.no_grad():
-            expected, kept = model.trunk.text(text)  # type: ignore[misc]
+            expected, kept = model.trunk.text(text)
         np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(mask, kept.numpy())
 
@@ -190,7 +190,7 @@ def test_fine_tuning_a_head_leaves_the_trunks_files_bit_identical(tmp_path: Path
     golden = {"input_ids": ids([5, 9]).numpy()}
     before = export(model, golden, tmp_path / "before")
     with torch.no_grad():
-        model.heads["kind"].output.weight.add_(0.1)  # type: ignore[union-attr, operator]
+        model.heads["kind"].output.weight.add_(0.1)
     after = export(model, golden, tmp_path / "after")
     changed = {p.name for p in (before / "onnx").iterdir() if _hash(p) != _hash(after / "onnx" / p.name)}
     assert changed == {"kind_head.onnx"}

@@ -146,7 +146,7 @@ def test_int8_languages_are_within_a_point(tmp_path: Path) -> None:
 
 def test_shipped_emoji_model_is_above_its_baselines() -> None:
     model, splits = resolve("emoji-namer").module, read_emoji_sample()
-    scores = score(model, splits)  # type: ignore[arg-type]
+    scores = score(model, splits)
     assert scores.kinds["variants"] > 0.95 > 2 * scores.kinds_of_majority["variants"]
     assert scores.kinds["concepts"] > 1.5 * scores.kinds_of_majority["concepts"]
     assert scores.matching["variants"] > 0.85

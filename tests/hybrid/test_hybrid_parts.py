@@ -43,7 +43,7 @@ def load(layer: nn.RNNBase, suffix: str, recurrence: Recurrence) -> None:
 
 @pytest.mark.parametrize("cell", TORCH_CELLS)
 def test_recurrence_is_pytorchs_layer(cell: Cell) -> None:
-    ours, theirs = Recurrence(cell, 5, 7), TORCH_CELLS[cell](5, 7, batch_first=True)
+    ours, theirs = Recurrence(cell, 5, 7), TORCH_CELLS[cell](5, 7, batch_first=True)  # type: ignore[arg-type,call-arg]
     randomise(ours)
     load(theirs, "l0", ours)
     x, state = noise(3, 9, 5), tuple(noise(3, 7, seed=i + 1) for i in range(ours.kind.states))
@@ -60,7 +60,7 @@ def test_recurrent_encoder_equals_packed_sequences(cell: Cell, bidirectional: bo
     config = TextConfig(40, 24, embedding=6, hidden=7, layers=2, cell=cell, bidirectional=bidirectional)
     ours = RecurrentEncoder(config)
     randomise(ours)
-    theirs = TORCH_CELLS[cell](6, 7, num_layers=2, batch_first=True, bidirectional=bidirectional)
+    theirs = TORCH_CELLS[cell](6, 7, num_layers=2, batch_first=True, bidirectional=bidirectional)  # type: ignore[arg-type,call-arg]
     for i, layer in enumerate(ours.layers):
         assert isinstance(layer, RecurrentLayer)
         load(theirs, f"l{i}", layer.ahead)
@@ -82,14 +82,14 @@ def test_convolutional_encoder_is_its_layers_and_its_grid_is_known() -> None:
     x = pixels(2, config)
     features, overall = encoder(x)
     expected = x
-    for (convolution, norm, _), stride in zip(encoder.convolutions, config.strides, strict=True):  # type: ignore[misc]
+    for (convolution, norm, _), stride in zip(encoder.convolutions, config.strides, strict=True):
         expected = nn.functional.conv2d(expected, convolution.weight, stride=stride, padding=1)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         expected = ((expected - norm.running_mean[:, None, None]) * scale[:, None, None]) + norm.bias[:, None, None]
         expected = expected.clamp(min=0)
     assert relative(features, expected) < 1e-6
     assert features.shape == (2, 10, *config.grid) == (2, 10, 4, 5)
-    (first, _), (second, _) = encoder.connected  # type: ignore[misc]
+    (first, _), (second, _) = encoder.connected
     pooled = expected.mean(dim=(2, 3))
     assert relative(overall, second(first(pooled).clamp(min=0)).clamp(min=0)) < 1e-6
     torch.testing.assert_close(tokens(features)[:, 7], features[:, :, 1, 2])

@@ -60,7 +60,7 @@ def test_chunked_attention_equals_the_whole(
 ) -> None:
     batch, queries, inputs = sizes
     config = CrossAttentionConfig(heads, heads * dims[0], heads * dims[1], query_residual=residual)
-    module = randomise(CrossAttentionLayer(*widths, config), sharpness=3.0)
+    module = randomise(CrossAttentionLayer(*widths, config), sharpness=3.0)  # type: ignore[call-arg]
     query, values = torch.randn(batch, queries, widths[0]), torch.randn(batch, inputs, widths[1])
     mask = torch.rand(batch, inputs) > 0.5 if masked else None
     assert relative(folded(module, query, values, mask, chunk), module(query, values, mask)) < 1e-5

@@ -59,7 +59,7 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
         broken = resolve(NAME).module
         with torch.no_grad():
             broken.head.bias[0] += 100.0  # always T-shirt/top
-        report = evaluate_session(session, few, cut(broken), batch=50)
+        report = evaluate_session(session, few, cut(broken), batch=50)  # type: ignore[arg-type]
     assert report.reference.accuracy == pytest.approx(np.mean(few.targets == 0))
     assert report.difference["accuracy"] == pytest.approx(report.deployed.accuracy - report.reference.accuracy)
     assert report.difference["accuracy"] > 0.5
@@ -67,7 +67,7 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
 
 
 def test_batches_of_any_size_give_the_same_scores(bundle, few):
-    reference = cut(resolve(NAME).module)
+    reference = cut(resolve(NAME).module)  # type: ignore[arg-type]
     with open_session(bundle, threads=1) as session:
         reports = [evaluate_session(session, few, reference, batch=batch) for batch in (1, 7, 64)]
     assert reports[0] == reports[1] == reports[2]
@@ -80,7 +80,7 @@ def test_samples_run_in_batches_that_the_bundle_takes(bundle, few, sizes):
     profile = dataclasses.replace(loaded.manifest.profiles[0], dimensions={"batch": sizes})
     narrow = dataclasses.replace(loaded, manifest=dataclasses.replace(loaded.manifest, profiles=(profile,)))
     with open_session(narrow, threads=1) as session:
-        report = evaluate_session(session, few, cut(resolve(NAME).module), batch=65)
+        report = evaluate_session(session, few, cut(resolve(NAME).module), batch=65)  # type: ignore[arg-type]
     assert report.samples == 100
     assert report.agreement == 1.0
 
