@@ -103,7 +103,7 @@ def fit(
     for step, index in zip(range(1, total + 1), batches(samples, config.batch, generator), strict=False):
         value = loss(index, generator)
         optimiser.zero_grad()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
         optimiser.step()
         schedule.step()
