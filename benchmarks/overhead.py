@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from record import bundles, write
 
-from perceiver_deploy.api.benchmark import compare
+from perceiver_deploy.api.bench import compare
 from perceiver_deploy.api.timing import Ratio
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import measure, open_session

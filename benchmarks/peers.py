@@ -30,7 +30,7 @@ from peer_variants import (
 )
 from record import Row, bundles, compare, markdown, random_weights, write
 
-from perceiver_deploy.api.benchmark import eager_call
+from perceiver_deploy.api.bench import eager_call
 from perceiver_deploy.api.timing import Call
 from perceiver_deploy.sources.source import Model, blueprint, resolve
 from perceiver_runtime import UnavailableError, open_session

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from record import VARIANTS
 
-from perceiver_deploy.api.benchmark import benchmark
 from perceiver_deploy.api.evaluate import evaluate
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs
@@ -76,7 +75,7 @@ def parity(path: Path) -> str:
 
 
 def latency(path: Path) -> str:
-    report = benchmark(path, threads=1, iterations=100)
+    report = bench(path, threads=1, iterations=100)
     return f"{report.session.p50:.2f} ({report.speedup:.2f})"
 
 

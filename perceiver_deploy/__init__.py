@@ -17,7 +17,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perceiver_deploy.api.benchmark import benchmark as benchmark
+    from perceiver_deploy.api.bench import bench as bench
+    from perceiver_deploy.api.bench import bench as benchmark  # noqa: F401
     from perceiver_deploy.api.bisect import bisect as bisect
     from perceiver_deploy.api.demo import demo as demo
     from perceiver_deploy.api.doctor import diagnose as diagnose
@@ -63,7 +64,8 @@ _HOME = {
     "ExportOptions": "perceiver_deploy.api.options",
     "LoadOptions": "perceiver_deploy.checkpoints",
     "QuantizationOptions": "perceiver_exporters.precision.options",
-    "benchmark": "perceiver_deploy.api.benchmark",
+    "bench": "perceiver_deploy.api.bench",
+    "benchmark": "perceiver_deploy.api.bench:bench",
     "bisect": "perceiver_deploy.api.bisect",
     "build": "perceiver_exporters.engines",
     "check": "perceiver_exporters.preflight",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perceiver_deploy.api.benchmark import BenchmarkReport, benchmark
+from perceiver_deploy.api.bench import BenchmarkReport, bench
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate_bundle
 from perceiver_deploy.api.verify import verify
 from perceiver_deploy.datasets.metrics import ClassificationMetrics
@@ -114,7 +114,7 @@ def _measure(out: Path, precision: str, made: Blueprint, traces: SharedTraces) -
     with open_session(bundle, threads=THREADS) as session:
         latency = measure(session, batch=1)
     return _Measured(
-        manifest, parity.reports, parity.passed, evaluate_bundle(bundle), latency, benchmark(bundle, threads=THREADS)
+        manifest, parity.reports, parity.passed, evaluate_bundle(bundle), latency, bench(bundle, threads=THREADS)
     )
 
 

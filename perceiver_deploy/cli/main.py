@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "measure a bundle's task metrics beside the reference's",
     "check": "find what keeps a bundle from a device, before any build",
     "build": "add TensorRT engines to a bundle, or make a kit that builds them on the device",
-    "benchmark": "measure a bundle's latency beside PyTorch's",
+    "bench": "measure a bundle's latency beside PyTorch's",
     "tune": "measure what runs a bundle fastest on this machine, and record it",
     "inspect": "show what a bundle holds",
     "demo": "export, verify, evaluate and time the shipped model at every precision",

@@ -1,4 +1,4 @@
-"""Where the source of a bundle was found on this machine; `bisect`, `evaluate` and `benchmark` need it again.
+"""Where the source of a bundle was found on this machine; `bisect`, `evaluate` and `bench` need it again.
 
 The record is stored beside the bundle, never in it: bundles hold no paths. What is found at the recorded place is taken
 only if its weights have the recorded hash.

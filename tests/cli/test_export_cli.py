@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("cli")
 def test_help_names_every_command_and_exit_code(perceiver_export):
     result = perceiver_export("--help")
     assert result.returncode == 0
-    for word in ("models", "export", "verify", "evaluate", "benchmark", "inspect", "demo", "doctor", "Exit codes"):
+    for word in ("models", "export", "verify", "evaluate", "bench", "inspect", "demo", "doctor", "Exit codes"):
         assert word in result.stdout
 
 
@@ -117,7 +117,7 @@ def test_evaluate_says_what_broke_the_budget(perceiver_export, bundles, tmp_path
 
 def test_bench_compares_with_eager_on_more_rows_than_the_golden_sample_has(perceiver_export, bundles):
     report = json.loads(
-        perceiver_export("benchmark", bundles["fp32"], "--iterations", "5", "--batch", "20", "--json").stdout
+        perceiver_export("bench", bundles["fp32"], "--iterations", "5", "--batch", "20", "--json").stdout
     )
     assert report["batch"] == 20
     assert report["session"]["p50"] > 0
@@ -243,11 +243,11 @@ WRONG = {
     "not a checkpoint": (["export", "{empty}", "-o", "{new}"], 3, "config.json"),
     "unknown backend": (["verify", "{bundle}", "--backend", "abacus"], 2, "abacus"),
     "backend not here": (["verify", "{bundle}", "--backend", "onnxruntime-cuda"], 4, "CUDA"),
-    "batch too large": (["benchmark", "{bundle}", "--batch", "9999"], 2, "--batch"),
-    "too many threads": (["benchmark", "{bundle}", "--threads", "100000"], 2, "--threads"),
-    "no iterations": (["benchmark", "{bundle}", "--iterations", "0"], 2, "--iterations"),
+    "batch too large": (["bench", "{bundle}", "--batch", "9999"], 2, "--batch"),
+    "too many threads": (["bench", "{bundle}", "--threads", "100000"], 2, "--threads"),
+    "no iterations": (["bench", "{bundle}", "--iterations", "0"], 2, "--iterations"),
     "near a command": (["benchmrk", "{bundle}"], 2, "did you mean benchmark?"),
-    "near an option": (["benchmark", "{bundle}", "--itrations", "5"], 2, "--iterations"),
+    "near an option": (["bench", "{bundle}", "--itrations", "5"], 2, "--iterations"),
     "near a precision": (["export", "fashion-perceiver", "-o", "{new}", "--precision", "int"], 2, "did you mean int"),
     "near a target": (["check", "{bundle}", "--target", "jetson-orinn"], 2, "did you mean jetson-orin?"),
     "near a backend": (["verify", "{bundle}", "--backend", "openvin"], 2, "did you mean openvino?"),

@@ -32,10 +32,10 @@ TABLES = (
     ("inspect", "{int8-dynamic-reduced}", "--precision"),
     ("check", "{int8}", "--target", "rtx"),
     ("evaluate", "{fp32}", "{int8}", "{fp16}", "--per-class"),
-    ("benchmark", "{fp32}", "--iterations", "3"),
+    ("bench", "{fp32}", "--iterations", "3"),
     ("growth", "{fp16}"),
 )
-DEVICE_TABLES = (("inspect", "{int8}"), ("verify", "{int8}"), ("benchmark", "{int8}", "--iterations", "3"))
+DEVICE_TABLES = (("inspect", "{int8}"), ("verify", "{int8}"), ("bench", "{int8}", "--iterations", "3"))
 
 
 def _fits(text: str) -> None:

@@ -170,12 +170,12 @@ def test_every_command_says_what_ran(
         printed = capsys.readouterr()
         assert said in printed.err
         assert all(record["runs_on"] == runs_on for record in json.loads(printed.out))
-    assert main(["benchmark", str(built), "--iterations", "2", "--warmup", "1", "--json"]) == 0
+    assert main(["bench", str(built), "--iterations", "2", "--warmup", "1", "--json"]) == 0
     printed = capsys.readouterr()
     assert said in printed.err
     report = json.loads(printed.out)
     assert {name: report[name] for name in runs_on} == runs_on
-    assert main(["benchmark", str(built), "--iterations", "2", "--warmup", "1"]) == 0
+    assert main(["bench", str(built), "--iterations", "2", "--warmup", "1"]) == 0
     assert said.removeprefix("running on ") in " ".join(capsys.readouterr().out.split())
 
 

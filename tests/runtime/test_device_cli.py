@@ -45,7 +45,7 @@ def test_failed_verification_exits_1(copy: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_bench(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["benchmark", str(bundle), "--iterations", "5", "--warmup", "1", "--batch", "2", "--threads", "1"]
+    arguments = ["bench", str(bundle), "--iterations", "5", "--warmup", "1", "--batch", "2", "--threads", "1"]
     assert main(arguments) == 0
     assert "overhead" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0
@@ -98,7 +98,7 @@ def test_exit_codes(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         2: [
             ["verify", str(bundle), "--backend", "none"],
             ["verify", str(bundle), "--threads", "0"],
-            ["benchmark", str(bundle), "--iterations", "0"],
+            ["bench", str(bundle), "--iterations", "0"],
             [*run, *out, "--input", "x"],
             [*run, *out, "--input", x, "--input", x],
             [*run, *out, "--outputs", "z"],
@@ -119,9 +119,7 @@ def test_unwritable_output(bundle: Path, tmp_path: Path) -> None:
     assert main(["run", str(bundle), "--inputs", str(tmp_path / "feeds.npz"), "-o", out]) == 2
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["zzz"], ["inspect"], ["run", "b"], ["benchmark", "b", "--iterations", "many"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["zzz"], ["inspect"], ["run", "b"], ["bench", "b", "--iterations", "many"]])
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("usage: perceiver-run")

@@ -126,22 +126,22 @@ WRONG = {
 def test_numbers_are_refused_by_the_name_of_their_option(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["benchmark", "bundle", option, value, "--json"]) == 2
+    assert main(["bench", "bundle", option, value, "--json"]) == 2
     captured = capsys.readouterr()
     assert f"argument {option}: expected an integer" in captured.err
     assert json.loads(captured.out)["error"]["type"] == "UsageError"
 
 
 def test_more_threads_than_make_sense(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", str(bundle), "--threads", "100000"]) == 2
+    assert main(["bench", str(bundle), "--threads", "100000"]) == 2
     assert "threads (--threads): expected 1 to " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "suggestion"),
     [
-        (["benchmrk", "b"], "benchmark"),
-        (["benchmark", "b", "--itrations", "5"], "--iterations"),
+        (["benhc", "b"], "bench"),
+        (["bench", "b", "--itrations", "5"], "--iterations"),
         (["verify", "b", "--backend", "openvin"], "openvino"),
         (["build", "b", "--module", "tensort"], "tensorrt"),
     ],

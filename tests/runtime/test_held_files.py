@@ -244,7 +244,7 @@ def test_golden_samples_are_what_was_hashed(mapped: Path) -> None:
 def test_copying_from_the_command_line(external: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", **tiny_bundles.feeds())  # type: ignore[arg-type]
     run = ["--inputs", str(tmp_path / "in.npz"), "--out", str(tmp_path / "out.npz")]
-    for command, more in (("verify", []), ("run", run), ("benchmark", ["--iterations", "1", "--warmup", "0"])):
+    for command, more in (("verify", []), ("run", run), ("bench", ["--iterations", "1", "--warmup", "0"])):
         assert main([command, str(external), "--threads", "1", "--copy-weights", *more]) == 0
 
 

@@ -54,7 +54,7 @@ def test_verifies_a_bundle_alone(binaries: Path, bundle: Path) -> None:
     records = json.loads(call(binaries / "perceiver-run", "verify", bundle, "--json"))
     assert records
     assert all(record["passed"] for record in records)
-    call(binaries / "python", "-m", "perceiver_runtime", "benchmark", bundle, "--iterations", "2")
+    call(binaries / "python", "-m", "perceiver_runtime", "bench", bundle, "--iterations", "2")
 
 
 def test_torch_and_the_exporters_are_not_there(binaries: Path) -> None:

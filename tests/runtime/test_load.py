@@ -75,7 +75,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("busy")
 def test_bench_on_a_busy_machine(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["benchmark", str(bundle), "--iterations", "2", "--warmup", "0"]
+    arguments = ["bench", str(bundle), "--iterations", "2", "--warmup", "0"]
     assert cli.main(arguments) == 0
     shown = capsys.readouterr()
     assert "1.5 of 2 cores" in shown.out

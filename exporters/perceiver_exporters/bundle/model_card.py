@@ -70,7 +70,7 @@ def _usage(manifest: Manifest) -> str:
 ```
 perceiver-run inspect .
 perceiver-run verify .
-perceiver-run benchmark .
+perceiver-run bench .
 ```
 
 ```python

@@ -1,4 +1,4 @@
-"""`perceiver-run {inspect,verify,benchmark,run,build} BUNDLE`: results on stdout, progress and errors on stderr.
+"""`perceiver-run {inspect,verify,bench,run,build} BUNDLE`: results on stdout, progress and errors on stderr.
 
 Exit codes: see `perceiver_runtime.errors`.
 """
@@ -61,7 +61,7 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if result.passed else 1
 
 
-def _benchmark(options: argparse.Namespace) -> int:
+def _bench(options: argparse.Namespace) -> int:
     with _open(options) as session:
         latency = measure(session, batch=options.batch, warmup=options.warmup, iterations=options.iterations)
     require_idle(latency.others, _tell, strict=options.strict)
@@ -124,12 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(command=_inspect)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")
     check.set_defaults(command=_verify)
-    bench = commands.add_parser("benchmark", parents=[device], help="measure latency, whole and per component")
+    bench = commands.add_parser("bench", parents=[device], help="measure latency, whole and per component")
     bench.add_argument("--batch", type=integer(1), default=1, help="rows per run (default: 1)")
     bench.add_argument("--warmup", type=integer(0), default=10, help="runs before the measured ones (default: 10)")
     bench.add_argument("--iterations", type=integer(1), default=100, help="measured runs (default: 100)")
     bench.add_argument("--strict", action="store_true", help="exit 1 if other programs were busy meanwhile")
-    bench.set_defaults(command=_benchmark)
+    bench.set_defaults(command=_bench)
     run = commands.add_parser("run", parents=[device], help="run arrays from files")
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="one input; repeat for more")
     run.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs by name")

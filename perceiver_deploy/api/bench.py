@@ -47,7 +47,7 @@ class BenchmarkReport:
     reason: str = ""
 
 
-def benchmark(
+def bench(
     bundle: str | Path,
     *,
     reference: str | None = None,

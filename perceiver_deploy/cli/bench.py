@@ -1,4 +1,4 @@
-"""`perceiver-export benchmark`."""
+"""`perceiver-export bench`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perceiver_deploy.cli.values import THREADS, backend_option
 PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
-@click.command("benchmark")
+@click.command("bench")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", help="Checkpoint the bundle was made from, if the zoo does not have it.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Rows per call.")
@@ -39,10 +39,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure the latency of BUNDLE beside PyTorch eager, call by call in turn."""
-    from perceiver_deploy.api.benchmark import benchmark
+    from perceiver_deploy.api.bench import bench
     from perceiver_runtime.measure.load import require_idle
 
-    report = benchmark(
+    report = bench(
         bundle,
         reference=reference,
         batch=batch,
