@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from record import VARIANTS
 
+from perceiver_deploy.api.bench import bench
 from perceiver_deploy.api.evaluate import evaluate
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs
