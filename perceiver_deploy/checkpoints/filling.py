@@ -70,8 +70,8 @@ def _values(tensor: Tensor, wanted: Tensor, name: str) -> Tensor:
 
 def _not_finite(tensor: Tensor) -> int:
     flat = tensor.reshape(-1)
-    pieces = (flat[start : start + CHUNK] for start in range(0, flat.numel(), CHUNK))
-    return sum(piece.numel() - int(torch.isfinite(piece).count_nonzero()) for piece in pieces)
+    chunks = (flat[start : start + CHUNK] for start in range(0, flat.numel(), CHUNK))
+    return sum(chunk.numel() - int(torch.isfinite(chunk).count_nonzero()) for chunk in chunks)
 
 
 def _form(tensor: Tensor) -> str:

@@ -53,13 +53,13 @@ def place(weights: Weights, rules: Sequence[Rule], state: Mapping[str, Tensor]) 
         if targets is None:
             leftover.append(name)
             continue
-        for target, piece in _pieces(targets, tensor):
+        for target, values in _split(targets, tensor):
             if target not in state:
                 leftover.append(name)
             elif target in filled:
                 doubled.append(f"{name} (already filled: {target})")
             else:
-                filled[target] = name, piece
+                filled[target] = name, values
     wrong = [
         f"{_both(name, source)}: expected {list(state[name].shape)}, got {list(tensor.shape)}"
         for name, (source, tensor) in filled.items()
@@ -80,7 +80,7 @@ def _targets(name: str, rules: Sequence[Rule]) -> tuple[str, ...] | None:
     return None
 
 
-def _pieces(targets: tuple[str, ...], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _split(targets: tuple[str, ...], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if len(targets) > 1 and tensor.ndim > 0:
         return zip(targets, tensor.tensor_split(len(targets)), strict=True)
     return ((target, tensor) for target in targets)

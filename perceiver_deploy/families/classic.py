@@ -9,8 +9,8 @@ from itertools import groupby
 import numpy as np
 from torch import Tensor, nn
 
+from perceiver_deploy.families.components import BATCH, ComponentStep, component, latents_spec, make_cut, processor
 from perceiver_deploy.families.family import Family
-from perceiver_deploy.families.parts import BATCH, Part, join, latents_spec, part, processor
 from perceiver_deploy.families.text import INPUTS, TEXT
 from perceiver_deploy.families.text import sample as sample_text
 from perceiver_deploy.models.classic import (
@@ -65,7 +65,7 @@ class TokenReader(nn.Module):
 
 
 class TokenDecoder(nn.Module):
-    """Latents (B, N, D) asked by embedded tokens (B, L, C): logits (B, L, vocabulary)."""
+    """Latents (B, N, D) queried by embedded tokens (B, L, C), to logits (B, L, vocabulary)."""
 
     def __init__(self, model: ClassicLanguageModel) -> None:
         super().__init__()
@@ -86,14 +86,14 @@ def cut(model: ClassicPerceiver) -> Cut:
     logits = TensorSpec("logits", "float32", ("batch", config.classes))
     stages = [_stage(model, stage, len(list(run)), tokens, latents) for stage, run in groupby(model.schedule)]
     parts = [
-        part("tokens", Start(model), (inputs,), (tokens, latents), "encode"),
+        component("tokens", Start(model), (inputs,), (tokens, latents), "encode"),
         *stages,
-        part("decoder", Mean(model), (latents,), (logits,), "decode"),
+        component("decoder", Mean(model), (latents,), (logits,), "decode"),
     ]
-    return join(parts, (inputs,), (logits,), {"batch": BATCH})
+    return make_cut(parts, (inputs,), (logits,), {"batch": BATCH})
 
 
-def _stage(model: ClassicPerceiver, stage: int, repeat: int, tokens: TensorSpec, latents: TensorSpec) -> Part:
+def _stage(model: ClassicPerceiver, stage: int, repeat: int, tokens: TensorSpec, latents: TensorSpec) -> ComponentStep:
     refined = TensorSpec("latents_out", latents.dtype, latents.shape)
     step = Step(
         f"stage{stage}",
@@ -113,12 +113,12 @@ def cut_language_model(model: ClassicLanguageModel) -> Cut:
     latents = latents_spec(config.perceiver)
     logits = TensorSpec("logits", "float32", (*TEXT, config.vocabulary))
     parts = [
-        part("encoder", TokenReader(model), INPUTS, (tokens, latents), "encode"),
+        component("encoder", TokenReader(model), INPUTS, (tokens, latents), "encode"),
         processor(model.perceiver.block, config.perceiver),
-        part("decoder", TokenDecoder(model), (latents, tokens), (logits,), "decode"),
+        component("decoder", TokenDecoder(model), (latents, tokens), (logits,), "decode"),
     ]
     dimensions = {"batch": BATCH, "length": Range(1, config.max_length, config.max_length)}
-    return join(parts, INPUTS, (logits,), dimensions, {"attention_mask": 1.0})
+    return make_cut(parts, INPUTS, (logits,), dimensions, {"attention_mask": 1.0})
 
 
 def sample(config: ClassicConfig, batch: int, random: np.random.Generator) -> Mapping[str, Array]:
@@ -150,7 +150,7 @@ CLASSIC_PERCEIVER = Family(
 )
 CLASSIC_LANGUAGE_MODEL = Family(
     name="classic-language-model",
-    summary="a language model of GEGLU layers, asked by its own text",
+    summary="a language model of GEGLU layers, queried by its own text",
     config=ClassicLanguageModelConfig,
     build=ClassicLanguageModel,
     cut=cut_language_model,

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor, nn
 
-from perceiver_deploy.families.asking import ask, asked, begin_decoding
+from perceiver_deploy.families.components import component, make_cut, processor
 from perceiver_deploy.families.family import Family
-from perceiver_deploy.families.folding import NEXT, Begin, finish, folded, state
-from perceiver_deploy.families.parts import join, part, processor
-from perceiver_deploy.models import chunked
+from perceiver_deploy.families.kv_cache import cached_attention, kv_specs, project_kv
+from perceiver_deploy.families.online_softmax import NEXT, Begin, finish, next_state, state
+from perceiver_deploy.models import online_softmax
 from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
@@ -22,52 +22,59 @@ TOKENS_PER_CHUNK = 4096
 """At 2048 latents and one head, 32 MB of scores."""
 
 
-class FoldRows(nn.Module):
-    """Take pixel rows (B, 2, patch_dim, R, W), which lie at row_index (R,), into the sum."""
+class UpdateFromRows(nn.Module):
+    """Take pixel rows (B, 2, patch_dim, R, W), at row_index (R,), into the running sums."""
 
     def __init__(self, model: OpticalFlow) -> None:
         super().__init__()
-        self.tokens, self.fold = model.tokens, chunked.Fold(model.perceiver.encoder)
+        self.tokens, self.update = model.tokens, online_softmax.Update(model.perceiver.encoder)
 
     def forward(
         self, q: Tensor, m: Tensor, total: Tensor, acc: Tensor, inputs: Tensor, row_index: Tensor
     ) -> tuple[Tensor, ...]:
         """The next m, total and acc."""
-        following: tuple[Tensor, ...] = self.fold(q, m, total, acc, self.tokens.rows(inputs, row_index))
+        following: tuple[Tensor, ...] = self.update(q, m, total, acc, self.tokens.rows(inputs, row_index))
         return following
 
 
 class RowDecoder(nn.Module):
-    """Keys and values of the latents, asked by the tokens of pixel rows: flow (B, R, W, 2)."""
+    """KV cache of the latents, queried by the tokens of pixel rows, to flow (B, R, W, 2)."""
 
     def __init__(self, model: OpticalFlow) -> None:
         super().__init__()
-        self.tokens, self.ask, self.head = model.tokens, ask(model.perceiver), model.head
+        self.tokens, self.attention, self.head = model.tokens, cached_attention(model.perceiver), model.head
         self.width, self.divisor = model.config.width, model.config.divisor
 
     def forward(self, key: Tensor, value: Tensor, inputs: Tensor, row_index: Tensor) -> Tensor:
         """Cross-attention and output adapter."""
-        flow: Tensor = self.head(self.ask(self.tokens.rows(inputs, row_index), key, value)) / self.divisor
+        flow: Tensor = self.head(self.attention(self.tokens.rows(inputs, row_index), key, value)) / self.divisor
         return flow.reshape(flow.shape[0], -1, self.width, 2)
 
 
 def cut(model: OpticalFlow) -> Cut:
-    """Begin, fold (some rows at a time), finish; processor block; keys and values; decoder (some rows at a time)."""
+    """Online softmax over chunks of rows; processor block; KV cache; decoder over chunks of rows."""
     config, perceiver = model.config, model.perceiver
     rows = min(config.height, max(1, TOKENS_PER_CHUNK // config.width))
     frames = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, config.height, config.width))
-    piece = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, "rows", config.width))
+    chunk_of_inputs = TensorSpec("inputs", "float32", ("batch", 2, config.patch_dim, "rows", config.width))
     every, some = TensorSpec("row_index", "int64", (config.height,)), TensorSpec("row_index", "int64", ("rows",))
     states = state(perceiver.config)
     flow = TensorSpec("flow", "float32", ("batch", "rows", config.width, 2))
     chunk, first = Chunk("rows", rows), Chunk("rows", rows, only_first=True)
     parts = [
-        part("encoder_begin", Begin(perceiver, config.height), (piece,), (*states, every), "encode", chunk=first),
-        part(
+        component(
+            "encoder_begin",
+            Begin(perceiver, config.height),
+            (chunk_of_inputs,),
+            (*states, every),
+            "encode",
+            chunk=first,
+        ),
+        component(
             "encoder_fold",
-            FoldRows(model),
-            (*states, piece, some),
-            folded(perceiver.config),
+            UpdateFromRows(model),
+            (*states, chunk_of_inputs, some),
+            next_state(perceiver.config),
             "encode",
             values=NEXT,
             chunk=chunk,
@@ -75,11 +82,13 @@ def cut(model: OpticalFlow) -> Cut:
         ),
         finish(perceiver),
         processor(perceiver.block, perceiver.config),
-        begin_decoding(perceiver),
-        part("decoder", RowDecoder(model), (*asked(perceiver), piece, some), (flow,), "decode", chunk=chunk),
+        project_kv(perceiver),
+        component(
+            "decoder", RowDecoder(model), (*kv_specs(perceiver), chunk_of_inputs, some), (flow,), "decode", chunk=chunk
+        ),
     ]
     whole = TensorSpec("flow", "float32", ("batch", config.height, config.width, 2))
-    return join(parts, (frames,), (whole,), {"batch": Range(1, 1, 8), "rows": Range(1, rows, config.height)})
+    return make_cut(parts, (frames,), (whole,), {"batch": Range(1, 1, 8), "rows": Range(1, rows, config.height)})
 
 
 def sample(config: FlowConfig, batch: int, random: np.random.Generator) -> Mapping[str, Array]:

@@ -64,7 +64,7 @@ class DecoderStep(nn.Module):
         return log_probs, *after
 
 
-Part = tuple[Component, Step]
+ComponentStep = tuple[Component, Step]
 
 
 def cut(model: Hybrid) -> Cut:
@@ -93,13 +93,13 @@ def cut(model: Hybrid) -> Cut:
 
 def _part(
     name: str, module: nn.Module, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], stage: str
-) -> Part:
+) -> ComponentStep:
     """A component whose graph inputs and outputs are values of the same names."""
     step = Step(name, {s.name: s.name for s in inputs}, {s.name: s.name for s in outputs}, stage)  # type: ignore[arg-type]
     return Component(name, module, inputs, outputs), step
 
 
-def _encoders(model: Hybrid) -> list[Part]:
+def _encoders(model: Hybrid) -> list[ComponentStep]:
     config, trunk, parts = model.config, model.trunk, []
     if config.image is not None and trunk.image is not None:
         pixels = TensorSpec("pixel_values", "float32", _pixel_shape(config.image))
@@ -116,13 +116,13 @@ def _encoders(model: Hybrid) -> list[Part]:
     return parts
 
 
-def _interaction(model: Hybrid, encoders: list[Part], latents: TensorSpec) -> Part:
+def _interaction(model: Hybrid, encoders: list[ComponentStep], latents: TensorSpec) -> ComponentStep:
     masked = tuple(len(component.outputs) > 1 for component, _ in encoders)
     features = tuple(spec for component, _ in encoders for spec in component.outputs)
     return _part("encoder", Encoder(model.trunk, masked), features, (latents,), "encode")
 
 
-def _processor(model: Hybrid, latents: TensorSpec) -> Part:
+def _processor(model: Hybrid, latents: TensorSpec) -> ComponentStep:
     refined = TensorSpec("latents_out", latents.dtype, latents.shape)
     step = Step(
         "processor_block",
@@ -135,7 +135,7 @@ def _processor(model: Hybrid, latents: TensorSpec) -> Part:
     return Component("processor_block", model.trunk.block, (latents,), (refined,)), step
 
 
-def _generator(head: GeneratorConfig, decoder: RecurrentDecoder, latents: TensorSpec) -> list[Part]:
+def _generator(head: GeneratorConfig, decoder: RecurrentDecoder, latents: TensorSpec) -> list[ComponentStep]:
     """The step runs once in the pipeline, for the id after `token`; a runtime loops it (see `Generation`)."""
     name, shape = head.name, ("batch", head.layers, head.hidden)
     state = {part: f"{name}_{part}" for part in ("h", "c")[: decoder.states]}

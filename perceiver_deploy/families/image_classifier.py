@@ -7,8 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_deploy.families.components import (
+    BATCH,
+    ClassDecoder,
+    Encoder,
+    component,
+    latents_spec,
+    make_cut,
+    processor,
+)
 from perceiver_deploy.families.family import Family
-from perceiver_deploy.families.parts import BATCH, Answer, Encoder, join, latents_spec, part, processor
 from perceiver_deploy.models.image_classifier import ImageClassifier, ImageClassifierConfig
 from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig, LearnedClassifierConfig
@@ -24,11 +32,11 @@ def cut(model: ImageClassifier) -> Cut:
     latents = latents_spec(config.perceiver)
     logits = TensorSpec("logits", "float32", ("batch", config.classes))
     parts = [
-        part("encoder", Encoder(model.tokens, perceiver), (pixels,), (latents,), "encode"),
+        component("encoder", Encoder(model.tokens, perceiver), (pixels,), (latents,), "encode"),
         processor(perceiver.block, config.perceiver),
-        part("decoder", Answer(perceiver, model.query, model.head), (latents,), (logits,), "decode"),
+        component("decoder", ClassDecoder(perceiver, model.query, model.head), (latents,), (logits,), "decode"),
     ]
-    return join(parts, (pixels,), (logits,), {"batch": BATCH})
+    return make_cut(parts, (pixels,), (logits,), {"batch": BATCH})
 
 
 def sample(config: ImageClassifierConfig, batch: int, random: np.random.Generator) -> Mapping[str, Array]:

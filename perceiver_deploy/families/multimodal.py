@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.families.asking import ask, asked, begin_decoding
+from perceiver_deploy.families.components import ComponentStep, component, make_cut, processor
 from perceiver_deploy.families.family import Family
-from perceiver_deploy.families.folding import NEXT, Begin, finish, folded, state
-from perceiver_deploy.families.parts import Part, join, part, processor
-from perceiver_deploy.models import chunked
+from perceiver_deploy.families.kv_cache import cached_attention, kv_specs, project_kv
+from perceiver_deploy.families.online_softmax import NEXT, Begin, finish, next_state, state
+from perceiver_deploy.models import online_softmax
 from perceiver_deploy.models.modalities import MultimodalConfig
 from perceiver_deploy.models.multimodal import MultimodalAutoencoder, coordinates_of
 from perceiver_deploy.models.released import RELEASED
@@ -40,27 +40,27 @@ class BeginAudio(nn.Module):
         super().__init__()
         self.tokens = model.tokens
         self.begin = Begin(model.perceiver, model.config.frames)
-        self.fold = chunked.Fold(model.perceiver.encoder)
+        self.update = online_softmax.Update(model.perceiver.encoder)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, ...]:
-        """They are few, so they are folded here."""
+        """The audio and label tokens are few: one update takes them all."""
         *started, index = self.begin(audio)
         tokens = torch.cat([self.tokens.audio(audio), self.tokens.label(audio.shape[0])], dim=1)
-        return started[0], *self.fold(*started, tokens), index
+        return started[0], *self.update(*started, tokens), index
 
 
-class FoldFrames(nn.Module):
-    """Take frames (B, T, C, H, W), which lie at frame_index (T,), into the sum."""
+class UpdateFromFrames(nn.Module):
+    """Take frames (B, T, C, H, W), at frame_index (T,), into the running sums."""
 
     def __init__(self, model: MultimodalAutoencoder) -> None:
         super().__init__()
-        self.tokens, self.fold = model.tokens, chunked.Fold(model.perceiver.encoder)
+        self.tokens, self.update = model.tokens, online_softmax.Update(model.perceiver.encoder)
 
     def forward(
         self, q: Tensor, m: Tensor, total: Tensor, acc: Tensor, image: Tensor, frame_index: Tensor
     ) -> tuple[Tensor, ...]:
         """The next m, total and acc."""
-        following: tuple[Tensor, ...] = self.fold(q, m, total, acc, self.tokens.frames(image, frame_index))
+        following: tuple[Tensor, ...] = self.update(q, m, total, acc, self.tokens.frames(image, frame_index))
         return following
 
 
@@ -69,12 +69,12 @@ class Decoder(nn.Module):
 
     def __init__(self, model: MultimodalAutoencoder, head: nn.Module) -> None:
         super().__init__()
-        self.queries, self.ask, self.project, self.head = model.queries, ask(model.perceiver), model.project, head
-        self.config = model.config
+        self.queries, self.project, self.head, self.config = model.queries, model.project, head, model.config
+        self.attention = cached_attention(model.perceiver)
 
     def answer(self, key: Tensor, value: Tensor, queries: Tensor) -> Tensor:
-        """Keys and values of the latents, asked by queries (1, O, C): (B, O, width of the head)."""
-        answers: Tensor = self.head(self.project(self.ask(queries, key, value)))
+        """KV cache of the latents, queried by queries (1, O, C), to (B, O, width of the head)."""
+        answers: Tensor = self.head(self.project(self.attention(queries, key, value)))
         return answers
 
 
@@ -103,7 +103,7 @@ class LabelDecoder(Decoder):
 
 
 def cut(model: MultimodalAutoencoder) -> Cut:
-    """Begin (audio), fold (some frames at a time), finish; processor block; keys and values; a decoder per modality."""
+    """Online softmax over audio and frames; processor block; KV cache; a decoder per modality."""
     config, perceiver = model.config, model.perceiver
     image, audio = _clip(config)
     index = tuple(TensorSpec(f"{name}_index", "int64", (f"{name}_points",)) for name in DECODED)
@@ -113,14 +113,14 @@ def cut(model: MultimodalAutoencoder) -> Cut:
     parts = [
         *_encoder(model, audio),
         processor(perceiver.block, perceiver.config),
-        begin_decoding(perceiver),
+        project_kv(perceiver),
         _decoder(model, ImageDecoder(model, model.image_head), pixels, "pixels", _points_per_chunk(config)),
         _decoder(
             model, AudioDecoder(model, model.audio_head), samples, "patches", min(POINTS_PER_CHUNK, *config.audio)
         ),
-        part("label_decoder", LabelDecoder(model, model.label_head), asked(perceiver), (label,), "decode"),
+        component("label_decoder", LabelDecoder(model, model.label_head), kv_specs(perceiver), (label,), "decode"),
     ]
-    return join(parts, (image, audio, *index), (pixels, samples, label), _dimensions(config), aliases=DECODED)
+    return make_cut(parts, (image, audio, *index), (pixels, samples, label), _dimensions(config), aliases=DECODED)
 
 
 def _clip(config: MultimodalConfig) -> tuple[TensorSpec, TensorSpec]:
@@ -130,18 +130,18 @@ def _clip(config: MultimodalConfig) -> tuple[TensorSpec, TensorSpec]:
     )
 
 
-def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[Part]:
+def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[ComponentStep]:
     config, perceiver = model.config, model.perceiver
     states = state(perceiver.config)
     frames = TensorSpec("image", "float32", ("batch", "frames", config.channels, config.height, config.width))
     every, some = (TensorSpec("frame_index", "int64", (size,)) for size in (config.frames, "frames"))
     return [
-        part("encoder_begin", BeginAudio(model), (audio,), (*states, every), "encode"),
-        part(
+        component("encoder_begin", BeginAudio(model), (audio,), (*states, every), "encode"),
+        component(
             "encoder_fold",
-            FoldFrames(model),
+            UpdateFromFrames(model),
             (*states, frames, some),
-            folded(perceiver.config),
+            next_state(perceiver.config),
             "encode",
             values=NEXT,
             chunk=Chunk("frames", 1),
@@ -151,14 +151,18 @@ def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[Part]:
     ]
 
 
-def _decoder(model: MultimodalAutoencoder, module: Decoder, output: TensorSpec, points: str, chunk: int) -> Part:
+def _decoder(
+    model: MultimodalAutoencoder, module: Decoder, output: TensorSpec, points: str, chunk: int
+) -> ComponentStep:
     """The graph's own dimension `points` is the chunk's; the session's is that of the index it is given."""
     total = _dimensions(model.config)[points].max
     index = TensorSpec("index", "int64", (points,), ValueRange(0, total - 1))
     own = TensorSpec(DECODED[output.name], output.dtype, ("batch", points, output.shape[2]))
-    inputs = (*asked(model.perceiver), index)
+    inputs = (*kv_specs(model.perceiver), index)
     values = {"index": f"{output.name}_index"}
-    return part(f"{output.name}_decoder", module, inputs, (own,), "decode", values=values, chunk=Chunk(points, chunk))
+    return component(
+        f"{output.name}_decoder", module, inputs, (own,), "decode", values=values, chunk=Chunk(points, chunk)
+    )
 
 
 def _points_per_chunk(config: MultimodalConfig) -> int:

@@ -12,8 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perceiver_deploy.families.components import (
+    BATCH,
+    ClassDecoder,
+    ComponentStep,
+    component,
+    latents_spec,
+    make_cut,
+    processor,
+)
 from perceiver_deploy.families.family import Family
-from perceiver_deploy.families.parts import BATCH, Answer, Part, join, latents_spec, part, processor
 from perceiver_deploy.models.perceiver import Perceiver
 from perceiver_deploy.models.released import RELEASED
 from perceiver_deploy.models.text import (
@@ -54,7 +62,7 @@ class PositionedTextEncoder(TextEncoder):
 
 
 class TextDecoder(nn.Module):
-    """Latents (B, N, D) asked at text positions (L,): logits (B, L, vocabulary)."""
+    """Latents (B, N, D) queried at text positions (L,), to logits (B, L, vocabulary)."""
 
     def __init__(self, model: MaskedLanguageModel) -> None:
         super().__init__()
@@ -75,9 +83,9 @@ def cut_language_model(model: MaskedLanguageModel) -> Cut:
     logits = TensorSpec("logits", "float32", (*TEXT, config.vocabulary))
     encoder = PositionedTextEncoder(model.tokens, model.perceiver)
     parts = [
-        part("encoder", encoder, INPUTS, (latents, POSITIONS), "encode"),
+        component("encoder", encoder, INPUTS, (latents, POSITIONS), "encode"),
         processor(model.perceiver.block, config.perceiver),
-        part("decoder", TextDecoder(model), (latents, POSITIONS), (logits,), "decode"),
+        component("decoder", TextDecoder(model), (latents, POSITIONS), (logits,), "decode"),
     ]
     return _join(parts, logits, config.max_length)
 
@@ -88,16 +96,16 @@ def cut_classifier(model: SequenceClassifier) -> Cut:
     latents = latents_spec(config.perceiver)
     logits = TensorSpec("logits", "float32", ("batch", config.classes))
     parts = [
-        part("encoder", TextEncoder(model.tokens, model.perceiver), INPUTS, (latents,), "encode"),
+        component("encoder", TextEncoder(model.tokens, model.perceiver), INPUTS, (latents,), "encode"),
         processor(model.perceiver.block, config.perceiver),
-        part("decoder", Answer(model.perceiver, model.query, model.head), (latents,), (logits,), "decode"),
+        component("decoder", ClassDecoder(model.perceiver, model.query, model.head), (latents,), (logits,), "decode"),
     ]
     return _join(parts, logits, config.max_length)
 
 
-def _join(parts: list[Part], logits: TensorSpec, max_length: int) -> Cut:
+def _join(parts: list[ComponentStep], logits: TensorSpec, max_length: int) -> Cut:
     dimensions = {"batch": BATCH, "length": Range(1, max_length, max_length)}
-    return join(parts, INPUTS, (logits,), dimensions, {"attention_mask": 1.0})
+    return make_cut(parts, INPUTS, (logits,), dimensions, {"attention_mask": 1.0})
 
 
 def sample(

@@ -1,9 +1,9 @@
-"""Cross-attention whose inputs stay while queries come in chunks: keys and values are made once, for any queries.
+"""Cross-attention with a KV cache: keys and values are projected once, for any number of chunks of queries.
 
-    key, value = KeysValues(layer)(latents)
-    for each chunk of queries:  answers = Ask(layer)(query, key, value)
+    key, value = ProjectKV(layer)(latents)
+    for each chunk of queries:  outputs = CachedCrossAttention(layer)(query, key, value)
 
-gives what `layer(query, latents)` gives for all queries together.
+equals `layer(query, latents)` for all queries together.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from perceiver_deploy.models.attention import CrossAttentionLayer, attend
 
 
-class KeysValues(nn.Module):
-    """What the layer's queries meet: inputs (B, M, kv_dim) to key (B, h, M, e) and value (B, h, M, f).
+class ProjectKV(nn.Module):
+    """Inputs (B, M, kv_dim) to key (B, h, M, e) and value (B, h, M, f).
 
-    With one head, values pass the output projection here where that is less work for every query,
-    A (V Wo) for (A V) Wo, and f is the layer's width instead of the values'.
+    With one head, values pass the output projection here where that costs less: A (V Wo) instead of (A V) Wo; f is
+    then the layer's width.
     """
 
     def __init__(self, layer: CrossAttentionLayer, inputs: int) -> None:
@@ -35,8 +35,8 @@ class KeysValues(nn.Module):
         return attention.split(attention.key(normed)), attention.split(value)
 
 
-class Ask(nn.Module):
-    """Queries (B or 1, N, q_dim), key and value of `KeysValues` to answers (B, N, q_dim)."""
+class CachedCrossAttention(nn.Module):
+    """Queries (B or 1, N, q_dim), key and value of `ProjectKV` to (B, N, q_dim)."""
 
     def __init__(self, layer: CrossAttentionLayer, inputs: int) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ class Ask(nn.Module):
 
 
 def value_width(layer: CrossAttentionLayer, inputs: int) -> int:
-    """Width of `KeysValues`' value over all heads."""
+    """Width of `ProjectKV`' value over all heads."""
     output = layer.attention.output
     return output.out_features if values_are_projected(layer, inputs) else output.in_features
 
 
 def values_are_projected(layer: CrossAttentionLayer, inputs: int) -> bool:
-    """Whether a query costs less if its values have passed the output projection before."""
+    """Whether it costs less to apply the output projection to the values than to every query's result."""
     output = layer.attention.output
     after = output.in_features * (inputs + output.out_features)
     return layer.attention.heads == 1 and inputs * output.out_features <= after

@@ -1,11 +1,11 @@
-"""Cross-attention over inputs that arrive in chunks: exact, and the score matrix never exists whole.
+"""Cross-attention over chunks of inputs by online softmax: exact, without the whole score matrix.
 
-A running log-sum-exp (Milakov and Gimelshein 2018; Rabe and Staats 2021) carries, for each query and head, the
-largest score so far `m`, the sum of exp(score - m) `total`, and the values weighted alike `acc`. Three modules share
-the layer's parameters, so that a pipeline can run `Begin` once, `Fold` for every chunk, and `Finish` once:
+For each query and head the state (arXiv:1805.02867, arXiv:2112.05682) holds the largest score so far `m`, the sum of
+exp(score - m) `total`, and the values weighted by exp(score - m) `acc`. Three modules share
+the layer's parameters, so that a pipeline can run `Begin` once, `Update` for every chunk, and `Finish` once:
 
     q, m, total, acc = Begin(layer)(query)
-    for each chunk:  m, total, acc = Fold(layer)(q, m, total, acc, chunk, mask)
+    for each chunk:  m, total, acc = Update(layer)(q, m, total, acc, chunk, mask)
     latents = Finish(layer)(query, total, acc)
 """
 
@@ -22,7 +22,7 @@ State = tuple[Tensor, Tensor, Tensor]
 
 
 class Begin(nn.Module):
-    """Project the queries and start an empty sum."""
+    """Project the queries and start empty sums."""
 
     def __init__(self, layer: CrossAttentionLayer) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class Begin(nn.Module):
         return scaled, empty + LOWEST_SCORE, empty, empty.expand(-1, -1, -1, width).clone()
 
 
-class Fold(nn.Module):
-    """Take one chunk of inputs into the sum."""
+class Update(nn.Module):
+    """Add one chunk of inputs to the running sums."""
 
     def __init__(self, layer: CrossAttentionLayer) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Fold(nn.Module):
 
 
 class Finish(nn.Module):
-    """Normalise the sum and run the rest of the layer."""
+    """Normalise the sums and run the rest of the layer."""
 
     def __init__(self, layer: CrossAttentionLayer) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the families' cuts are put together from: components beside their steps, and modules that several share."""
+"""Building blocks of the families' cuts: components with their steps, and modules that several families share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from perceiver_exporters.component import Component, Cut
 from perceiver_runtime.pipeline import Chunk, Pipeline, Stage, Step
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
-Part = tuple[Component, Step]
+ComponentStep = tuple[Component, Step]
 Specs = tuple[TensorSpec, ...]
 
 BATCH = Range(1, 1, 64)
 
 
-def part(
+def component(
     name: str,
     module: nn.Module,
     inputs: Specs,
@@ -28,7 +28,7 @@ def part(
     values: Mapping[str, str] | None = None,
     chunk: Chunk | None = None,
     carry: Mapping[str, str] | None = None,
-) -> Part:
+) -> ComponentStep:
     """A component and its step; graph inputs and outputs are values of the same names, but for those in `values`."""
     renamed = values or {}
     step = Step(
@@ -42,8 +42,8 @@ def part(
     return Component(name, module, inputs, outputs), step
 
 
-def join(
-    parts: Sequence[Part],
+def make_cut(
+    parts: Sequence[ComponentStep],
     inputs: Specs,
     outputs: Specs,
     dimensions: Mapping[str, Range],
@@ -61,7 +61,7 @@ def latents_spec(config: PerceiverConfig, name: str = "latents") -> TensorSpec:
     return TensorSpec(name, "float32", ("batch", config.latents, config.latent_dim))
 
 
-def processor(block: ProcessorBlock, config: PerceiverConfig, name: str = "processor_block") -> Part:
+def processor(block: ProcessorBlock, config: PerceiverConfig, name: str = "processor_block") -> ComponentStep:
     """The shared self-attention block: one graph, which the pipeline runs as often as the model applies it."""
     latents, refined = latents_spec(config), latents_spec(config, "latents_out")
     step = Step(
@@ -83,13 +83,13 @@ class Encoder(nn.Module):
         self.tokens, self.initial, self.layer = tokens, perceiver.latents, perceiver.encoder
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Read everything at once."""
+        """Attend to all tokens."""
         tokens = self.tokens(inputs)
         latents: Tensor = self.layer(self.initial.expand(tokens.shape[0], -1, -1), tokens)
         return latents
 
 
-class Answer(nn.Module):
+class ClassDecoder(nn.Module):
     """Latents (B, N, D) to logits (B, classes): cross-attention from one learned query, and the class head."""
 
     def __init__(self, perceiver: Perceiver, query: nn.Parameter, head: nn.Module) -> None:
@@ -97,6 +97,6 @@ class Answer(nn.Module):
         self.layer, self.query, self.head = perceiver.decoder, query, head
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Ask once."""
+        """Attend from the one query."""
         logits: Tensor = self.head(self.layer(self.query[None], latents)[:, 0])
         return logits

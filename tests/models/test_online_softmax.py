@@ -1,4 +1,4 @@
-"""Cross-attention folded over chunks of inputs equals the layer that sees them all."""
+"""Online softmax over chunks of inputs equals the layer on all inputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from factories.weights import randomise
 from models.oracle import relative
 
 from perceiver_deploy.models.attention import CrossAttentionLayer
-from perceiver_deploy.models.chunked import Begin, Finish, Fold
 from perceiver_deploy.models.config import CrossAttentionConfig
+from perceiver_deploy.models.online_softmax import Begin, Finish, Update
 
 INPUTS, LATENTS, BATCH = 203, 11, 3
 
@@ -18,11 +18,11 @@ def layer(**changes):
     return randomise(CrossAttentionLayer(24, 40, CrossAttentionConfig(2, 32, 48, 2, **changes)), sharpness=3.0)
 
 
-def folded(module, query, inputs, mask, chunk):
+def chunked(module, query, inputs, mask, chunk):
     q, m, total, acc = Begin(module)(query)
     masks = [None] * len(inputs.split(chunk, 1)) if mask is None else mask.split(chunk, 1)
-    for piece, piece_mask in zip(inputs.split(chunk, 1), masks, strict=True):
-        m, total, acc = Fold(module)(q, m, total, acc, piece, piece_mask)
+    for part, chunk_mask in zip(inputs.split(chunk, 1), masks, strict=True):
+        m, total, acc = Update(module)(q, m, total, acc, part, chunk_mask)
     return Finish(module)(query, total, acc)
 
 
@@ -36,8 +36,8 @@ def test_equals_the_whole(chunk, masked, residual):
     if masked:
         mask[0, :150] = False  # whole chunks without a single input to attend
     expected = module(query, inputs, mask)
-    assert relative(folded(module, query, inputs, mask, chunk), expected) < 1e-6
-    assert relative(folded(module, query, inputs.roll(1, 2), mask, chunk), expected) > 1e-2
+    assert relative(chunked(module, query, inputs, mask, chunk), expected) < 1e-6
+    assert relative(chunked(module, query, inputs.roll(1, 2), mask, chunk), expected) > 1e-2
 
 
 @pytest.mark.parametrize("chunk", [50, 203])
@@ -46,8 +46,8 @@ def test_a_row_without_an_input_attends_all_equally(chunk):
     query, inputs = torch.randn(2, LATENTS, 24), torch.randn(2, INPUTS, 40)
     mask = torch.rand(2, INPUTS) > 0.5
     mask[0] = False
-    whole, pieces = module(query, inputs, mask), folded(module, query, inputs, mask, chunk)
-    assert relative(pieces, whole) < 1e-6
+    whole, parts = module(query, inputs, mask), chunked(module, query, inputs, mask, chunk)
+    assert relative(parts, whole) < 1e-6
     value = module.attention.value(module.input_norm(inputs[:1])).mean(1, keepdim=True).expand(-1, LATENTS, -1)
     assert relative(whole[:1], module.update(query[:1], module.attention.output(value))) < 1e-6
 
@@ -58,7 +58,7 @@ def test_scores_of_thousands_neither_overflow_nor_lose_the_later_chunks():
     module.attention.key.weight.mul_(40)
     query, inputs = torch.randn(BATCH, LATENTS, 24), torch.randn(BATCH, INPUTS, 40)
     expected = module(query, inputs)
-    assert relative(folded(module, query, inputs, None, 7), expected) < 1e-3
+    assert relative(chunked(module, query, inputs, None, 7), expected) < 1e-3
     assert torch.isfinite(expected).all()
 
 
