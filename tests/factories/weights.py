@@ -12,7 +12,9 @@ _NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 _QUERIES_AND_KEYS = ("query", "key", "q_proj", "k_proj", "to_q")
 
 
-def randomise(module: _M, seed: int = 0, *, sharpness: float = 1.0, spread: bool = False) -> _M:
+def randomise(
+    module: _M, seed: int = 0, *, sharpness: float = 1.0, spread: bool = False, tables: float | None = None
+) -> _M:
     """Draw every parameter and every statistic of batch normalisation, in place.
 
     Matrices and kernels are drawn with a standard deviation of `fan_in ** -0.5`, which keeps activations near 1;
@@ -22,6 +24,8 @@ def randomise(module: _M, seed: int = 0, *, sharpness: float = 1.0, spread: bool
         module: Any module, its parameters on the CPU.
         seed: Seed of PyTorch's generator, which goes on from there.
         sharpness: Factor for the weights of queries and keys: attention that averages over all inputs hides errors.
+        tables: Standard deviation of embeddings, positions and latents (None: as matrices); vectors that pad every token
+            alike get a tenth of it, so that tokens differ by more than their padding.
         spread: Scale each output channel by a power of two of its own, 2 ** N(0, 1).
 
     Returns:
@@ -34,6 +38,9 @@ def randomise(module: _M, seed: int = 0, *, sharpness: float = 1.0, spread: bool
             for name, parameter in layer.named_parameters(recurse=False):
                 if parameter.ndim < 2:
                     parameter.normal_(float(name == "weight" and isinstance(layer, _NORMS)), 0.3)
+                    continue
+                if tables is not None and not isinstance(layer, nn.Linear | nn.Conv2d):
+                    parameter.normal_(0, tables * (0.1 if isinstance(layer, nn.ParameterDict) else 1.0))
                     continue
                 channels = torch.exp2(torch.randn(len(parameter), *[1] * (parameter.ndim - 1))) if spread else 1.0
                 parameter.normal_(0, gain * parameter[0].numel() ** -0.5).mul_(channels)

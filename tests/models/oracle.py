@@ -53,7 +53,7 @@ class Case:
         import transformers
 
         config = transformers.PerceiverConfig(**self.config)
-        return randomise(getattr(transformers, self.name)(config), seed, sharpness=self.sharpness)
+        return randomise(getattr(transformers, self.name)(config), seed, sharpness=self.sharpness, tables=1.0)
 
 
 def text(batch: int, length: int, vocabulary: int) -> Callable[[], dict[str, Tensor]]:

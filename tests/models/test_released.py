@@ -10,7 +10,7 @@ from models.test_huggingface_parity import FLOW_RELEASED, LANGUAGE_RELEASED, VIS
 from models.test_multimodal_parity import RELEASED as MULTIMODAL_RELEASED
 
 from perceiver_deploy.checkpoints.huggingface import ARCHITECTURES
-from perceiver_deploy.checkpoints.huggingface_fields import complete
+from perceiver_deploy.checkpoints.huggingface.fields import complete
 from perceiver_deploy.models.released import RELEASED
 
 # mask.image, mask.audio (704 each) and padding.label (4) of transformers never act, and are no parameters of ours

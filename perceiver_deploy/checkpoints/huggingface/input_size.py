@@ -9,7 +9,7 @@ from typing import Any
 
 from perceiver_deploy.checkpoints.fields import SIDE, shown
 from perceiver_deploy.checkpoints.files.json_file import read_json
-from perceiver_deploy.checkpoints.huggingface_fields import DEFAULT_IMAGE_SIZE, RELEASED_SIZE, Size, pair
+from perceiver_deploy.checkpoints.huggingface.fields import DEFAULT_IMAGE_SIZE, RELEASED_SIZE, Size, pair
 from perceiver_deploy.checkpoints.loaded import LoadOptions, option
 from perceiver_runtime.errors import CheckpointError, UsageError
 

@@ -14,28 +14,17 @@ from typing import Any
 from torch import nn
 
 from perceiver_deploy.checkpoints.fields import (
-    BANDS,
-    FLAG,
-    HEADS,
-    LAYERS,
-    MAX_POINTS,
-    OBJECT,
-    PAIR,
-    SIDE,
-    VOCABULARY,
-    WIDENING,
     WIDTH,
     Field,
     few_points,
-    listed,
     number,
     optional,
     read,
-    whole,
 )
 from perceiver_deploy.checkpoints.files.json_file import read_json
 from perceiver_deploy.checkpoints.files.tensors import find_weights, read_tensors
 from perceiver_deploy.checkpoints.filling import filled
+from perceiver_deploy.checkpoints.krasserm.fields import CLASSES, DECODER, ENCODER, IMAGE, MODEL, PATCHES, TOKENS
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.renaming import Rule, rename, under
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
@@ -200,45 +189,6 @@ TEXT = (
 )
 # A function of the config alone, computed again in FP64.
 POSITIONS = rename("0.input_adapter.position_encoding.position_encoding")
-
-COUNTS = {"num_latents": Field(WIDTH), "num_latent_channels": Field(WIDTH)}
-MODEL = {**COUNTS, "encoder": Field(OBJECT), "decoder": Field(OBJECT)}
-CROSS_FIELDS = {
-    "num_cross_attention_heads": Field(HEADS),
-    "num_cross_attention_qk_channels": Field(optional(WIDTH)),
-    "num_cross_attention_v_channels": Field(optional(WIDTH)),
-    "cross_attention_widening_factor": Field(WIDENING),
-}
-ENCODER = {
-    **CROSS_FIELDS,
-    "num_cross_attention_layers": Field(LAYERS),
-    "num_self_attention_heads": Field(HEADS),
-    "num_self_attention_qk_channels": Field(optional(WIDTH)),
-    "num_self_attention_v_channels": Field(optional(WIDTH)),
-    "num_self_attention_layers_per_block": Field(LAYERS),
-    "num_self_attention_blocks": Field(LAYERS),
-    "first_self_attention_block_shared": Field(FLAG),
-    "self_attention_widening_factor": Field(WIDENING),
-}
-DECODER = {**CROSS_FIELDS, "cross_attention_residual": Field(FLAG)}
-TOKENS = {
-    "vocab_size": Field(VOCABULARY),
-    "max_seq_len": Field(whole(1, MAX_POINTS)),
-    "num_input_channels": Field(WIDTH),
-}
-CLASSES = {
-    "num_output_queries": Field(whole(1, MAX_POINTS)),
-    "num_output_query_channels": Field(WIDTH),
-    "num_classes": Field(WIDTH),
-}
-IMAGE = {"image_shape": Field(listed(SIDE, range(3, 4))), "num_frequency_bands": Field(BANDS)}
-PATCHES = {
-    "image_shape": Field(PAIR),
-    "num_frequency_bands": Field(BANDS),
-    "num_patch_input_channels": Field(WIDTH),
-    "num_patch_hidden_channels": Field(WIDTH),
-}
-"""What fields of the config must be; the package writes all of them."""
 
 KINDS: dict[str, Kind] = {
     "perceiver-io-masked-language-model": Kind(

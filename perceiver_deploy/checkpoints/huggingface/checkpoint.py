@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from perceiver_deploy.checkpoints import huggingface_config as configs
 from perceiver_deploy.checkpoints.fields import shown
 from perceiver_deploy.checkpoints.files.json_file import read_json
 from perceiver_deploy.checkpoints.files.tensors import find_weights, read_tensors
 from perceiver_deploy.checkpoints.filling import filled
-from perceiver_deploy.checkpoints.huggingface_fields import Size, complete
-from perceiver_deploy.checkpoints.input_size import InputSize, input_size
+from perceiver_deploy.checkpoints.huggingface import config as configs
+from perceiver_deploy.checkpoints.huggingface.fields import Size, complete
+from perceiver_deploy.checkpoints.huggingface.input_size import InputSize, input_size
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.renaming import Rule, rename, under
 from perceiver_deploy.models.flow import OpticalFlow

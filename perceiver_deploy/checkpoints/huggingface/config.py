@@ -7,7 +7,7 @@ transformers, and stand here once.
 from __future__ import annotations
 
 from perceiver_deploy.checkpoints.fields import divisible
-from perceiver_deploy.checkpoints.huggingface_fields import RELEASED_SIZE, Json, Size, pair
+from perceiver_deploy.checkpoints.huggingface.fields import RELEASED_SIZE, Json, Size, pair
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.flow import FlowConfig
 from perceiver_deploy.models.modalities import MultimodalConfig
