@@ -24,7 +24,7 @@ def randomise(
         module: Any module, its parameters on the CPU.
         seed: Seed of PyTorch's generator, which goes on from there.
         sharpness: Factor for the weights of queries and keys: attention that averages over all inputs hides errors.
-        tables: Standard deviation of embeddings, positions and latents (None: as matrices); vectors that pad every token
+        tables: Standard deviation of embeddings, positions and latents (None: as matrices); vectors that pad each token
             alike get a tenth of it, so that tokens differ by more than their padding.
         spread: Scale each output channel by a power of two of its own, 2 ** N(0, 1).
 
