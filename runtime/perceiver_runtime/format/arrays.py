@@ -152,7 +152,7 @@ def _header(path: Path, member: str | None) -> StoredArray:
 
 @contextlib.contextmanager
 def _opened(path: Path, member: str | None) -> Iterator[tuple[IO[bytes], int]]:
-    """A file, or a member of an archive, and its size in bytes as it says itself."""
+    """A file or a member of an archive, with its stated size in bytes."""
     if member is None:
         with path.open("rb") as file:
             yield file, os.fstat(file.fileno()).st_size

@@ -1,8 +1,8 @@
-"""External data of ONNX graphs, by their bytes alone: where a tensor names a file, the place to read is written.
+"""Replace references to external data in ONNX graphs, working on the serialised bytes.
 
-A backend that is given a path looks its weights up by name, in files that nobody hashed any more. It is given bytes
-instead, in which every reference has become what was opened and hashed: a descriptor, an address, or the data itself.
-Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto and its `external_data`.
+A backend that is given a path opens the weights by name, without checking their hash. It is given bytes instead, in
+which every reference points to data that was opened and hashed: a file descriptor, an address, or the data itself.
+Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, field `external_data`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def relocate(graph: bytes, place: Place) -> bytes:
-    """The graph with all external data where `place` puts it. Raises ValueError if it is no ONNX graph."""
+    """The graph with all external data relocated by `place`. Raises ValueError if it is no ONNX graph."""
     if b"location" not in graph:  # the key that every reference has
         return graph
     return _rewritten(graph, "model", place, 0) or graph
@@ -65,9 +65,9 @@ def relocate(graph: bytes, place: Place) -> bytes:
 
 @contextlib.contextmanager
 def linked(bundle: Bundle, onnx: str, graph: bytes) -> Iterator[bytes]:
-    """Locations are descriptors, relative to `/` and valid inside of the block. What is mapped there is watched.
+    """Yield the graph with file descriptors as locations, relative to `/` and valid inside of the block.
 
-    Data of small files is put into the graph.
+    Mapped files are watched for changes; data of small files is included in the graph.
     """
     with contextlib.ExitStack() as stack:
         descriptors: dict[HeldFile, int] = {}
@@ -89,7 +89,7 @@ def linked(bundle: Bundle, onnx: str, graph: bytes) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def addressed(bundle: Bundle, onnx: str, graph: bytes) -> Iterator[bytes]:
-    """Locations are addresses in this process, valid inside of the block, for a backend that copies from there."""
+    """Yield the graph with addresses in this process as locations, valid inside of the block."""
     contents: dict[HeldFile, bytes] = {}
 
     def place(data: External) -> External:
@@ -105,13 +105,13 @@ def addressed(bundle: Bundle, onnx: str, graph: bytes) -> Iterator[bytes]:
 
 
 def inlined(bundle: Bundle, onnx: str, graph: bytes) -> bytes:
-    """The data itself, in the graph: what every backend reads, in memory that nobody else can change."""
+    """The graph with all data included, which every backend reads."""
     contents: dict[HeldFile, bytes] = {}
     return _relocated(bundle, onnx, graph, lambda data: _cut(contents, _weights(bundle, onnx, data), data))
 
 
 def external_files(bundle: Bundle, onnx: str, graph: bytes) -> dict[str, bytes]:
-    """The files that a graph names, by location, in memory that nobody else can change."""
+    """Contents of the files that a graph refers to, by location."""
     contents: dict[str, bytes] = {}
 
     def place(data: External) -> External:
@@ -125,7 +125,7 @@ def external_files(bundle: Bundle, onnx: str, graph: bytes) -> dict[str, bytes]:
 
 
 def checked(bundle: Bundle, onnx: str, graph: bytes) -> bytes:
-    """The graph as it is, if all that it names is listed. Raises BundleError."""
+    """The unchanged graph, if all files that it refers to are listed. Raises BundleError."""
 
     def place(data: External) -> External:
         _weights(bundle, onnx, data)

@@ -1,7 +1,7 @@
-"""Files of a bundle: each is opened once, and what is parsed comes from the descriptor that was hashed.
+"""Files of a bundle: each is opened once, and parsed from the descriptor that was hashed.
 
-Names may be exchanged, replaced or deleted meanwhile: an opened bundle stays the one that was checked. A file that is
-changed in place is the same file with other content, which `HeldFile.read` and `HeldFile.check` find out.
+Files can be renamed, replaced or deleted meanwhile: an opened bundle stays the one that was checked. A change in place
+is detected by `HeldFile.read` and `HeldFile.check`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Part:
 
 
 class HeldFile:
-    """One file, open for as long as its bundle is. Safe to use from several threads."""
+    """A file that stays open as long as its bundle. Safe to use from several threads."""
 
     def __init__(self, descriptor: int, path: Path, parts: Sequence[Part]) -> None:
         self._descriptor = descriptor
@@ -128,7 +128,7 @@ class HeldFile:
         self._kept = self.read()
 
     def read(self) -> bytes:
-        """The content, in memory that nobody else can change. Raises BundleError if it is not what the hash says."""
+        """The content, in private memory. Raises BundleError if it does not match its hash."""
         kept, self._kept = self._kept, None
         if kept is not None:
             return kept
@@ -139,12 +139,12 @@ class HeldFile:
         return content
 
     def read_unhashed(self) -> bytes:
-        """A private copy of a file so large that `check`, called afterwards, is enough: hashing took its time."""
+        """A private copy of a large file that was already hashed; `check` must be called afterwards."""
         with self.descriptor() as descriptor:
             return b"".join(_blocks(descriptor, 0, self.size, self.size))
 
     def place(self, target: Path) -> None:
-        """Put the file at `target`, where nothing is yet: as a link to the same data, or as a copy. Raises OSError."""
+        """Create `target` as a hard link to the file, or as a copy. Raises OSError."""
         with contextlib.suppress(OSError):  # no hard links here (FAT, some network mounts), or deleted meanwhile
             os.link(self.path, target, follow_symlinks=False)
             if os.path.samestat(target.lstat(), os.fstat(self._descriptor)):
@@ -166,7 +166,7 @@ class HeldFile:
             )
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:

@@ -1,4 +1,4 @@
-"""Places that results are written to: checked before the work, and filled whole or not at all."""
+"""Output paths: checked before the work starts, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perceiver_runtime.manifest import MANIFEST_NAME
 
 
 def check_file(path: Path) -> None:
-    """Raise what writing the file `path` would raise: UsageError for a path that can't be one, UnavailableError."""
+    """Raise UsageError or UnavailableError if the file `path` can't be written."""
     with _typed_errors(path):
         if path.is_dir():
             raise UsageError(f"{path} is a directory; name a file")
@@ -23,7 +23,7 @@ def check_file(path: Path) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Raise what making the directory `path`, if it is not there yet, and a new entry in it would raise."""
+    """Raise UsageError or UnavailableError if the directory `path`, or an entry in it, can't be created."""
     with _typed_errors(path):
         existing = _existing(path)
         _check_outside_bundles(path)
@@ -31,7 +31,7 @@ def check_directory(path: Path) -> None:
 
 
 def check_entry(path: Path, partial: str) -> None:
-    """Raise what making the directory that `path` is in, and in it an entry called `partial`, would raise."""
+    """Raise UsageError or UnavailableError if an entry called `partial` can't be created in the parent of `path`."""
     with _typed_errors(path):
         existing = _existing(path.parent)
         _check_outside_bundles(path)
@@ -40,10 +40,9 @@ def check_entry(path: Path, partial: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
-    """Yield a new file's path, with the suffix of `path`, which it replaces when the block ends without an exception.
+    """Yield the path of a new file, which replaces `path` when the block ends without an exception.
 
-    A link at `path` is kept, and the file that it names replaced, unless `follow` is false. Devices and pipes are
-    written directly.
+    A link at `path` is kept and its target replaced, unless `follow` is false. Devices and pipes are written directly.
     """
     target = _real(path) if follow else path
     if target.exists() and not target.is_file():
@@ -60,7 +59,7 @@ def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError without a path this one: `write` on a full disk knows none."""
+    """Set the path of an OSError that has none, as `write` on a full disk raises."""
     try:
         yield
     except OSError as error:
@@ -70,7 +69,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _check_outside_bundles(path: Path) -> None:
-    """A bundle that holds a file that its manifest does not list can't be opened any more."""
+    """Refuse paths in bundles: a bundle with an unlisted file can't be opened."""
     for place in _real(path).parents:
         if (place / MANIFEST_NAME).is_file() and (place / "onnx").is_dir():
             raise UsageError(f"{path} is inside the bundle {place}, which takes no other files; name a place outside")
@@ -98,7 +97,7 @@ def _existing(path: Path) -> Path:
 
 
 def _probe(entry: Path) -> None:
-    """Make and remove an entry: permissions alone say too little."""
+    """Create and remove an entry; permissions alone do not tell whether that is possible."""
     entry.mkdir()
     entry.rmdir()
 

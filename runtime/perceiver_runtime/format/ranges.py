@@ -1,4 +1,4 @@
-"""Ranges of dynamic dimensions as a user gives them: `batch=1:4:16` is NAME=MIN:OPT:MAX of a profile."""
+"""Ranges of dynamic dimensions in the syntax of options: `batch=1:4:16` is NAME=MIN:OPT:MAX."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def encode(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A foreign value for a message: short, however long or deeply nested it is."""
+    """A short representation of an untrusted value for messages, however long or deeply nested it is."""
     return _SHOWN.repr(value)[:80]
 
 

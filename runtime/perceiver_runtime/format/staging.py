@@ -1,4 +1,4 @@
-"""Write a directory whole or not at all: into a hidden sibling first, renamed when it is complete and on disk."""
+"""Write a directory completely or not at all: as a hidden sibling that is renamed when it is complete and on disk."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _RENAME_EXCHANGE = 2
 def staged(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty directory that becomes `destination` when the block ends without an exception.
 
-    A process killed at any moment leaves `destination` as it was: absent, or the old bundle. What it leaves of its
-    own is removed by the next call. Raises UsageError if the destination exists (with `overwrite`: if it exists and
-    is no bundle), OSError if the disk fails; in both cases nothing stays behind.
+    A process killed at any moment leaves `destination` as it was; its partial directory is removed by the next call.
+    Raises UsageError if the destination exists (with `overwrite`: if it exists and is no bundle), OSError if the disk
+    fails; both leave nothing behind.
     """
     check_destination(destination, overwrite=overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def staged(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_destination(destination: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what is there, unless asked to, and then only if it is a bundle or an empty directory.
+    """Refuse to replace an existing path, unless `overwrite` is set and it is a bundle or an empty directory.
 
     Raises UsageError, also for a path that can't be a directory; UnavailableError if nothing can be written there.
     """
@@ -65,7 +65,7 @@ def _partial_name(destination: Path) -> str:
 
 
 def _claim(destination: Path) -> tuple[Path, int]:
-    """A new partial directory, locked for as long as this process lives: the lock tells it from a dead one's."""
+    """A new partial directory with a lock that ends with this process, and the lock's descriptor."""
     while True:
         partial = destination.with_name(_partial_name(destination))
         partial.mkdir()
@@ -75,7 +75,7 @@ def _claim(destination: Path) -> tuple[Path, int]:
 
 
 def _lock(directory: Path) -> int | None:
-    """A descriptor that holds the directory's lock, or None if someone else holds or removed it."""
+    """A descriptor with the lock of a directory, or None if the directory is locked or removed."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -1,7 +1,6 @@
-"""The fastest setting for a bundle on one kind of machine, as `perceiver-export export --tune` measured it.
+"""The fastest setting for a bundle on one kind of machine, as measured by `perceiver-export export --tune`.
 
-It lies beside the bundle, which stays as it was sealed, and is heeded where it was measured: on the same bundle, the
-same kind of machine and the same version of the backend.
+It is stored in a file next to the bundle, and valid for the same bundle, kind of machine and versions of the backend.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Tuning:
 
 
 def tuning_path(bundle: Path) -> Path:
-    """Where the tuning of the bundle in a directory lies."""
+    """Path of the tuning of the bundle in a directory."""
     real = Path(os.path.realpath(bundle))  # unlike `resolve`, it takes a link to itself too
     return real.with_name(f"{real.name}.tuning.json")
 
@@ -66,7 +65,7 @@ def write_tuning(bundle: Path, measured: tuple[Measured, ...]) -> Tuning:
 
 
 def read_tuning(bundle: Path) -> Tuning | None:
-    """The tuning of a bundle, if there is one that holds here. Raises BundleError if it can't be read."""
+    """The tuning of a bundle, or None if there is none that is valid here. Raises BundleError if it can't be read."""
     path = tuning_path(bundle)
     if not path.is_file():
         return None

@@ -1,7 +1,7 @@
-"""Hold a pipeline against its components, once, when a bundle is loaded: names, types, shapes, stages.
+"""Check a pipeline against its components when a bundle is loaded: names, types, shapes, stages.
 
-A component's symbolic dimensions are its own; a step binds them to the dimensions of the values it reads. So the
-spec of every value follows from the session inputs, and a plan can allocate all buffers from the input sizes alone.
+A component's symbolic dimensions are local to it; a step binds them to the dimensions of the values it reads. The spec
+of every value thus follows from the session inputs, and an execution plan can allocate all buffers from their sizes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_REPEAT = 10_000
 
 
 def check_wiring(manifest: Manifest) -> None:
-    """Raises BundleError for the first thing that does not fit; names the step or component."""
+    """Raise BundleError, naming the step or component, for the first inconsistency."""
     _check_components(manifest.components)
     values = value_specs(manifest)
     _check_stages(manifest.pipeline)
@@ -34,7 +34,7 @@ def check_wiring(manifest: Manifest) -> None:
 
 
 def value_specs(manifest: Manifest) -> dict[str, TensorSpec]:
-    """Every value of the pipeline, its dimensions in terms of the session inputs' symbols, in its readers' ranges."""
+    """Spec of every value of the pipeline, in the symbols of the session inputs, with the ranges of its readers."""
     components = {entry.name: entry for entry in manifest.components}
     values = {spec.name: spec for spec in manifest.pipeline.inputs}
     _require_unique((spec.name for spec in manifest.pipeline.inputs), "pipeline input")
@@ -56,7 +56,7 @@ def value_specs(manifest: Manifest) -> dict[str, TensorSpec]:
 def bind_symbols(
     specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[Dimension, ...]], where: str
 ) -> dict[str, Dimension]:
-    """What a component's own symbols stand for when its inputs have these shapes. Raises BundleError if none fits."""
+    """Sizes of a component's symbols when its inputs have these shapes. Raises BundleError if the shapes do not fit."""
     symbols: dict[str, Dimension] = {}
     for spec in specs:
         shape = shapes[spec.name]

@@ -1,7 +1,7 @@
-"""A picture of a flow: hue for direction, saturation for speed (Baker et al. 2011, the Middlebury benchmark).
+"""Optical flow as an image: hue for direction, saturation for speed (Baker et al. 2011, the Middlebury benchmark).
 
-The wheel goes from red over yellow, green, cyan, blue and magenta back to red. Its six arcs have as many colours as
-the eye tells apart there: 55 in all. Rightward flow is red, no flow is white.
+The wheel goes from red over yellow, green, cyan, blue and magenta back to red, in six arcs of 55 colours in all.
+Rightward flow is red, no flow is white.
 """
 
 from __future__ import annotations

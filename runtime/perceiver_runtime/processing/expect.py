@@ -1,4 +1,4 @@
-"""Refusal of arrays that a preprocessing step can't take."""
+"""Checks of arrays given to processing functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceiver_runtime.tensors import TensorSpec
 
 
 def expect(spec: TensorSpec, array: Any, remedy: str) -> None:
-    """Hold an array against a spec whose symbols stand for any size of at least 1. Raises FeedError."""
+    """Check an array against a spec whose symbols are any size of at least 1. Raises FeedError."""
     if not isinstance(array, np.ndarray):
         raise FeedError(f"{spec.name}: expected a NumPy array {spec}, got {type(array).__name__}; {remedy}")
     fits = array.ndim == spec.rank and all(

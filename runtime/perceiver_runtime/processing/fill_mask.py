@@ -1,4 +1,4 @@
-"""Masked language modelling over bytes: hide a part of a text, let a session fill it in."""
+"""Masked language modelling over bytes: mask a part of a text and let a session fill it in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenize
 
 @dataclass(frozen=True)
 class FilledText:
-    """A text with its masks filled in: the ids put there (M,), and the probability (M,) that the model gave each."""
+    """A text with its masks filled in: the predicted ids (M,), and their probabilities (M,)."""
 
     text: str
     filled: str
@@ -32,10 +32,19 @@ def hide(text: str, part: str) -> str:
 
 
 def fill_mask(session: Session, text: str, tokenizer: ByteTokenizer | None = None) -> FilledText:
-    """Run a masked language model on a text with [MASK]s and put the likeliest token in the place of each.
+    """Replace each [MASK] of a text by the most likely token.
 
-    A bundle of one fixed text length gets the text padded to it. Raises FeedError for a text without a mask, or too
-    long.
+    Args:
+        session: A session of a masked language model.
+        text: Text with at least one [MASK].
+        tokenizer: Tokenizer; None takes the default.
+
+    Returns:
+        The filled text. A bundle of one fixed text length gets the text padded to it.
+
+    Raises:
+        FeedError: The text has no mask, or is too long.
+        UsageError: The bundle is no language model.
     """
     tokenizer, padding = _fitted(session, tokenizer or ByteTokenizer())
     feeds = tokenizer.encode(text, padding=padding)

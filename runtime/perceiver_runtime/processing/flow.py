@@ -21,26 +21,47 @@ KEPT_TILES = 9
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """`overlap` is how many pixels tiles share at least; `scale` times the network's output is the flow in pixels."""
+    """Settings of optical flow: tiles share at least `overlap` pixels, and `scale` times the output is the flow."""
 
     overlap: int = 20
     scale: float = 20.0
 
 
 def predict_flow(session: Session, first: Frame, second: Frame, options: FlowOptions | None = None) -> Floats:
-    """Flow (H, W, 2) in pixels, rightwards and downwards, from the first of two RGB frames (H, W, 3) to the second.
+    """Optical flow between two frames.
 
-    A frame smaller than the bundle's size is continued by its edge, a larger one is cut into tiles. Raises FeedError
-    for another shape or dtype, or frames of two sizes; UsageError for a bundle that is no optical flow model.
+    Args:
+        session: A session of an optical flow model.
+        first: RGB frame (H, W, 3), uint8. A frame smaller than the bundle's size is padded by its edge, a larger one is
+            processed in tiles.
+        second: RGB frame of the same size.
+        options: Settings; None takes those of the released model.
+
+    Returns:
+        Flow (H, W, 2) in pixels, rightwards and downwards, from the first frame to the second.
+
+    Raises:
+        FeedError: A frame has another shape or type, or the sizes differ.
+        UsageError: The bundle is no optical flow model.
     """
     return next(_stream(session, (first, second), options, kept_tiles=0))
 
 
 def stream_flow(session: Session, frames: Iterable[Frame], options: FlowOptions | None = None) -> Iterator[Floats]:
-    """Flow (H, W, 2) from each frame of a video to the next, as `predict_flow` gives it, to the bit.
+    """Optical flow of a video, identical to `predict_flow` on each pair of frames.
 
-    What is made of a frame as the second of a pair is kept for the next one, whose first it is: its pixels, and the
-    patches of its first `KEPT_TILES` tiles. No more can be shared: the network reads a pair as one.
+    Args:
+        session: A session of an optical flow model.
+        frames: RGB frames (H, W, 3), uint8, of one size.
+        options: Settings; None takes those of the released model.
+
+    Returns:
+        Flow (H, W, 2) from each frame to the next. The pixels of a frame, and the patches of its first `KEPT_TILES`
+        tiles, are computed once for both pairs that it belongs to.
+
+    Raises:
+        FeedError: A frame has another shape or type, or the sizes differ.
+        UsageError: The bundle is no optical flow model.
     """
     return _stream(session, frames, options, KEPT_TILES)
 

@@ -1,4 +1,4 @@
-"""How far a flow is from the truth."""
+"""Error of an optical flow."""
 
 from __future__ import annotations
 

@@ -30,9 +30,14 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """`crop` is the side of the centre square that is kept, as a fraction of the shorter side (224 / 256).
+    """Settings of image preprocessing.
 
-    `mean` and `std` are those of ImageNet's training images, per channel, of pixels in [0, 1].
+    Attributes:
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        crop: Side of the centre square that is kept, as a fraction of the shorter side (224 / 256).
+        mean: Mean of each channel for pixels in [0, 1]; the default is ImageNet's.
+        std: Standard deviation of each channel; the default is ImageNet's.
     """
 
     height: int = 224
@@ -57,9 +62,17 @@ class ImageConfig:
 
 
 def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> dict[str, Floats]:
-    """RGB images (H, W, 3) of 8 bits, sizes may differ, to `pixel_values` (B, 3, height, width).
+    """Preprocess images.
 
-    Raises FeedError for another shape or dtype.
+    Args:
+        images: RGB images (H, W, 3), uint8; sizes may differ.
+        config: Settings; None takes those of the released models.
+
+    Returns:
+        `pixel_values` (B, 3, height, width), float32.
+
+    Raises:
+        FeedError: An image has another shape or type.
     """
     if not (isinstance(images, Sequence) or (isinstance(images, np.ndarray) and images.ndim)) or not len(images):
         raise FeedError(f"images: expected a sequence of at least one image, got {type(images).__name__}")
@@ -88,7 +101,21 @@ def center_crop(image: Pixels, fraction: float) -> Pixels:
 def classify(
     session: Session, images: Sequence[Pixels], config: ImageConfig | None = None, k: int = 5
 ) -> list[list[Prediction]]:
-    """The `k` likeliest classes of each image, best first; the size of the images is that of the bundle."""
+    """Classify images.
+
+    Args:
+        session: A session of an image classifier.
+        images: RGB images (H, W, 3), uint8; sizes may differ.
+        config: Settings of preprocessing; the image size is the bundle's.
+        k: Number of classes per image.
+
+    Returns:
+        The `k` most likely classes of each image, best first.
+
+    Raises:
+        UsageError: The bundle is no image classifier, or `k` is out of range.
+        FeedError: An image has another shape or type.
+    """
     spec = next((spec for spec in session.inputs if spec.name == "pixel_values"), None)
     if spec is None or spec.rank != 4 or spec.shape[1] != 3:
         got = ", ".join(map(str, session.inputs))

@@ -1,4 +1,4 @@
-"""Class scores to probabilities and names."""
+"""Probabilities and class names from class scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class: its name (its number, where a bundle has no labels), number and probability."""
+    """One class: its label (its number if the bundle has no labels), number and probability."""
 
     label: str
     index: int
@@ -36,9 +36,19 @@ def softmax(logits: npt.NDArray[Any]) -> Floats:
 
 
 def top_k(logits: npt.NDArray[Any], labels: Sequence[str] = (), k: int = 5) -> list[list[Prediction]]:
-    """For each row of logits (B, classes) the `k` likeliest classes, best first; of equals the lowest number first.
+    """The most likely classes.
 
-    Raises FeedError for another rank, UsageError for labels of another number, or a `k` out of range.
+    Args:
+        logits: Scores (B, classes).
+        labels: Name of each class, or none.
+        k: Number of classes per row.
+
+    Returns:
+        For each row the `k` most likely classes, best first; of equal ones the lowest number first.
+
+    Raises:
+        FeedError: The logits have another rank, or are not finite.
+        UsageError: The number of labels is wrong, or `k` is out of range.
     """
     if not isinstance(logits, np.ndarray) or logits.ndim != 2:
         got = list(logits.shape) if isinstance(logits, np.ndarray) else type(logits).__name__

@@ -46,14 +46,14 @@ class ClipShape:
 
     @property
     def points(self) -> dict[str, int]:
-        """How many points the complete output has, by output."""
+        """Number of points of each complete output."""
         audio = self.samples // self.audio_patch
         return {"image": self.frames * self.height * self.width, "audio": audio}
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What the model made of a clip: video (T, H, W, 3), waveform (S,) in [-1, 1], class probabilities (classes,)."""
+    """Reconstruction of a clip: video (T, H, W, 3), waveform (S,) in [-1, 1], class probabilities (classes,)."""
 
     video: Video
     audio: Floats
@@ -61,7 +61,7 @@ class Reconstruction:
 
 
 def clip_shape(session: Session) -> ClipShape:
-    """The clip that a bundle takes. Raises UsageError for a bundle that is no multimodal autoencoder."""
+    """Size of the clips that a bundle takes. Raises UsageError if it is no multimodal autoencoder."""
     shapes = {spec.name: spec.shape for spec in session.inputs}
     patches = {spec.name: spec.shape for spec in session.outputs}.get("audio", ())
     expected = {"image": 5, "audio": 3}
@@ -73,10 +73,19 @@ def clip_shape(session: Session) -> ClipShape:
 
 
 def preprocess(video: Video, audio: Audio, shape: ClipShape | None = None) -> dict[str, Floats]:
-    """A clip's frames (T, H, W, 3) and mono samples (S,) to `image` (1, T, 3, H, W) and `audio` (1, S, 1).
+    """Preprocess a clip.
 
-    Pixels become 0 to 1; 16-bit samples become -1 to 1, FP32 samples are taken to be. The class is not an input:
-    the model is made to guess it. Raises FeedError for another shape or dtype.
+    Args:
+        video: RGB frames (T, H, W, 3), uint8; see `fit_video`.
+        audio: Mono samples (S,), int16, or float32 in [-1, 1].
+        shape: Expected size; None takes that of the released model.
+
+    Returns:
+        `image` (1, T, 3, H, W) in [0, 1] and `audio` (1, S, 1) in [-1, 1]. The class is no input; the model predicts
+        it.
+
+    Raises:
+        FeedError: The video or audio has another shape or type.
     """
     shape = shape or ClipShape()
     remedy = "see `fit_video`, and take as many frames as the model does"
@@ -95,7 +104,21 @@ def fit_video(video: Video, height: int = 224, width: int = 224) -> Video:
 
 
 def reconstruct(session: Session, video: Video, audio: Audio, chunk: int = CHUNK) -> Reconstruction:
-    """Encode a clip once and decode everything from it, `chunk` points at a time. Raises what `preprocess` raises."""
+    """Encode a clip once and decode everything from it.
+
+    Args:
+        session: A session of a multimodal autoencoder.
+        video: RGB frames (T, H, W, 3), uint8, of the bundle's size.
+        audio: Mono samples (S,), int16, or float32 in [-1, 1].
+        chunk: Number of points decoded at a time.
+
+    Returns:
+        Video, audio and class probabilities.
+
+    Raises:
+        FeedError: The video or audio has another shape or type.
+        UsageError: The bundle is no multimodal autoencoder, or the chunk is out of range.
+    """
     shape = clip_shape(session)
     encoded = session.encode(preprocess(video, audio, shape))
     decoded = {name: decode_points(session, encoded, name, points, chunk) for name, points in shape.points.items()}
@@ -117,14 +140,14 @@ def decode_points(session: Session, encoded: Feeds, output: str, points: int, ch
 
 
 def to_pixels(image: Floats) -> Video:
-    """Pixels of 0 to 1, what is beyond them cut off, to the nearest of 256 levels."""
+    """Pixels in [0, 1], clipped, to the nearest of 256 levels."""
     expect_numbers("image", image)
     pixels: Video = np.rint(np.clip(image, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
     return pixels
 
 
 def to_pcm(audio: Floats) -> npt.NDArray[np.int16]:
-    """Samples of -1 to 1, what is beyond them cut off, to 16 bits."""
+    """Samples in [-1, 1], clipped, to 16 bits."""
     expect_numbers("audio", audio)
     samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * np.float32(PCM_SCALE)), -32768, 32767).astype(np.int16)
     return samples

@@ -1,4 +1,4 @@
-"""Frames as the optical flow model takes them: every pixel with its 3 x 3 neighbourhood (Jaegle et al. 2021, 4.2)."""
+"""Input of the optical flow model: every pixel with its 3 x 3 neighbourhood (Jaegle et al. 2021, section 4.2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def normalise(frame: npt.NDArray[np.uint8]) -> Floats:
 def gather_patches(tile: Floats, out: Floats) -> None:
     """Write the neighbourhoods of a normalised tile (3, h, w) into (27, h, w): rows, columns, then channels.
 
-    Outside of the tile there is 0, also where the frame goes on: that is what the model was trained on.
+    Pixels outside of the tile count as 0, also where the frame continues, as in training.
     """
     height, width = tile.shape[1:]
     padded = np.pad(tile, ((0, 0), (1, 1), (1, 1)))

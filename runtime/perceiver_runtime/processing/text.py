@@ -1,7 +1,7 @@
-"""Text as UTF-8 bytes, tokenized as the released language models take it (Jaegle et al. 2021, section 4.1).
+"""Text as UTF-8 bytes, tokenized as for the released language models (Jaegle et al. 2021, section 4.1).
 
 The vocabulary is six special tokens followed by the 256 bytes: 262 ids. Equal to the tokenizer of the released
-checkpoints, but for one thing: a text that is too long is refused unless truncation was asked for.
+checkpoints with one exception: a text that is too long is refused unless truncation is requested.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPLIT = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """Texts to ids and back. `max_length` is the most ids that a text may have, [CLS] and [SEP] included."""
+    """Converts texts to ids and back. `max_length` is the largest number of ids, [CLS] and [SEP] included."""
 
     max_length: int = 2048
 
@@ -60,9 +60,19 @@ class ByteTokenizer:
     def encode(
         self, texts: str | Sequence[str], *, padding: Padding = "longest", truncation: bool = False
     ) -> dict[str, Ids]:
-        """Texts to `input_ids` and `attention_mask` (B, L), int64; a single text makes a batch of one.
+        """Tokenize texts.
 
-        Rows are filled up on the right with [PAD], masked out, to the longest text or to `max_length`.
+        Args:
+            texts: One text, or a sequence of texts.
+            padding: Pad to the longest text or to `max_length`, on the right, with [PAD] and a mask of 0.
+            truncation: Cut the end of texts that are too long, instead of refusing them.
+
+        Returns:
+            `input_ids` and `attention_mask` (B, L), int64; a single text is a batch of one.
+
+        Raises:
+            FeedError: A text is too long or no text.
+            UsageError: The padding is unknown.
         """
         if not isinstance(padding, str) or padding not in get_args(Padding):
             raise UsageError(f"padding {padding!r:.40}; expected {' or '.join(get_args(Padding))}")

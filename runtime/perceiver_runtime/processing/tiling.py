@@ -20,7 +20,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Tiling:
-    """Frames (height, width), at least as large as a tile, in tiles that overlap by at least `overlap` pixels."""
+    """Overlapping tiles of a frame (height, width) of at least one tile; neighbours share at least `overlap` pixels."""
 
     height: int
     width: int
@@ -55,7 +55,7 @@ class Tiling:
 
 
 class Blend:
-    """Adds up tiles (h, w, C) to a frame. `result` is exact where the tiles agree: FP64 holds these sums exactly."""
+    """Weighted mean of tiles (h, w, C) over a frame, exact where tiles agree, because it accumulates in FP64."""
 
     def __init__(self, tiling: Tiling, channels: int) -> None:
         self._weights = tiling.weights[..., None]
@@ -63,7 +63,7 @@ class Blend:
         self._total = np.zeros((tiling.height, tiling.width, 1))
 
     def add(self, window: Window, tile: Floats) -> None:
-        """Take one tile in, whose values are at the window's rows and columns."""
+        """Add one tile, whose values are at the rows and columns of the window."""
         self._sum[window] += self._weights * tile
         self._total[window] += self._weights
 

@@ -1,4 +1,4 @@
-"""A Jetson without root and without tegrastats: rails, thermal zones, clocks and memory from sysfs and procfs."""
+"""Sensors of a Jetson from sysfs and procfs, without root or tegrastats: rails, thermal zones, clocks and memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KIBIBYTE = 1024
 
 
 class Jetson:
-    """Samples of a Jetson. `description` holds the model and the power mode (`nvpmodel -q`)."""
+    """Samples of a Jetson. `description` contains the model and the power mode (`nvpmodel -q`)."""
 
     def __init__(self, sysfs: Path = SYSFS, procfs: Path = PROCFS, power_mode: str | None = None) -> None:
         self._sysfs, self._procfs = sysfs, procfs
@@ -34,7 +34,7 @@ class Jetson:
         self.description = f"{model}, power mode {mode or 'unknown'}"
 
     def sample(self) -> Sample:
-        """Read everything once; a sensor that does not answer is left out."""
+        """Read all sensors once; sensors that fail are omitted."""
         power = {rail.name: watts for rail in self._rails if (watts := _watts(rail)) is not None}
         zones = {name: _integer(path) for name, path in self._zones.items()}
         used, size = _memory(self._procfs / "meminfo")
@@ -58,7 +58,7 @@ def parse_power_mode(output: str) -> str | None:
 
 
 def query_power_mode() -> str | None:
-    """The present power mode; None where `nvpmodel` is missing or may not be asked."""
+    """The current power mode; None if `nvpmodel` is missing or can't be run."""
     if (program := shutil.which("nvpmodel")) is None:
         return None
     done = subprocess.run([program, "-q"], capture_output=True, text=True, timeout=10, check=False)

@@ -1,4 +1,4 @@
-"""A desktop or data-centre GPU through NVML (`pip install nvidia-ml-py`). The module is a parameter, for tests."""
+"""A desktop or data-centre GPU through NVML (`pip install nvidia-ml-py`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REASONS = {
 
 
 class Nvml:
-    """Samples of one GPU. Raises UnavailableError without a driver."""
+    """Samples of one GPU. `nvml` is the module `pynvml`. Raises UnavailableError without a driver."""
 
     def __init__(self, nvml: Any, index: int = 0) -> None:
         self._nvml = nvml
@@ -31,7 +31,7 @@ class Nvml:
         self.description = f"{name}, driver {driver}"
 
     def sample(self) -> Sample:
-        """The GPU now; what it does not support is left out."""
+        """Read all values once; values that the GPU does not support are omitted."""
         nvml, device = self._nvml, self._device
         power = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(device))
         celsius = self._ask(lambda: nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
@@ -56,7 +56,7 @@ class Nvml:
         return tuple(reason for name, reason in _REASONS.items() if bits & getattr(self._nvml, name))
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """The answer, or None where this GPU has none."""
+        """The result of a query, or None if this GPU does not support it."""
         try:
             return question()
         except self._nvml.NVMLError:

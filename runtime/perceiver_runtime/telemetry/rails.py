@@ -27,7 +27,7 @@ class Rail:
     current: Path
 
     def power(self) -> float:
-        """Watts now. Raises OSError if the monitor does not answer."""
+        """Present power in watts. Raises OSError if the monitor can't be read."""
         return int(self.voltage.read_text()) * int(self.current.read_text()) / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Record a source in the background while something runs, and integrate its power."""
+"""Record telemetry in the background, and integrate its power."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class Summary:
-    """What a benchmark states beside its latency. Energy in joules, power in watts, temperature in degrees Celsius.
+    """Telemetry of a benchmark. Energy in joules, power in watts, temperature in degrees Celsius, memory in bytes.
 
-    `energy` is the integral over time of the device's total power; absent where the device does not measure it.
+    `energy` is the integral of the device's total power over time; None if the device does not measure it.
     """
 
     source: str
@@ -63,7 +63,15 @@ class Recording:
 def record(source: Source, interval: float = INTERVAL) -> Iterator[Recording]:
     """Sample every `interval` seconds, and once at each end, while the block runs.
 
-    An error of the source ends the recording and is raised when the block ends.
+    Args:
+        source: Source of the samples.
+        interval: Seconds between two samples.
+
+    Yields:
+        The recording, which grows until the block ends.
+
+    Raises:
+        Exception: Whatever the source raised; it ends the recording and is raised when the block ends.
     """
     recording, stop, failed = Recording(source.description), threading.Event(), list[Exception]()
 
@@ -88,7 +96,7 @@ def record(source: Source, interval: float = INTERVAL) -> Iterator[Recording]:
 
 
 def _energy(samples: tuple[Sample, ...]) -> float | None:
-    """Trapezoids between samples that know the total power."""
+    """Trapezoidal integral over samples with a known total power."""
     known = [(s.time, s.total_power) for s in samples if s.total_power is not None]
     if len(known) < 2:
         return None

@@ -1,4 +1,4 @@
-"""One moment of a device, in SI units. What a device does not tell is absent, never zero."""
+"""Telemetry of a device at one moment, in SI units. Values that a device does not report are absent, never zero."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Sample:
 
 
 class Source(Protocol):
-    """Where samples come from. `description` names it, and the power mode if there is one, for reports."""
+    """Source of samples. `description` names the device and its power mode, for reports."""
 
     description: str
 
     def sample(self) -> Sample:
-        """The device now."""
+        """Read the device."""

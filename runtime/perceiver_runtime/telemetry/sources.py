@@ -1,4 +1,4 @@
-"""Which source of telemetry this machine has."""
+"""Choice of the telemetry source of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceiver_runtime.telemetry.sample import Source
 
 
 def open_source() -> Source:
-    """A Jetson's sensors on a Jetson, NVML elsewhere. Raises UnavailableError where there is neither."""
+    """Open the sensors of a Jetson, or NVML elsewhere. Raises UnavailableError if there is neither."""
     if jetpack_release() is not None:
         return Jetson()
     try:

@@ -1,8 +1,8 @@
 """The TensorRT modules: how each is found, and names for the classes that this package uses.
 
-The module is a parameter everywhere (`trt`), because four packages offer the same classes: `tensorrt`,
-`tensorrt_lean`, `tensorrt_dispatch` and `tensorrt_rtx`. The aliases below stand in annotations only. They say which
-class an argument has, so that a test can hold every attribute used here against the real API of each version.
+The module is a parameter everywhere (`trt`), because four packages offer the same classes: `tensorrt`, `tensorrt_lean`,
+`tensorrt_dispatch` and `tensorrt_rtx`. The aliases below are used in annotations only. They name the class of an
+argument, so that a test can check every attribute used here against the real API of each version.
 """
 
 from __future__ import annotations

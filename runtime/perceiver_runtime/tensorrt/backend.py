@@ -1,4 +1,4 @@
-"""The TensorRT backends: engines of a bundle, checked against this machine before any of them is deserialised."""
+"""The TensorRT backends: engines of a bundle, checked against this machine before they are deserialised."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_backend(name: str, threads: int | None) -> TensorRT:
 
 
 class TensorRT:
-    """Engines on one device. Intermediate tensors stay on it, scratch memory is shared, graphs are captured once."""
+    """Engines on one device: values stay on it, scratch memory is shared, CUDA graphs are captured once."""
 
     concurrency = 1  # all runs share one stream
 
@@ -61,12 +61,12 @@ class TensorRT:
 
     @property
     def machine(self) -> str:
-        """What engines are held against here."""
+        """TensorRT and compute capability of this machine, for messages."""
         found = self._identity
         return f"{found.module} {found.tensorrt} on compute capability {found.compute_capability}"
 
     def check(self, bundle: Bundle) -> tuple[str, ...]:
-        """The targets whose engines would run the bundle here; nothing is deserialised. Raises as `load` does."""
+        """Targets whose engines would run the bundle here, without deserialising them. Raises like `load`."""
         targets = (self._target(bundle, component.name) for component in bundle.manifest.components)
         return tuple(dict.fromkeys(targets))
 
@@ -95,7 +95,7 @@ def engine_targets(bundle: Bundle) -> tuple[str, ...]:
 
 
 def sidecars(bundle: Bundle) -> tuple[Sidecar, ...]:
-    """What the bundle's engines say of themselves, by target and component. Raises BundleError."""
+    """Sidecars of the bundle's engines, by target and component. Raises BundleError."""
     listed = bundle.manifest.files
     paths = [sidecar_path(t, c.name) for t in engine_targets(bundle) for c in bundle.manifest.components]
     return tuple(parse_sidecar(bundle.read(path), bundle.file(path)) for path in paths if path in listed)

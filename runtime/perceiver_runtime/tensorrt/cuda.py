@@ -39,7 +39,7 @@ def load_cudart() -> ModuleType:
 
 
 class Handle:
-    """Something that CUDA gave and takes back when nobody holds this any more."""
+    """A CUDA resource that is released when nothing refers to this object any more."""
 
     def __init__(self, value: Any, release: Callable[[Any], Any]) -> None:
         self.value = value
@@ -47,7 +47,7 @@ class Handle:
 
 
 class Pinned:
-    """Page-locked host memory that copies run from and to without waiting; `wait` before the host touches it again."""
+    """Page-locked host memory for asynchronous copies; call `wait` before the host accesses it again."""
 
     def __init__(self, cuda: CudaDevice, nbytes: int) -> None:
         cudart = cuda.cudart
@@ -68,12 +68,12 @@ class Pinned:
         return flat.reshape(shape)
 
     def mark(self) -> None:
-        """A copy that reads this memory has just been asked for."""
+        """Record that a copy from this memory has been enqueued."""
         self._cuda.call(self._cuda.cudart.cudaEventRecord(self._event.value, self._cuda.stream))
         self._pending = True
 
     def wait(self) -> None:
-        """Return when no copy reads this memory any more."""
+        """Wait until no copy reads this memory."""
         if self._pending:
             self._cuda.call(self._cuda.cudart.cudaEventSynchronize(self._event.value))
             self._pending = False
@@ -82,7 +82,7 @@ class Pinned:
 class DeviceBuffer:
     """Device memory as `rows` runs of `width` bytes, `pitch` bytes apart: one run if contiguous, more if a view.
 
-    A view holds the memory that it lies in; the memory goes back when neither is held.
+    A view keeps a reference to the memory, which is released with the last one.
     """
 
     def __init__(self, memory: Handle, address: int, shape: tuple[int, ...], dtype: str, rows: int, pitch: int) -> None:
@@ -156,7 +156,7 @@ class CudaDevice:
             )
 
     def upload(self, array: Array, target: DeviceBuffer) -> None:
-        """Copy from host memory, through pinned memory of the target's own; returns before the copy is done."""
+        """Copy from host memory, through pinned memory of the target's own; returns before the copy has finished."""
         with self.lock:
             staging = self._staging(target)
             staging.wait()
@@ -171,7 +171,7 @@ class CudaDevice:
             staging.mark()
 
     def download(self, source: DeviceBuffer, array: Array) -> None:
-        """Copy to host memory, when all that was asked for before is done."""
+        """Copy to host memory when all earlier work has finished."""
         with self.lock:
             staging = self._staging(source)
             width = source.nbytes // source.rows
@@ -191,7 +191,7 @@ class CudaDevice:
     def capture(self, enqueue: Callable[[], None]) -> Handle:
         """Record what `enqueue` puts on the stream, without running it, as a graph for `launch`.
 
-        Raises UnavailableError if something in it can't be captured; the stream is usable again then.
+        Raises UnavailableError if something can't be captured; the stream can be used again then.
         """
         cudart = self.cudart
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -225,7 +225,7 @@ class CudaDevice:
         return name.decode() if isinstance(name, bytes) else name
 
     def free_bytes(self) -> int:
-        """Device memory that is free now; on a Jetson that is the system's memory."""
+        """Free device memory in bytes; on a Jetson that is system memory."""
         error, free, _total = self.cudart.cudaMemGetInfo()
         self.call((error,))
         return int(free)

@@ -1,4 +1,4 @@
-"""The one table of what differs between versions of TensorRT. All other code asks it and never a version number."""
+"""Differences between versions of TensorRT, in one table. All other code uses it instead of version numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from perceiver_runtime.tensorrt.api import module_kind
 
 @dataclass(frozen=True)
 class Dialect:
-    """What one line of TensorRT can do that another can't.
+    """Capabilities of one release line of TensorRT.
 
-    `opset` is the newest ONNX operator set its parser takes. `attention`: ONNX `Attention` becomes a layer that may
-    be told to decompose. `timing_cache`: kernel timings can be kept between builds. `capability_targets`: engines
-    can be built for GPUs that are not in this machine. `context_graphs`: an execution context captures CUDA graphs
-    itself, where elsewhere the application captures them from the stream.
+    Attributes:
+        name: Name in messages.
+        module: Name of its Python module.
+        since: First version.
+        opset: Newest ONNX operator set that its parser accepts.
+        attention: Whether ONNX `Attention` becomes a layer that can be decomposed.
+        timing_cache: Whether kernel timings can be kept between builds.
+        capability_targets: Whether engines can be built for GPUs that are not in this machine.
+        context_graphs: Whether an execution context captures CUDA graphs itself; otherwise they are captured from the
+            stream.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One engine that runs: its tensors held against the manifest, and bindings that cost one launch each."""
+"""Run one engine: check its tensors against the manifest, and bind buffers so that a call is one launch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES = {
 
 
 class Scratch:
-    """Working memory that all components share: on one stream only one of them runs at a time."""
+    """Working memory shared by all components, of which only one runs at a time on the stream."""
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
@@ -35,7 +35,7 @@ class Scratch:
         self._size = 0
 
     def take(self, size: int) -> Handle:
-        """Memory of at least `size` bytes. What was taken before stays valid as long as it is held."""
+        """Memory of at least `size` bytes. Memory returned earlier stays valid while it is referenced."""
         if self._memory is None or self._size < size:
             self._memory, self._size = self._device.allocate_bytes(size), size
         return self._memory
@@ -100,7 +100,7 @@ class Engine:
         raise FeedError(f"component {self._name}: no profile of its engine takes these shapes: {'; '.join(ranges)}")
 
     def _unwanted(self, context: IExecutionContext, outputs: Mapping[str, DeviceBuffer]) -> dict[str, DeviceBuffer]:
-        """Memory for outputs that nobody reads: an engine writes them all."""
+        """Memory for outputs that nothing reads: an engine writes all of them."""
         return {
             spec.name: self._device.allocate(tuple(context.get_tensor_shape(spec.name)), spec.dtype)
             for spec in self.outputs
@@ -109,10 +109,10 @@ class Engine:
 
 
 class BoundEngine:
-    """An engine on one set of buffers. The first call enqueues, later calls launch the CUDA graph captured from it.
+    """An engine on one set of buffers. The first call enqueues it, later calls launch the CUDA graph captured from it.
 
-    The first call's data is real, so that nothing reads uninitialised indices, and lazy set-up is over when
-    capturing begins. Where TensorRT makes graphs itself, or can't be captured, every call enqueues.
+    The first call runs on real data, so that no uninitialised index is read, and finishes lazy initialisation before
+    the capture. If TensorRT captures graphs itself, or the engine can't be captured, every call enqueues it.
     """
 
     def __init__(self, name: str, context: IExecutionContext, device: CudaDevice, rules: Dialect, held: Any) -> None:
@@ -149,7 +149,7 @@ class BoundEngine:
 
 
 def _check_tensors(trt: ModuleType, engine: ICudaEngine, component: ComponentEntry) -> None:
-    """Hold the engine's own tensors against the manifest. Raises BundleError."""
+    """Compare the engine's tensors with the manifest. Raises BundleError."""
     names: list[str] = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     for mode, specs in ((trt.TensorIOMode.INPUT, component.inputs), (trt.TensorIOMode.OUTPUT, component.outputs)):
         own = {name for name in names if engine.get_tensor_mode(name) == mode}

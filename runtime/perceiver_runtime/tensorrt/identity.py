@@ -1,4 +1,4 @@
-"""This machine as an engine sees it: TensorRT's version, the GPU's compute capability, the JetPack release."""
+"""Identity of this machine for engines: TensorRT version, compute capability, platform, JetPack release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perceiver_runtime.tensorrt.sidecar import DeviceIdentity
 
 
 def device_identity(trt: ModuleType, compute_capability: str) -> DeviceIdentity:
-    """What engines are held against here."""
+    """The identity that engines are compared with."""
     return DeviceIdentity(
         module_kind(trt), str(trt.__version__), compute_capability, current_platform(), jetpack_release()
     )

@@ -1,4 +1,4 @@
-"""What an engine says of itself: layers at DETAILED verbosity, as JSON that engine explorers open, and memory."""
+"""Inspect an engine: layers at DETAILED verbosity, as JSON that engine explorers read, and device memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from perceiver_runtime.tensorrt.logger import build_logger
 
 @dataclass(frozen=True)
 class Inspection:
-    """`layers` is TensorRT's own JSON; `device_bytes` what one execution context needs at the largest shapes."""
+    """`layers` is TensorRT's JSON; `device_bytes` is the memory of one execution context at the largest shapes."""
 
     layers: str
     device_bytes: int
 
 
 def inspect_engine(trt: ModuleType, plan: bytes, component: str) -> Inspection:
-    """Deserialise an engine that was just built on this machine's GPU. Raises BuildError if TensorRT can't."""
+    """Deserialise an engine that was just built on this GPU. Raises BuildError if TensorRT can't."""
     logger = build_logger(trt)
     runtime: Runtime = trt.Runtime(logger)
     engine: ICudaEngine = runtime.deserialize_cuda_engine(plan)

@@ -1,4 +1,4 @@
-"""TensorRT's log, kept as data: what went wrong belongs into the error that the user sees, not onto a terminal."""
+"""TensorRT's log as data, so that its errors are part of the exceptions that a user sees."""
 
 from __future__ import annotations
 

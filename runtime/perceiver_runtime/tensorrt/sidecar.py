@@ -1,4 +1,4 @@
-"""The JSON beside an engine: what it was built from, by what, for which GPU. Read before the engine is deserialised."""
+"""The JSON record of an engine: what it was built from, by which TensorRT, for which GPU. Read before the engine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """What an engine is held against: the TensorRT and the GPU of this machine."""
+    """TensorRT and GPU of this machine, which an engine must match."""
 
     module: str
     tensorrt: str
@@ -100,7 +100,7 @@ def parse_sidecar(data: bytes, path: Path) -> Sidecar:
 
 
 def graph_sha256(manifest: Manifest, component: str) -> str:
-    """Hash over a component's ONNX file and everything beside it that is no other component's graph: its weights."""
+    """Hash over the ONNX file of a component and its weights: all other files of its folder but graphs."""
     own = manifest.component(component).onnx
     graphs = {entry.onnx for entry in manifest.components}
     folder = PurePosixPath(own).parent
@@ -109,9 +109,9 @@ def graph_sha256(manifest: Manifest, component: str) -> str:
 
 
 def check_identity(sidecar: Sidecar, identity: DeviceIdentity, graph: str) -> None:
-    """Hold an engine against this machine and its graph before anything deserialises it.
+    """Compare an engine with this machine and with its graph, before it is deserialised.
 
-    Raises BundleError if the graph has changed since the build, UnavailableError if the engine is another machine's.
+    Raises BundleError if the graph has changed since the build, UnavailableError if the engine is for another machine.
     """
     if sidecar.graph_sha256 != graph:
         raise BundleError(
@@ -126,7 +126,7 @@ def check_identity(sidecar: Sidecar, identity: DeviceIdentity, graph: str) -> No
 
 
 def differences(sidecar: Sidecar, identity: DeviceIdentity) -> list[tuple[str, str, str]]:
-    """What keeps an engine off a machine: (what, of the engine, of the machine)."""
+    """Properties that keep an engine from running on a machine: (property, of the engine, of the machine)."""
     capabilities = ", ".join(sidecar.compute_capabilities)
     checks = (
         (
@@ -154,7 +154,7 @@ def _family(module: str) -> str:
 
 
 def _version_fits(sidecar: Sidecar, identity: DeviceIdentity) -> bool:
-    """The very version; of a version-compatible engine that one or newer, from the same or the next major version."""
+    """Equal versions; for a version-compatible engine also newer ones of the same or the next major version."""
     if not sidecar.version_compatible:
         return sidecar.tensorrt == identity.tensorrt
     built, here = version_of(sidecar.tensorrt), version_of(identity.tensorrt)

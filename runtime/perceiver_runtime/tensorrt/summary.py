@@ -1,4 +1,4 @@
-"""A bundle's engines in words: for `inspect` and the model card."""
+"""Descriptions of a bundle's engines, for `inspect` and the model card."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Engines:
 
 
 def engines_of(bundle: Bundle) -> tuple[Engines, ...]:
-    """By target. Raises BundleError for a damaged sidecar."""
+    """The engines of a bundle, by target. Raises BundleError for a damaged sidecar."""
     names = [component.name for component in bundle.manifest.components]
     found = {
         target: [
@@ -49,7 +49,7 @@ def engines_of(bundle: Bundle) -> tuple[Engines, ...]:
 
 
 def engines_in(directory: Path, components: Sequence[str]) -> tuple[Engines, ...]:
-    """The same, of a bundle that is being written."""
+    """The engines of a bundle that is being written, by target."""
     folders = sorted(path for path in (directory / "engines").glob("*") if path.is_dir())
     return _engines(
         {
@@ -64,7 +64,7 @@ def engines_in(directory: Path, components: Sequence[str]) -> tuple[Engines, ...
 
 
 def describe_in_model_card(directory: Path, lines: Iterable[str]) -> None:
-    """Give the card in a directory a section on engines, in place of the one that it has; nothing without a card."""
+    """Add or replace the section on engines of the model card in a directory, if there is one."""
     path = directory / MODEL_CARD
     if not path.is_file():
         return
@@ -75,7 +75,7 @@ def describe_in_model_card(directory: Path, lines: Iterable[str]) -> None:
 
 
 def model_card_lines(found: Sequence[Engines]) -> tuple[str, ...]:
-    """What the section says of engines that are there."""
+    """Lines of the model card on existing engines."""
     listed = (f"- `{each.target}`:{str(each).removeprefix(each.target).removeprefix(':')}" for each in found)
     return *listed, "", "`open_session(bundle)` runs them where TensorRT and GPU are these; `session.runs_on` says so."
 

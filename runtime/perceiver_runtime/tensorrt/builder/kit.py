@@ -1,4 +1,4 @@
-"""A build kit: a bundle that says how its engines are built on a device, where only the runtime is installed."""
+"""A build kit: a bundle with instructions to build its engines on a device that has only the runtime installed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_kit(bundle: Bundle) -> BuildKit | None:
 
 
 def check_kit(kit: BuildKit, identity: DeviceIdentity, free: int) -> None:
-    """Hold a kit against the device that is to build it; `free` bytes of memory. Raises UnavailableError."""
+    """Compare a kit with the device that builds it and its `free` bytes of memory. Raises UnavailableError."""
     if problems := list(_problems(kit, identity, free)):
         raise UnavailableError(f"kit for {kit.target}: {'; '.join(problems)}")
 

@@ -1,4 +1,4 @@
-"""The proof of precision that needs no GPU: operand types of a network's matrix products, which a build must keep."""
+"""Proof of precision without a GPU: operand types of a network's matrix products, which a build must keep."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", 
 
 
 def matrix_products(trt: ModuleType, network: INetworkDefinition) -> dict[str, int]:
-    """How many matrix products and convolutions the network has by operand type: int8 behind a dequantisation.
+    """Number of matrix products and convolutions by operand type; int8 behind a dequantisation.
 
-    A strongly typed build keeps these types, so this is what will run.
+    A strongly typed build keeps these types, so that they are what the engine computes in.
     """
     found: Counter[str] = Counter()
     producers = {}

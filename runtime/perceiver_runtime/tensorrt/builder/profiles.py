@@ -1,7 +1,7 @@
-"""The ranges of a component's own symbolic dimensions, which follow from how the pipeline feeds it.
+"""Ranges of a component's own symbolic dimensions, derived from how the pipeline feeds it.
 
-A profile of the bundle speaks of the session's inputs (`batch`, `keys`); a component names its dimensions itself, and a
-chunked step gives it pieces. An engine needs the ranges of what it will really see.
+A profile of the bundle has ranges for session inputs (`batch`, `keys`). A component names its dimensions itself, and a
+chunked step passes it chunks; its engine needs the ranges of the sizes that it gets.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _piece(total: Range, size: int) -> Range:
 
 
 def _join(ranges: list[dict[str, Range]]) -> dict[str, Range]:
-    """Ranges that hold for every step that runs the component; typical is what the first of them sees."""
+    """Ranges that cover every step that runs the component; the typical size is that of the first step."""
     joined: dict[str, Range] = {}
     for found in ranges:
         for symbol, new in found.items():
