@@ -1,9 +1,9 @@
-"""Checkpoints of every supported origin, read into the reference models.
+"""Checkpoints of every supported format, read into the reference models.
 
     loaded = load("deepmind/language-perceiver")       # or a directory
     loaded.module, loaded.family, loaded.config
 
-`config.json` says which format a directory holds; adding a format is a line in `FORMATS`.
+`config.json` identifies the format of a directory; a new format is a line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["FORMATS", "Format", "LoadOptions", "LoadedCheckpoint", "load"]
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of checkpoint directory: how its config.json looks, and who reads it."""
+    """A checkpoint format: how its config.json is recognised, and what reads it."""
 
     name: str
     recognises: Callable[[Mapping[str, Any]], bool]
@@ -42,10 +42,19 @@ FORMATS: tuple[Format, ...] = (
 
 
 def load(source: str | Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
-    """Read a checkpoint directory, or a hub id (`owner/name`) where no such directory exists.
+    """Read a checkpoint.
 
-    Raises CheckpointError if there is none, if no format recognises it, or if its tensors do not fit its config;
-    UsageError for an option that the source has no use for; UnavailableError if a hub id can't be fetched.
+    Args:
+        source: A directory, or a hub id (`owner/name`) if no such directory exists.
+        options: Image size, and how a hub id is fetched.
+
+    Returns:
+        The model with its weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: Nothing is found, no format recognises it, or its tensors do not fit its config.
+        UsageError: An option that the source has no use for.
+        UnavailableError: A hub id can't be fetched.
     """
     directory = _directory(source, options)
     path = directory / "config.json"

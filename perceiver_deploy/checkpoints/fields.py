@@ -1,4 +1,4 @@
-"""Fields of a foreign config.json, checked by a table: type, range, and what a field means that is left out."""
+"""Fields of a foreign config.json, checked by a table of types, ranges and defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIRED: Any = object()
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value must be, in words and as a test."""
+    """A condition on a value, as text and as a predicate."""
 
     expected: str
     holds: Callable[[Any], bool]
@@ -24,7 +24,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Field:
-    """One field: what its value must be, and what it is where the config leaves it out."""
+    """Condition on one field, and its default."""
 
     kind: Kind
     default: Any = REQUIRED

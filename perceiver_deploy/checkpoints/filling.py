@@ -1,4 +1,4 @@
-"""Build a reference model without memory, hold it against a checkpoint's tensors, then give it their values."""
+"""Build a reference model on the meta device, check a checkpoint's tensors against it, then assign them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ CHUNK = 1 << 24
 def filled(
     build: Callable[[Any], nn.Module], config: Any, weights: Weights, rules: Sequence[Rule], where: str
 ) -> nn.Module:
-    """The model of a config in evaluation mode, with a checkpoint's weights in FP32, each tensor used exactly once.
+    """A model with a checkpoint's weights in FP32, in evaluation mode; each tensor is used exactly once.
 
-    Nothing is allocated for sizes that the checkpoint does not have. Raises CheckpointError if no model can be built
-    of the config (which stands at `where`), if names or shapes do not fit, and for a tensor whose values are no
-    weights: integers, NaN, infinity.
+    Memory is allocated for the checkpoint's own sizes only.
+
+    Raises:
+        CheckpointError: No model can be built from the config (which is at `where`), names or shapes differ, or values
+            are integers, NaN or infinite.
     """
     module = blank(build, config, where)
     placed = place(weights, rules, module.state_dict())
@@ -38,7 +40,7 @@ def filled(
 
 
 def blank(build: Callable[[Any], nn.Module], config: Any, where: str) -> nn.Module:
-    """A model of these sizes on the meta device. Raises CheckpointError if there can't be one."""
+    """A model of these sizes on the meta device. Raises CheckpointError if the sizes are invalid."""
     try:
         with torch.device("meta"):
             return build(config)

@@ -1,4 +1,4 @@
-"""Fetch a checkpoint from the Hugging Face hub into its local cache. Only ever done when a hub id is given."""
+"""Download a checkpoint from the Hugging Face hub to its local cache; only done for a hub id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PICKLED = (*CONFIGS, "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source reads like `owner/name`; `./name` and `../name` are paths."""
+    """Whether a source has the form `owner/name`; `./name` and `../name` are paths."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
 
 

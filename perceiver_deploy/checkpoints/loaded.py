@@ -1,4 +1,4 @@
-"""What every importer is told, and what it returns."""
+"""Options and results of the checkpoint readers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from perceiver_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """`image_size` (height, width) for models that take any: Hugging Face's Fourier and conv classifiers.
+    """How a source is read.
 
-    For hub ids: which revision, where the cache is, and whether only the cache may be used. Raises UsageError for
-    values that no source could use.
+    Attributes:
+        image_size: (height, width) for models of any image size: Hugging Face's Fourier and conv classifiers.
+        revision: Branch, tag or commit of a hub id.
+        cache_dir: Cache of hub ids.
+        local_files_only: Whether hub ids are only read from the cache.
+
+    Raises:
+        UsageError: A value that no source could use.
     """
 
     image_size: tuple[int, int] | None = None
@@ -66,9 +72,13 @@ DEFAULT = LoadOptions()
 class LoadedCheckpoint:
     """A reference model with its weights, in evaluation mode.
 
-    `family` is its name in `FAMILIES`, `config` its frozen config, `dataset` the name of the data it was trained
-    on if the project ships any, `labels` the names of its classes if the checkpoint gives them. `notes` are
-    assumptions that a user has to know.
+    Attributes:
+        module: The model.
+        family: Its name in `FAMILIES`.
+        config: Its frozen config.
+        dataset: Name of the data it was trained on, if the project ships any.
+        labels: Names of its classes, if the checkpoint has them.
+        notes: Assumptions that users must know of.
     """
 
     module: nn.Module

@@ -97,9 +97,9 @@ LANGUAGE: Mapping[str, Field] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One class of the package: the family it belongs to, its config, its model, and where its tensors go.
+    """One class of the package.
 
-    `arguments` says what those of its constructor must be.
+    `arguments` are the conditions on its constructor's arguments.
     """
 
     family: str
@@ -240,9 +240,10 @@ def recognises(config: Json) -> bool:
 
 
 def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
-    """Read a state dict by the config.json beside it.
+    """Read a state dict with the config.json in its directory.
 
-    Raises CheckpointError if class, arguments or tensors do not fit.
+    Raises:
+        CheckpointError: Class, arguments or tensors do not fit.
     """
     path = directory / "config.json"
     record = read(read_json(path), RECORD, str(path))
@@ -264,7 +265,7 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
 
 
 def _untie(weights: Weights, layers: str, first: int) -> Weights:
-    """Leave one of the layers that share weights; a state dict repeats them under every name."""
+    """Keep one copy of layers that share weights; a state dict repeats them under every name."""
     kept, differing = {}, []
     for name, tensor in weights.tensors.items():
         index, _, rest = name.removeprefix(f"{layers}.").partition(".")
@@ -279,5 +280,5 @@ def _untie(weights: Weights, layers: str, first: int) -> Weights:
 
 
 def _same(tensor: Tensor, other: Tensor | None) -> bool:
-    """Whether two tensors are equal; of equal shapes alone are values looked at."""
+    """Whether two tensors are equal; values are compared only if the shapes are."""
     return other is not None and tensor.shape == other.shape and tensor.dtype == other.dtype and tensor.equal(other)

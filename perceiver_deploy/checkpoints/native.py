@@ -50,7 +50,7 @@ COUNT, POSITIVE = whole(1, MAX_WIDTH), number(1e-30, 1e30)
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """`config.json`: the family's name and config, the name of its data set (None: no data), where it came from."""
+    """`config.json`: the family's name and config, the name of its data set (None: none), and its provenance."""
 
     family: str
     config: Any
@@ -90,7 +90,7 @@ def read_config(directory: Path) -> CheckpointRecord:
 
 
 def check_numbers(config: Any, where: str, name: str = "") -> None:
-    """Refuse numbers that no model can have, wherever they stand in a config. Raises CheckpointError by path."""
+    """Refuse numbers that no model can have, anywhere in a config. Raises CheckpointError with the path."""
     if dataclasses.is_dataclass(config):
         few_points(where, "height x width", (getattr(config, side, 1) for side in ("height", "width")))
         for field_ in dataclasses.fields(config):
@@ -105,7 +105,7 @@ def check_numbers(config: Any, where: str, name: str = "") -> None:
 
 
 def load_checkpoint(directory: Path) -> LoadedCheckpoint:
-    """Read a checkpoint; no code in it is ever run. Raises CheckpointError if it is damaged or its parts do not fit."""
+    """Read a checkpoint without running code from it. Raises CheckpointError if it is damaged or inconsistent."""
     record, where = read_config(directory), str(directory / CONFIG_NAME)
     weights = read_tensors(directory / WEIGHTS_NAME)
     module = filled(FAMILIES[record.family].build, record.config, weights, SAME_NAME, where)

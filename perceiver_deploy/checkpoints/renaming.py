@@ -1,4 +1,4 @@
-"""Where a foreign checkpoint's tensors go in a reference model: a table of rules, accounting for every tensor."""
+"""Renaming of a foreign checkpoint's tensors: a table of rules that accounts for every tensor."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def rename(source: str, *targets: str) -> Rule:
 
 
 def under(prefix: str, target: str, rules: Sequence[tuple[str, str]]) -> tuple[Rule, ...]:
-    """The same renamings below a prefix: `prefix.a` to `target.b` for each (a, b)."""
+    """The same renamings with prefixes: `prefix.a` to `target.b` for each (a, b)."""
     return tuple(rename(f"{prefix}.{a}", f"{target}.{b}") for a, b in rules)
 
 
 def place(weights: Weights, rules: Sequence[Rule], state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """For each tensor of a model's `state`: the checkpoint's own name for it, and its values as they are stored.
+    """For each tensor of a model's `state`: its name in the checkpoint, and its values as stored.
 
-    Raises CheckpointError listing all tensors that are left over, missing, doubled or of the wrong shape.
+    Raises CheckpointError with all tensors that are left over, missing, duplicate or of the wrong shape.
     """
     filled: dict[str, tuple[str, Tensor]] = {}
     leftover, doubled = [], []

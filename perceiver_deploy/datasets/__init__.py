@@ -1,4 +1,4 @@
-"""The data sets shipped with the project, by name; each is read when it is called for.
+"""Data sets shipped with the project, by name; each is read on demand.
 
 A new one is a package with a function that returns a `Dataset`, and a line here.
 """

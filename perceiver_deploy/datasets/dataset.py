@@ -1,4 +1,4 @@
-"""A labelled data set, ready for a model: what calibrates it and what it is scored on."""
+"""A labelled data set with preprocessed inputs: for calibration and for evaluation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Task = Literal["classification", "regression"]
 
 @dataclass(frozen=True)
 class Scored:
-    """One output of a model and the held-out samples that it is scored on: inputs, samples first, and targets.
+    """One model output and its held-out samples: inputs, samples first, and targets.
 
-    Targets are class numbers (N,), which `labels` names in order, or numbers (N,) or (N, T) in their own unit.
+    Targets are class numbers (N,), named in order by `labels`, or numbers (N,) or (N, T) in their own unit.
     """
 
     output: str
@@ -29,11 +29,16 @@ class Scored:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs exactly as the model takes them (preprocessed, by tensor name, samples first) and their targets.
+    """Inputs as the model takes them (preprocessed, by tensor name, samples first), and targets.
 
-    `calibration` comes from the training split, `held_out` with its `targets` (N,) from the test split, so the two
-    are disjoint. `labels` names the classes in order of their number. `output` is the model's main output, logits;
-    `more` are its other outputs, on held-out samples of their own.
+    Attributes:
+        name: Name of the data set.
+        labels: Names of the classes in order.
+        calibration: Inputs from the training split.
+        held_out: Inputs from the test split, disjoint from `calibration`.
+        targets: Class numbers (N,) of `held_out`.
+        output: The model's main output.
+        more: Other outputs, with held-out samples of their own.
     """
 
     name: str

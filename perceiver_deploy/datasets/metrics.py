@@ -25,7 +25,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
-    """Scores in [0, 1]. Macro means are over the classes that occur among targets or predictions, all alike."""
+    """Scores in [0, 1]. Macro means are over the classes that occur among targets or predictions."""
 
     samples: int
     accuracy: float
@@ -39,8 +39,8 @@ class ClassificationMetrics:
 class RegressionMetrics:
     """Mean absolute error in the target's unit, and mean absolute percentage error as a fraction (0.05 is 5%).
 
-    A relative error to a target of zero has no meaning: such samples count for `mae` alone. `zero_targets` says how
-    many there are; if there are no others, `mape` is None.
+    The relative error to a target of zero is undefined: such samples count for `mae` only. `zero_targets` counts them;
+    if there are no others, `mape` is None.
     """
 
     samples: int

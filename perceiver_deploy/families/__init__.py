@@ -1,4 +1,4 @@
-"""The families, by name. Adding one is a module with a `Family` and a line here."""
+"""Model families by name. A new family is a module with a `Family`, and a line here."""
 
 from __future__ import annotations
 

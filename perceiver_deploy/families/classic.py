@@ -1,4 +1,4 @@
-"""The original Perceiver: reads its inputs again before every block, and answers by the mean of its latents."""
+"""The original Perceiver (arXiv 2103.03206): cross-attention before every block, mean of the latents at the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from perceiver_runtime.tensors import Array, Range, TensorSpec
 
 
 class Start(nn.Module):
-    """Inputs (B, *sizes, C) to tokens (B, M, dim) and the latents (B, N, D) before any reading."""
+    """Inputs (B, *sizes, C) to tokens (B, M, dim) and the initial latents (B, N, D)."""
 
     def __init__(self, model: ClassicPerceiver) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class TokenDecoder(nn.Module):
 
 
 def cut(model: ClassicPerceiver) -> Cut:
-    """Tokens, then each distinct stage as often as it runs in a row, then the answer."""
+    """Token encoder, then each distinct stage as often as it runs in a row, then the class head."""
     config = model.config
     inputs = TensorSpec("inputs", "float32", ("batch", *config.sizes, config.channels))
     tokens = TensorSpec("tokens", "float32", ("batch", int(np.prod(config.sizes)), model.tokens.dim))

@@ -1,4 +1,4 @@
-"""Building blocks of the families' cuts: components with their steps, and modules that several families share."""
+"""Building blocks of the families' cuts: components with their steps, and shared modules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def component(
     chunk: Chunk | None = None,
     carry: Mapping[str, str] | None = None,
 ) -> ComponentStep:
-    """A component and its step; graph inputs and outputs are values of the same names, but for those in `values`."""
+    """A component and its step; graph inputs and outputs are values of the same names, except those in `values`."""
     renamed = values or {}
     step = Step(
         name,
@@ -50,7 +50,7 @@ def make_cut(
     defaults: Mapping[str, float] | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> Cut:
-    """The parts in order, as a cut; `aliases` name the values behind outputs that bear another name."""
+    """A cut of these component steps in order; `aliases` map output names to the names of other values."""
     steps = tuple(step for _, step in parts)
     pipeline = Pipeline(inputs, outputs, steps, defaults or {}, aliases=aliases or {})
     return Cut(tuple(component for component, _ in parts), pipeline, Profile("default", dimensions))
@@ -62,7 +62,7 @@ def latents_spec(config: PerceiverConfig, name: str = "latents") -> TensorSpec:
 
 
 def processor(block: ProcessorBlock, config: PerceiverConfig, name: str = "processor_block") -> ComponentStep:
-    """The shared self-attention block: one graph, which the pipeline runs as often as the model applies it."""
+    """The shared self-attention block: one graph, repeated by the pipeline."""
     latents, refined = latents_spec(config), latents_spec(config, "latents_out")
     step = Step(
         name,

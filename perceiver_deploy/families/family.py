@@ -1,4 +1,4 @@
-"""A family: how one kind of model is built from its config and cut into components."""
+"""Families: how a kind of model is built from its config and cut into components."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from perceiver_runtime.tensors import Array
 
 @dataclass(frozen=True)
 class Family:
-    """A table entry, not a base class: `build` makes the module from its frozen config, `cut` its components.
+    """One kind of model.
 
-    `sample` draws inputs of the right names, dtypes and shapes for a batch size; it stands in where a model has
-    no data of its own, and a bundle made from it says so. `presets` are configs known by name.
+    Attributes:
+        name: Name of the family.
+        summary: One line for users.
+        config: Class of its config.
+        build: Makes the module from its frozen config.
+        cut: Cuts a module into components.
+        sample: Draws inputs for a batch size, with the right names, dtypes and shapes. Golden inputs of models without
+            data are drawn with it, and their bundles state that.
+        presets: Configs by name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Optical flow: `inputs` (B, 2, patches, H, W) to `flow` (B, H, W, 2), read and answered some rows at a time."""
+"""Optical flow: `inputs` (B, 2, patches, H, W) to `flow` (B, H, W, 2), in chunks of rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS_PER_CHUNK = 4096
 
 
 class UpdateFromRows(nn.Module):
-    """Take pixel rows (B, 2, patch_dim, R, W), at row_index (R,), into the running sums."""
+    """Update the online softmax with pixel rows (B, 2, patch_dim, R, W) at row_index (R,)."""
 
     def __init__(self, model: OpticalFlow) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Hybrid models: an encoder per modality, their interaction read into latents, the processor, and heads.
+"""Hybrid models: an encoder per modality, their interaction, latents, processor, and heads.
 
-Session inputs are `pixel_values` and `input_ids`; a head's output bears the head's name. A generator named `name`
-reads `name_token` (the id before; left out, the start id) and gives `name_log_probs`.
+Session inputs are `pixel_values` and `input_ids`; outputs are named after heads. A generator named `name` reads
+`name_token` (the previous id; the start id if left out) and outputs `name_log_probs`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
 
 class Begin(nn.Module):
-    """Latents (B, N, D) to a decoder's state before the first id, each tensor (B, layers, hidden)."""
+    """Latents (B, N, D) to a decoder's initial state, each tensor (B, layers, hidden)."""
 
     def __init__(self, decoder: RecurrentDecoder) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def _processor(model: Hybrid, latents: TensorSpec) -> ComponentStep:
 
 
 def _generator(head: GeneratorConfig, decoder: RecurrentDecoder, latents: TensorSpec) -> list[ComponentStep]:
-    """The step runs once in the pipeline, for the id after `token`; a runtime loops it (see `Generation`)."""
+    """The pipeline runs the step once, for the id after `token`; the runtime loops it (see `Generation`)."""
     name, shape = head.name, ("batch", head.layers, head.hidden)
     state = {part: f"{name}_{part}" for part in ("h", "c")[: decoder.states]}
     begun = tuple(TensorSpec(value, "float32", shape) for value in state.values())
@@ -160,7 +160,7 @@ def _generation(head: GeneratorConfig) -> Generation:
 
 
 def _defaults(config: HybridConfig) -> dict[str, float]:
-    """Inputs that may be left out: modalities that may be missing, and the token that starts a sequence."""
+    """Optional inputs: modalities that may be missing, and the token that starts a sequence."""
     fills = {"image": ("pixel_values", MISSING_PIXEL), "text": ("input_ids", float(PADDING))}
     missing = dict(fills[modality] for modality in config.optional)
     return missing | {f"{head.name}_token": float(head.start) for head in config.generators}

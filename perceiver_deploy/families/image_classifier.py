@@ -1,4 +1,4 @@
-"""Image classifiers, which differ by their input adapter: `pixel_values` to `logits`, one fixed size."""
+"""Image classifiers with different input adapters: `pixel_values` of one fixed size to `logits`."""
 
 from __future__ import annotations
 

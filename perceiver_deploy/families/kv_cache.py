@@ -1,4 +1,4 @@
-"""KV cache of the latents: keys and values are projected once, by the last encode step, for many chunks of queries."""
+"""KV cache of the latents: the last encode step projects keys and values once for all chunks of queries."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Multimodal autoencoding: `image` and `audio` to `image`, `audio` and `label`.
 
-The video is read some frames at a time, and answered at the points that `image_index` and `audio_index` name (row-major
-indices into frames x rows x columns, and into audio patches): any subset, or all of them, a chunk at a time. The label
-is hidden from the model, so it is no input.
+The video is encoded in chunks of frames and decoded at the points `image_index` and `audio_index` (row-major indices
+into frames x rows x columns, and into audio patches), any subset of them, in chunks. The label is masked, so it is no
+input.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BeginAudio(nn.Module):
 
 
 class UpdateFromFrames(nn.Module):
-    """Take frames (B, T, C, H, W), at frame_index (T,), into the running sums."""
+    """Update the online softmax with frames (B, T, C, H, W) at frame_index (T,)."""
 
     def __init__(self, model: MultimodalAutoencoder) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def _encoder(model: MultimodalAutoencoder, audio: TensorSpec) -> list[ComponentS
 def _decoder(
     model: MultimodalAutoencoder, module: Decoder, output: TensorSpec, points: str, chunk: int
 ) -> ComponentStep:
-    """The graph's own dimension `points` is the chunk's; the session's is that of the index it is given."""
+    """The graph's dimension `points` is the chunk's; the session's is that of the given index."""
     total = _dimensions(model.config)[points].max
     index = TensorSpec("index", "int64", (points,), ValueRange(0, total - 1))
     own = TensorSpec(DECODED[output.name], output.dtype, ("batch", points, output.shape[2]))

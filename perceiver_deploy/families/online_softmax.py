@@ -1,8 +1,8 @@
-"""Encoding by online softmax for inputs too large to attend at once: begin, update per chunk, finish.
+"""Encoding by online softmax, for inputs too large to attend to at once: begin, update per chunk, finish.
 
-Raw inputs are chunked along a slice axis (rows of a frame, frames of a video). Each update computes the tokens of its
-own slices, so that neither all scores nor all tokens exist at once. `Begin` returns the index of the slices, which
-gives the positions of a chunk's tokens.
+Inputs are chunked along a slice axis (rows of a frame, frames of a video). Each update computes the tokens of its own
+slices, so neither all scores nor all tokens exist at once. `Begin` returns the index of the slices, which gives the
+positions of a chunk's tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Language models over tokens: inputs `input_ids` and `attention_mask` (left out: all ones), output `logits`.
+"""Language models over tokens: inputs `input_ids` and `attention_mask` (default: all ones), output `logits`.
 
-A text may have any length up to the model's. The masked language model's decoder answers the value `positions`: all
-of the text's in a run, and any others that `Session.decode` is given.
+A text has any length up to the model's. The decoder of the masked language model reads the value `positions`: those of
+the text in a run, and any others that `Session.decode` is given.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class ClassicLanguageModel(nn.Module):
         return self.perceiver.encode(tokens, None if attention_mask is None else attention_mask != 0)
 
     def decode(self, latents: Tensor, tokens: Tensor) -> Tensor:
-        """Latents (B, N, D) asked by any of the embedded tokens (B, O, C): logits (B, O, vocabulary)."""
+        """Latents (B, N, D) queried by any of the embedded tokens (B, O, C): logits (B, O, vocabulary)."""
         logits: Tensor = self.head(self.perceiver.decode(tokens, latents))
         return logits
 

@@ -43,7 +43,7 @@ class ProcessorConfig:
 
 @dataclass(frozen=True)
 class PerceiverConfig:
-    """`latents` (N) arrays of width `latent_dim` (D), read by `encoder`, refined by `processor`, asked by `decoder`."""
+    """`latents` (N) arrays of width `latent_dim` (D): `encoder` writes, `processor` refines, `decoder` reads them."""
 
     latents: int
     latent_dim: int

@@ -71,7 +71,7 @@ class OpticalFlow(nn.Module):
         return self.perceiver.encode(tokens)
 
     def decode(self, latents: Tensor, tokens: Tensor) -> Tensor:
-        """Latents (B, N, D) asked by any of the tokens (B, O, C): horizontal and vertical flow (B, O, 2)."""
+        """Latents (B, N, D) queried by any of the tokens (B, O, C): horizontal and vertical flow (B, O, 2)."""
         flow: Tensor = self.head(self.perceiver.decode(tokens, latents)) / self.config.divisor
         return flow
 

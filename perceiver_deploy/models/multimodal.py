@@ -37,7 +37,7 @@ class MultimodalAutoencoder(nn.Module):
         return self.perceiver.encode(self.tokens(image, audio))
 
     def decode(self, latents: Tensor, queries: Tensor) -> Tensor:
-        """Latents (B, N, D) asked by queries (1, O, C) of any modality: (B, O, decoded_dim)."""
+        """Latents (B, N, D) queried by queries (1, O, C) of any modality: (B, O, decoded_dim)."""
         decoded: Tensor = self.project(self.perceiver.decode(queries, latents))
         return decoded
 
@@ -83,4 +83,4 @@ def coordinates_of(index: Tensor, sizes: Sequence[int]) -> Tensor:
 def by_chunks(decode: Callable[[Tensor, Tensor], Tensor], latents: Tensor, sizes: Sequence[int], chunk: int) -> Tensor:
     """Decode every point of a grid, `chunk` at a time: (B, prod(sizes), width)."""
     points = coordinates_of(torch.arange(math.prod(sizes), device=latents.device), sizes)
-    return torch.cat([decode(latents, piece) for piece in torch.split(points, chunk)], dim=1)
+    return torch.cat([decode(latents, chunk_points) for chunk_points in torch.split(points, chunk)], dim=1)

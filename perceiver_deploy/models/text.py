@@ -18,7 +18,7 @@ from perceiver_deploy.models.perceiver import Perceiver
 
 @dataclass(frozen=True)
 class MaskedLanguageModelConfig:
-    """`vocabulary` tokens of width `token_dim` at up to `max_length` positions, asked by queries of `query_dim`.
+    """`vocabulary` tokens of width `token_dim` at up to `max_length` positions, queried by queries of `query_dim`.
 
     `tied` reuses the token embeddings as output weights, and then needs query_dim = token_dim.
     """
@@ -33,7 +33,7 @@ class MaskedLanguageModelConfig:
 
 @dataclass(frozen=True)
 class SequenceClassifierConfig:
-    """`vocabulary` tokens of width `token_dim` at up to `max_length` positions, asked by one query per text."""
+    """`vocabulary` tokens of width `token_dim` at up to `max_length` positions, queried by one query per text."""
 
     vocabulary: int
     max_length: int
@@ -95,7 +95,7 @@ class MaskedLanguageModel(nn.Module):
         return self.query[positions][None]
 
     def decode(self, latents: Tensor, queries: Tensor) -> Tensor:
-        """Latents (B, N, D) asked by queries (1, O, query_dim): logits (B, O, vocabulary)."""
+        """Latents (B, N, D) queried by queries (1, O, query_dim): logits (B, O, vocabulary)."""
         return self.output(self.perceiver.decode(queries, latents))
 
     def output(self, decoded: Tensor) -> Tensor:

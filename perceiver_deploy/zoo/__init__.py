@@ -1,6 +1,6 @@
-"""The zoo: models known by name. Those trained by this project lie beside this file with their weights.
+"""The zoo: models by name. Models trained by this project are in this directory with their weights.
 
-The released configurations (Jaegle et al. 2021) are known by their sizes; their weights come from a checkpoint.
+The released configurations (arXiv 2107.14795) have no weights here: theirs come from a checkpoint.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_chunks_equal_the_whole(tmp_path: Path, model: Model, session: Session, 
 
 @pytest.mark.parametrize("keys", [1, 3, 20])
 def test_only_the_first_piece(tmp_path: Path, model: Model, keys: int) -> None:
-    """`answers` depend on the folded total: as if there were no keys but those of the first piece."""
+    """`answers` depend on the folded total: as if there were no keys but those of the first chunk."""
     steps = {"outputs": {"total_out": "total"}, "chunk": Chunk("n", tiny_bundles.FOLD, only_first=True)}
     changed = tiny_bundles.with_steps(model, fold=steps)
     outputs = tuple(spec for spec in model.pipeline.outputs if spec.name != "scaled_keys")

@@ -59,7 +59,7 @@ MISFITS: dict[str, tuple[Edit, str]] = {
     "chunk elsewhere": (_step("query", lambda s: s.update(chunk={"dimension": "z", "size": 2})), "'z', which no graph"),
     "first piece of all": (
         _step("query", lambda s: s["chunk"].update(only_first=True)),
-        "only the first piece is run, but answers",
+        "only the first chunk is run, but answers",
     ),
     "chunk of the carried": (
         _step("fold", lambda s: s.update(chunk={"dimension": "b", "size": 2})),

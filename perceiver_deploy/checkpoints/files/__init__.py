@@ -1,1 +1,1 @@
-"""Files of a checkpoint, read without trusting them: JSON, safetensors, PyTorch; and what a file is that is neither."""
+"""Reading untrusted checkpoint files: JSON, safetensors, PyTorch; identification of all others."""

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: for messages about weight files that are none."""
+"""Identification of files by their first bytes, for messages on weight files that are none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST_BYTES = 1024
 
 @dataclass(frozen=True)
 class Signature:
-    """A kind of file: how its first bytes look, what it is called, and what to do with it."""
+    """A kind of file: its first bytes, its name, and a remedy."""
 
     pattern: re.Pattern[bytes]
     kind: str
@@ -52,11 +52,11 @@ SIGNATURES: Sequence[Signature] = (
     _signature(rb"\x00{64}", "a file of zeros", AGAIN),
     _signature(rb"[\t\n\r\x20-\x7e]{16}", "a text", AGAIN),
 )
-"""The first that matches is the kind."""
+"""The first match is the kind."""
 
 
 def check_readable(path: Path) -> None:
-    """Raise UnavailableError for a file that this user may not read; its reader would call it damaged or absent."""
+    """Raise UnavailableError for a file without read permission, which its reader would call damaged or absent."""
     try:
         path.open("rb").close()
     except PermissionError as error:
@@ -66,7 +66,7 @@ def check_readable(path: Path) -> None:
 
 
 def identify(path: Path) -> Signature | None:
-    """What a file is, if it is of a known kind. Raises OSError if it can't be read."""
+    """The kind of a file, if known. Raises OSError if it can't be read."""
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES)
     lowered = start.lower() if start.lstrip()[:1] == b"<" else start

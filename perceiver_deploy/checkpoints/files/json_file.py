@@ -1,4 +1,4 @@
-"""Read a JSON object without trusting it."""
+"""Reading an untrusted JSON object."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _diagnosis(path: Path, error: Exception) -> str:
-    """What the file is instead of JSON; else the reader's own words."""
+    """The kind of the file if it is not JSON; else the parser's message."""
     if isinstance(error, FileNotFoundError):
         return "there is none"
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""PyTorch files: read without executing what they bring, and the state dict found among what a training loop saved."""
+"""PyTorch files: read without executing pickles, and the state dict in what a training loop saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAFETENSORS = "save the state dict as safetensors where the model comes from"
 
 
 def load_pickled(path: Path) -> Any:
-    """What torch.save wrote, tensors and plain values alone. Raises CheckpointError that says what the file is."""
+    """Content of a torch.save file, tensors and plain values only. Raises CheckpointError with the kind of the file."""
     try:
         _refuse_inflated(path)
         with warnings.catch_warnings():
@@ -36,9 +36,9 @@ def load_pickled(path: Path) -> Any:
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The one state dict in what a PyTorch file holds: the whole, or an entry of it.
+    """The only state dict in a PyTorch file: the whole content, or an entry of it.
 
-    Raises CheckpointError if there is none, or several, naming the entries.
+    Raises CheckpointError with the names of the entries if there is none, or more than one.
     """
     found = dict(_state_dicts(content, ()))
     if len(found) == 1:
@@ -79,7 +79,7 @@ def _refuse_inflated(path: Path) -> None:
 
 
 def _entries(path: Path) -> list[zipfile.ZipInfo]:
-    """What a ZIP archive holds; nothing if it is none, or too damaged to say."""
+    """Entries of a ZIP archive; none if it is no archive, or too damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
@@ -108,7 +108,7 @@ def _diagnosis(path: Path, error: Exception) -> str:
 
 
 def _archive(path: Path) -> str:
-    """What is wrong with a ZIP archive that torch.load did not read."""
+    """The defect of a ZIP archive that torch.load rejected."""
     names = [entry.filename for entry in _entries(path)]
     if not names:
         return f"this archive is truncated, damaged or empty; {AGAIN}"

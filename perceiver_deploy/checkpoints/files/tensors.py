@@ -36,7 +36,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backend_model.")
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and the file that each was read from; `origin` is the weight file, or the index of shards."""
+    """Tensors by name, and the file of each; `origin` is the weight file, or the index of shards."""
 
     origin: Path
     tensors: dict[str, Tensor]
@@ -52,14 +52,14 @@ class Weights:
 
 
 def weight_like(directory: Path) -> list[str]:
-    """Files of a directory that bear a name of weights, readable ones and others."""
+    """Files of a directory that are named like weights, readable or not."""
     return sorted(path.name for path in directory.iterdir() if path.name.endswith(WEIGHT_SUFFIXES))
 
 
 def find_weights(directory: Path) -> Path:
-    """The weight file of a checkpoint directory. Raises CheckpointError naming what was looked for and found.
+    """The weight file of a checkpoint directory. Raises CheckpointError with what was looked for and found.
 
-    The first name that is there has to be a file: a broken one is not passed over for another that holds other weights.
+    The first name that exists must be a valid file: a broken one is not skipped for another with other weights.
     """
     for name in WEIGHT_FILES:
         path = directory / name
@@ -78,11 +78,11 @@ def find_weights(directory: Path) -> Path:
 
 
 def read_tensors(path: Path) -> Weights:
-    """All tensors of a weight file or shard index, without a wrapper's prefix that every name has.
+    """All tensors of a weight file or shard index, without a wrapper's prefix common to all names.
 
     Raises:
-        CheckpointError: It can't be read safely.
-        UnavailableError: This user may not read it.
+        CheckpointError: The file can't be read safely.
+        UnavailableError: The file has no read permission.
     """
     weights = _sharded(path) if path.name.endswith(".index.json") else _file(path)
     if not weights.tensors:
@@ -117,7 +117,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _diagnosis(path: Path, error: Exception) -> str:
-    """What the file is instead; else the reader's own words."""
+    """The kind of the file; else the reader's message."""
     try:
         signature = identify(path)
     except OSError:

@@ -1,6 +1,6 @@
-"""Hugging Face Perceivers (`PerceiverFor...` of transformers), from a directory or the hub, into the reference models.
+"""Hugging Face Perceivers (`PerceiverFor...` of transformers), from a directory or the hub.
 
-`config.json` decides the class; weights are safetensors, whole or sharded, or `.bin` files read without executing
+`config.json` determines the class; weights are safetensors, whole or sharded, or `.bin` files read without executing
 pickles. Every tensor is accounted for.
 """
 
@@ -31,9 +31,9 @@ from perceiver_runtime.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Architecture:
-    """One class of transformers: the family it belongs to, its config, its model, and where its tensors go.
+    """One class of transformers: its family, config and model, and the renaming of its tensors.
 
-    `size` says where the config has the size of its inputs; empty: it takes images of any size.
+    `size` is the path of the input size in the config; empty for a class that takes images of any size.
     """
 
     family: str
@@ -165,7 +165,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def architecture(config: Mapping[str, Any], where: str) -> str:
-    """The class that config.json names. Raises CheckpointError for one that is not a released Perceiver."""
+    """The class named by config.json. Raises CheckpointError if it is not a released Perceiver."""
     names = config.get("architectures")
     for name in names if isinstance(names, list) else ():
         if isinstance(name, str) and name in ARCHITECTURES:
@@ -179,9 +179,14 @@ def architecture(config: Mapping[str, Any], where: str) -> str:
 def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     """Read a directory written by `save_pretrained`.
 
-    `options.image_size` sets the input size of the Fourier and conv classifiers, which take any; left out, it is that
-    of preprocessor_config.json, else of the config, else 224 x 224, which the result's notes then say. Raises
-    CheckpointError if class, settings or tensors do not fit, UsageError for a size that the class can't have.
+    Args:
+        directory: The directory.
+        options: `image_size` sets the input size of the Fourier and conv classifiers, which take any. Its default is
+            that of preprocessor_config.json, else of the config, else 224 x 224, which the notes then state.
+
+    Raises:
+        CheckpointError: Class, settings or tensors do not fit.
+        UsageError: A size that the class can't have.
     """
     path = directory / "config.json"
     raw = read_json(path)

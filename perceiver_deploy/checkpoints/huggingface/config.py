@@ -1,7 +1,7 @@
-"""What a Hugging Face Perceiver's config.json says, as the frozen configs of the reference models.
+"""A Hugging Face Perceiver's config.json as the frozen configs of the reference models.
 
-Numbers that the config does not hold (bands, widths of adapters, heads of decoders) are constants of the class in
-transformers, and stand here once.
+Numbers that are not in the config (bands, widths of adapters, heads of decoders) are constants of the class in
+transformers, and are defined here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from perceiver_runtime.errors import CheckpointError
 
 
 def labels(config: Json) -> int:
-    """Number of classes: as many as are named, else what the config says, else two.
+    """Number of classes: the number of names, else the config's number, else two.
 
-    Raises CheckpointError where both are given and differ: versions of transformers disagree on which counts.
+    Raises CheckpointError if both are given and differ: versions of transformers disagree on which counts.
     """
     named, given = len(config["id2label"]), config["num_labels"]
     if named and given is not None and named != given:
@@ -187,5 +187,5 @@ def _decoder(config: Json, query_dim: int, *, query_residual: bool) -> CrossAtte
 
 
 def _attention_width(config: Json, query_dim: int, input_dim: int) -> int:
-    """The width that queries and keys share where the config names none."""
+    """Default width of queries and keys."""
     return {"q": query_dim, "kv": input_dim}[config["cross_attention_shape_for_attention"]]

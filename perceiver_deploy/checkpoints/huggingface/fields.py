@@ -1,4 +1,4 @@
-"""The settings of a Hugging Face Perceiver's config.json: what each must be, and what it means left out."""
+"""Fields of a Hugging Face Perceiver's config.json: conditions and defaults."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ DEFAULT_IMAGE_SIZE = FIELDS["image_size"].default
 
 
 def complete(config: Json, where: str) -> dict[str, Any]:
-    """Every setting, checked, with the defaults filled in.
+    """Every setting, checked, with defaults filled in.
 
-    Raises CheckpointError for values that no model can have, and for settings that the reference models do not have.
+    Raises CheckpointError for invalid values, and for settings that the reference models do not support.
     """
     full = read(config, FIELDS, where)
     width, values = full["d_latents"], full["v_channels"] or full["qk_channels"]
@@ -107,6 +107,6 @@ def _by_number(named: Json, where: str) -> tuple[str, ...]:
 
 
 def pair(size: Any) -> Size:
-    """Height and width of a size, which is both or each."""
+    """Height and width of a size that is given as a pair or as one number."""
     height, width = (size, size) if isinstance(size, int) else size
     return height, width

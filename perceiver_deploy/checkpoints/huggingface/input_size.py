@@ -1,4 +1,4 @@
-"""How large the images are that a Hugging Face classifier of free size takes."""
+"""Image size of a Hugging Face classifier that takes any size."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ SMALLEST = {"PerceiverForImageClassificationConvProcessing": 5}
 
 @dataclass(frozen=True)
 class InputSize:
-    """Height and width in pixels (None: the class has no free size), and what a user has to know of the choice."""
+    """Height and width in pixels (None: the class has a fixed size), and a note for users."""
 
     pixels: Size | None
     notes: tuple[str, ...] = ()
 
 
 def input_size(directory: Path, settings: Mapping[str, Any], options: LoadOptions, name: str) -> InputSize:
-    """The size asked for, else what the images are resized to, else the config's, else 224 x 224 with a note.
+    """The requested size, else that of the preprocessor, else the config's, else 224 x 224 with a note.
 
-    Raises UsageError for a size asked for that the class can't have, CheckpointError for one that is written down.
+    Raises:
+        UsageError: A requested size that the class can't have.
+        CheckpointError: The same of a size in a file.
     """
     smallest = SMALLEST.get(name, 1)
     if options.image_size is not None:
@@ -55,7 +57,7 @@ def input_size(directory: Path, settings: Mapping[str, Any], options: LoadOption
 
 
 def _resized(path: Path) -> Size | None:
-    """What the preprocessor resizes images to, if there is one and it does."""
+    """The size to which the preprocessor resizes images, if it does."""
     if not path.is_file():
         return None
     preprocessor = read_json(path)
@@ -71,7 +73,7 @@ def _resized(path: Path) -> Size | None:
 
 
 def _configured(settings: Mapping[str, Any]) -> Size | None:
-    """The config's image_size, which the class ignores and transformers fills in, where it is not that default."""
+    """The config's image_size unless it is the default, which transformers fills in and the class ignores."""
     if settings["image_size"] == DEFAULT_IMAGE_SIZE:
         return None
     return pair(settings["image_size"])

@@ -1,6 +1,6 @@
-"""krasserm/perceiver-io models, as its `save_pretrained` writes them (version 0.7 and later).
+"""krasserm/perceiver-io models written by `save_pretrained` (version 0.7 and later).
 
-The package's own checkpoints (`.ckpt` of PyTorch Lightning) hold Python objects and are refused: save the model with
+The package's own checkpoints (`.ckpt` of PyTorch Lightning) contain Python objects and are refused: save the model with
 `save_pretrained` where it was trained.
 """
 
@@ -45,9 +45,9 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """One model type of the package: the family it belongs to, its config, its model, and where its tensors go.
+    """One model type of the package: its family, config and model, and the renaming of its tensors.
 
-    `encoder` and `decoder` say what the fields of these parts of its config must be.
+    `encoder` and `decoder` are conditions on the fields of these parts of its config.
     """
 
     family: str
@@ -118,7 +118,7 @@ def optical_flow(model: Json, encoder: Json, decoder: Json) -> FlowConfig:
 
 
 def _perceiver(model: Json, encoder: Json, decoder: Json, encoder_qk: int, query_dim: int) -> PerceiverConfig:
-    """The trunk; `encoder_qk` and `query_dim` are the widths of queries and keys where the config names none."""
+    """The trunk; `encoder_qk` and `query_dim` are the default widths of queries and keys."""
     latent_dim = model["num_latent_channels"]
     if encoder["num_cross_attention_layers"] != 1:
         raise CheckpointError(
@@ -237,7 +237,8 @@ def recognises(config: Json) -> bool:
 def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     """Read a directory written by the package's `save_pretrained`.
 
-    Raises CheckpointError if model type, settings or tensors do not fit.
+    Raises:
+        CheckpointError: Model type, settings or tensors do not fit.
     """
     path = directory / "config.json"
     raw = read_json(path)

@@ -1,4 +1,4 @@
-"""The shipped emoji as a data set: does a picture belong to a name?"""
+"""The shipped emoji as a data set: does a picture match a name?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LABELS = ("other", "same")
 
 
 def load() -> Dataset:
-    """Training emoji to calibrate with; held-out ones with their own names and as many with another's."""
+    """Training emoji for calibration; held-out ones with their own name and as many with another's."""
     sample = read_sample()
     held_out = [feeds(table, names) for table in (sample.variants, sample.concepts) for names in _pairs(table)]
     rows = [len(feed["input_ids"]) for feed in held_out]
@@ -54,7 +54,7 @@ def feeds(table: Table, names: list[str]) -> dict[str, Array]:
 
 
 def _spoken(table: Table) -> Array:
-    """A byte of each name, at random: a decoder's step is calibrated on more than the start of a name."""
+    """A random byte of each name: the decoder step is calibrated on more than the start of names."""
     random, ids = np.random.default_rng(0), encode(table.names.tolist())
     spoken: Array = ids[np.arange(len(ids)), random.integers(0, (ids != PADDING).sum(axis=1))]
     return spoken

@@ -34,7 +34,7 @@ def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def load() -> Dataset:
-    """The shipped sample: 512 training images to calibrate with, 2,000 test images to score."""
+    """The shipped sample: 512 training images for calibration, 2,000 test images for evaluation."""
     sample = read_sample()
     return Dataset(
         name=NAME,

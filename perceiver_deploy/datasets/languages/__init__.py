@@ -16,7 +16,7 @@ LANGUAGES = (
     "hu", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "uk",
 )  # fmt: skip
 LENGTH = 96
-"""Bytes that are read of a text; the rest is cut off."""
+"""Bytes of a text that are read; the rest is cut off."""
 
 OFFSET = 1
 """A byte's id is its value and this; id 0 is padding."""

@@ -12,7 +12,7 @@ NAME = "languages"
 
 
 def load() -> Dataset:
-    """Training texts to calibrate with, and all held-out texts to score."""
+    """Training texts for calibration, and all held-out texts for evaluation."""
     calibration, held_out = read_sample()
     return Dataset(
         name=NAME,

@@ -119,7 +119,7 @@ def _check_chunk(chunk: Chunk, component: ComponentEntry, carried: list[TensorSp
             raise BundleError(f"{where}: {spec} has the chunk dimension twice")
     for spec in component.outputs if chunk.only_first else ():
         if chunk.dimension in spec.shape:
-            raise BundleError(f"{where}: only the first piece is run, but {spec} has the chunk dimension")
+            raise BundleError(f"{where}: only the first chunk is run, but {spec} has the chunk dimension")
     for spec in carried:
         if chunk.dimension in spec.shape:
             raise BundleError(f"{where}: carried {spec} has the chunk dimension {chunk.dimension}")

@@ -85,7 +85,7 @@ def _breaches(
 def _low_sum(node: ir.Node) -> Iterator[str]:
     first = node.inputs[0] if node.inputs else None
     if node.op_type in SUMS and first is not None and first.dtype in LOW:
-        yield f"{node.op_type} adds up in {first.dtype.name.lower()}, which overflows or stands still"
+        yield f"{node.op_type} accumulates in {first.dtype.name.lower()}: partial sums may overflow or lose increments"
 
 
 def _quantiser_pair(node: ir.Node) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _weight_range(node: ir.Node) -> Iterator[str]:
     low, high = (int(getattr(weight.numpy(), side)()) - MIDDLE[weight.dtype] for side in ("min", "max"))
     if low < REDUCED_RANGE[0] or high > REDUCED_RANGE[1]:
         promised = " to ".join(map(str, REDUCED_RANGE))
-        yield f"its integers lie in {low} to {high}, those of a reduced range in {promised}"
+        yield f"its integers are in {low} to {high}; a reduced range has {promised}"
 
 
 NODE_RULES: dict[str, Callable[[ir.Node], Iterator[str]]] = {

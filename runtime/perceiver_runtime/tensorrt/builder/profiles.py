@@ -44,7 +44,7 @@ def _ranges(
 
 
 def _piece(total: Range, size: int) -> Range:
-    """Sizes of the pieces of a chunked dimension: the last piece is what remains."""
+    """Sizes of the chunks of a dimension; the last chunk is the remainder."""
     if total.min == total.max:
         remainder = total.max % size or size
         return Range(min(remainder, total.max), min(size, total.max), min(size, total.max))
