@@ -15,7 +15,7 @@ from factories.weights import randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.oracle import relative
-from models.test_chunked import folded
+from models.test_online_softmax import chunked
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.attention import CrossAttentionLayer
@@ -63,7 +63,7 @@ def test_chunked_attention_equals_the_whole(
     module = randomise(CrossAttentionLayer(*widths, config), sharpness=3.0)  # type: ignore[call-arg]
     query, values = torch.randn(batch, queries, widths[0]), torch.randn(batch, inputs, widths[1])
     mask = torch.rand(batch, inputs) > 0.5 if masked else None
-    assert relative(folded(module, query, values, mask, chunk), module(query, values, mask)) < 1e-5
+    assert relative(chunked(module, query, values, mask, chunk), module(query, values, mask)) < 1e-5
 
 
 @pytest.mark.parametrize("family", SMALL)
