@@ -15,11 +15,11 @@ def test_the_last_residual_is_never_made(subject):
     given = subject("flow", "decoder")
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)
     assert outcome.applied, outcome.detail
-    assert "ask.layer.mlp.2 into head" in outcome.detail
+    assert "attention.layer.mlp.2 into head" in outcome.detail
     assert outcome.after.flops < outcome.before.flops
     assert outcome.after.written < outcome.before.written
-    assert "ask.layer.mlp.2/MatMul" not in names(graph)
-    assert {"ask.layer.mlp.2/into_head", "head/direct"} <= set(names(graph))
+    assert "attention.layer.mlp.2/MatMul" not in names(graph)
+    assert {"attention.layer.mlp.2/into_head", "head/direct"} <= set(names(graph))
     assert given.distance(graph) < EXACT
 
 
@@ -43,8 +43,8 @@ def test_one_layer_behind_another(subject):
     """The multimodal model projects to a common width before each modality's head: that goes, then the residual."""
     given = subject("multimodal", "image_decoder")
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)
-    assert outcome.detail == "project into head; ask.layer.mlp.2 into project"
-    assert not {"head/MatMul", "project/MatMul", "ask.layer.mlp.2/MatMul"} & set(names(graph))
+    assert outcome.detail == "project into head; attention.layer.mlp.2 into project"
+    assert not {"head/MatMul", "project/MatMul", "attention.layer.mlp.2/MatMul"} & set(names(graph))
     assert given.distance(graph) < EXACT
 
 
@@ -52,7 +52,7 @@ def test_a_layer_just_folded_is_folded_on(subject):
     """The new sum is known by its layers: nothing has inferred its shape yet."""
     given = subject("narrow multimodal", "image_decoder")
     graph, (outcome,) = given.rewritten(FOLDED_HEAD)
-    assert outcome.detail == "ask.layer.mlp.2 into project; ask.layer.mlp.2, project into head"
+    assert outcome.detail == "attention.layer.mlp.2 into project; attention.layer.mlp.2, project into head"
     assert given.distance(graph) < EXACT
 
 
