@@ -246,7 +246,7 @@ WRONG = {
     "batch too large": (["bench", "{bundle}", "--batch", "9999"], 2, "--batch"),
     "too many threads": (["bench", "{bundle}", "--threads", "100000"], 2, "--threads"),
     "no iterations": (["bench", "{bundle}", "--iterations", "0"], 2, "--iterations"),
-    "near a command": (["benchmrk", "{bundle}"], 2, "did you mean benchmark?"),
+    "near a command": (["benhc", "{bundle}"], 2, "did you mean bench?"),
     "near an option": (["bench", "{bundle}", "--itrations", "5"], 2, "--iterations"),
     "near a precision": (["export", "fashion-perceiver", "-o", "{new}", "--precision", "int"], 2, "did you mean int"),
     "near a target": (["check", "{bundle}", "--target", "jetson-orinn"], 2, "did you mean jetson-orin?"),

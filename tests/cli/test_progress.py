@@ -96,7 +96,10 @@ def test_a_loop_that_is_left_takes_its_bar_away() -> None:
 def _on_a_terminal(arguments: list[str], interrupt_at: str = "") -> tuple[int, str]:
     """Run a program whose stderr is a terminal; send Ctrl-C once it shows some text."""
     ours, theirs = pty.openpty()
-    done = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    environment = {**os.environ, "TERM": "xterm"}
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it, and so do children
+    done = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    signal.signal(signal.SIGINT, before)
     os.close(theirs)
     shown, sent, end = "", False, time.monotonic() + 60
     while time.monotonic() < end:

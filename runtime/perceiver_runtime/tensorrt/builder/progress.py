@@ -25,31 +25,31 @@ def progress_monitor(trt: ModuleType, component: str, interruption: Interruption
 
     An exception of a handler, or KeyboardInterrupt, stops the build; it is kept in `interruption`.
     """
+    outermost: dict[str, int] = {}
+
+    def show(phase: str, done: int) -> None:
+        if interruption.raised is not None:
+            return
+        try:
+            if phase in outermost:
+                count(f"{component}: {phase}", done, outermost[phase])
+        except BaseException as error:
+            interruption.raised = error
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.outermost: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
-                self.outermost[phase_name] = num_steps
+                outermost[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self.show(phase_name, step)
+            show(phase_name, step)
             return interruption.raised is None
 
         def phase_finish(self, phase_name: str) -> None:
-            self.show(phase_name, self.outermost.get(phase_name, 0))
-            self.outermost.pop(phase_name, None)
-
-        def show(self, phase: str, done: int) -> None:
-            if interruption.raised is not None:
-                return
-            try:
-                if phase in self.outermost:
-                    count(f"{component}: {phase}", done, self.outermost[phase])
-            except BaseException as error:
-                interruption.raised = error
+            show(phase_name, outermost.get(phase_name, 0))
+            outermost.pop(phase_name, None)
 
     return Monitor()
