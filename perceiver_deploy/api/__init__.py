@@ -1,1 +1,1 @@
-"""One module for each command: the functions behind the command line."""
+"""The functions behind the command line, one module for each command, and what they share."""

@@ -1,4 +1,4 @@
-"""`benchmark`: latency of a bundle beside its PyTorch reference, in one interleaved run."""
+"""`bench`: latency of a bundle beside its PyTorch reference, in one interleaved run."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import platform
 from dataclasses import dataclass
 
 from perceiver_runtime.backends.opt_out import opt_out
+from perceiver_runtime.machine import usable_cores
 
 REQUIRED = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "click", "safetensors", "polygraphy")
 ONNXRUNTIME = "pip install 'perceiver-deploy[cpu]', or 'perceiver-deploy[gpu]' for an NVIDIA GPU"
@@ -50,11 +51,10 @@ def diagnose() -> Diagnosis:
 
 
 def _machine() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         Finding("python", platform.python_version(), True, True),
-        Finding("machine", f"{platform.machine()}, {cores} cores, {memory:.1f} GiB", True, True),
+        Finding("machine", f"{platform.machine()}, {usable_cores()} cores, {memory:.1f} GiB", True, True),
     ]
 
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from perceiver_deploy.api.timing import interleave, ratio
 from perceiver_runtime import Session, UnavailableError, open_session
-from perceiver_runtime.format.ranges import BATCH, batch_within
+from perceiver_runtime.errors import INSTALL_ONNXRUNTIME
+from perceiver_runtime.format.ranges import batch_within
 from perceiver_runtime.format.tuning import Measured, Tuning, write_tuning
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
+from perceiver_runtime.measure.latency import sized_feeds
 from perceiver_runtime.progress import report
-from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino")
 Setting = tuple[str, int]
@@ -38,7 +39,7 @@ def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning
 
     Raises:
         BundleError: The bundle is damaged.
-        UnavailableError: The record can't be written.
+        UnavailableError: No backend is on this machine, or the record can't be written.
     """
     path = Path(bundle)
     with ExitStack() as stack:
@@ -48,7 +49,11 @@ def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning
             for name in BACKENDS
             if (session := _open(path, name, threads)) is not None
         }
-        feeds = _first_row(next(iter(sessions.values())))
+        if not sessions:
+            raise UnavailableError(f"{path}: none of {', '.join(BACKENDS)} can run it here; {INSTALL_ONNXRUNTIME}")
+        session = next(iter(sessions.values()))
+        row = batch_within(session.manifest.profiles, 1)
+        feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, row)
         report(f"time {', '.join(f'{name} x{threads}' for name, threads in sessions)}: {iterations} iterations in turn")
         times = interleave({setting: partial(s.run, feeds) for setting, s in sessions.items()}, iterations, warmup)
         versions = {setting: session.versions for setting, session in sessions.items()}
@@ -80,10 +85,3 @@ def _open(path: Path, name: str, threads: int) -> Session | None:
     except UnavailableError as error:
         report(f"not measured: {error}")
         return None
-
-
-def _first_row(session: Session) -> dict[str, Array]:
-    feeds = load_golden(session.bundle)[0].feeds
-    specs = {spec.name: spec for spec in session.inputs}
-    rows = batch_within(session.manifest.profiles, 1)
-    return {n: a[:rows] if specs[n].shape[:1] == (BATCH,) else a for n, a in feeds.items()}

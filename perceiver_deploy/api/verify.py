@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perceiver_exporters.diagnose.bisection import Breach, check_claims
 from perceiver_exporters.diagnose.bisection.replay import Replay, write_replay
-from perceiver_exporters.precision.proof.kernels import HERE
+from perceiver_exporters.precision.proof.kernels import INSPECTABLE
 from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime import Session, load_bundle, open_session
@@ -56,7 +56,7 @@ class Failure:
 
 def backend_for(target: str) -> str:
     """The backend that computes as a target does: a GPU's arithmetic is emulated by exact kernels."""
-    return "auto" if target in HERE or target not in TARGETS else "onnxruntime-exact"
+    return "auto" if target in INSPECTABLE or target not in TARGETS else "onnxruntime-exact"
 
 
 def verify(

@@ -8,8 +8,8 @@ import sys
 import click
 
 from perceiver_runtime.cli.exits import run_program
-from perceiver_runtime.cli.suggest import did_you_mean
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.suggest import did_you_mean
 
 COMMANDS = {
     "models": "list the models of the zoo and the families they belong to",

@@ -11,7 +11,7 @@ import click
 
 from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.cli.options import size
-from perceiver_runtime.cli.suggest import did_you_mean
+from perceiver_runtime.suggest import did_you_mean
 
 THREADS = click.IntRange(1)
 """The upper bound is the machine's: see `perceiver_runtime.backends.check_threads`."""
@@ -39,9 +39,9 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 
 PRECISION = Name(("fp32", "fp16", "bf16", "int8", "int8-dynamic", "fp8", "int4"))
-TARGET = Name(("cpu", "cuda", "jetson-orin", "jetson-thor", "rtx", "hopper"))
-"""As in the exporters' tables, which import torch; a test holds them to be the same."""
 ENGINE_TARGET = Name(("jetson-orin", "jetson-thor", "rtx", "hopper"))
+TARGET = Name(("cpu", "cuda", *ENGINE_TARGET.names))
+"""As in the exporters' tables, which import torch; a test holds them to be the same."""
 BACKEND = Name(("auto", *BACKENDS))
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from perceiver_deploy.checkpoints.files.tensors import weight_like
 from perceiver_deploy.checkpoints.hub import is_hub_id
 from perceiver_deploy.zoo import ZooEntry, zoo
-from perceiver_runtime.cli.suggest import did_you_mean
 from perceiver_runtime.errors import UsageError, typed
 from perceiver_runtime.manifest import MANIFEST_NAME
+from perceiver_runtime.suggest import did_you_mean
 
 EXPECTED = "expected a model of the zoo, a checkpoint directory or a hub id"
 

@@ -56,6 +56,16 @@ def test_a_backend_that_is_not_installed_is_named(
     assert "not measured: backend openvino: the package is not installed" in caplog.messages
 
 
+def test_no_backend_at_all_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **options: Any) -> Any:
+        raise UnavailableError("not installed")
+
+    monkeypatch.setattr(tuner, "open_session", refuse)
+    with pytest.raises(UnavailableError, match="onnxruntime, openvino"):
+        tune(bundle, iterations=2)
+    assert not tuning_path(bundle).exists()
+
+
 def test_rank() -> None:
     times = {("a", 1): (4.0, 4.0, 6.0), ("a", 2): (2.0, 2.0, 3.0), ("b", 1): (3.0, 3.0, 4.5)}
     ranked = rank(times, {setting: {"x": "1"} for setting in times})

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from perceiver_runtime.cli.suggest import did_you_mean
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.suggest import did_you_mean
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 LARGEST = 1_000_000

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.cli.table import Draw, table, wrapped
 from perceiver_runtime.escapes import printable
-from perceiver_runtime.execution.choice import RunsOn, expected
+from perceiver_runtime.execution.choice import RunsOn, expected, has_engines
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import ParityReport
@@ -81,7 +81,7 @@ def running(bundle: Bundle) -> str:
 
 
 def _engines(bundle: Bundle) -> tuple[Any, ...]:
-    if not any(path.startswith("engines/") for path in bundle.manifest.files):
+    if not has_engines(bundle):
         return ()
     from perceiver_runtime.tensorrt.summary import engines_of  # other commands must not wait for these modules
 

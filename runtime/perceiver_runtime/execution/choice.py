@@ -89,8 +89,8 @@ def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Ch
     else:
         given = _threads(bundle.manifest, AUTO, threads)
         chosen = Choice(open_backend(AUTO, given), given, f"{engines}; {tuned}")
-    expected = _has_engines(bundle) or bundle.manifest.target not in WITHOUT_ENGINES
-    LOGGER.log(logging.WARNING if expected else logging.INFO, "auto: %s: %s", chosen.backend.name, chosen.reason)
+    wanted = has_engines(bundle) or bundle.manifest.target not in WITHOUT_ENGINES
+    LOGGER.log(logging.WARNING if wanted else logging.INFO, "auto: %s: %s", chosen.backend.name, chosen.reason)
     return chosen
 
 
@@ -113,13 +113,14 @@ def _threads(manifest: Manifest, backend: str, threads: int | None) -> int | Non
     return default_threads(manifest) if threads is None and backend in PROCESSOR_BACKENDS else threads
 
 
-def _has_engines(bundle: Bundle) -> bool:
+def has_engines(bundle: Bundle) -> bool:
+    """Whether a bundle has engines, for whatever target."""
     return any(path.startswith("engines/") for path in bundle.manifest.files)
 
 
 def _engines(bundle: Bundle, threads: int | None) -> Choice | str:
     """The backend that runs the bundle's engines here, or why none does."""
-    if not _has_engines(bundle):
+    if not has_engines(bundle):
         target = bundle.manifest.target
         built = f" (build those for {target}: perceiver-run build)" if target not in WITHOUT_ENGINES else ""
         return f"no engines in the bundle{built}"

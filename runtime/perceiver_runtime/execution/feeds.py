@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from perceiver_runtime.errors import FeedError
 from perceiver_runtime.execution.subpipeline import Subpipeline
+from perceiver_runtime.suggest import did_you_mean
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRange
 
 
@@ -121,8 +121,7 @@ def _unknown(feeds: Mapping[str, Any], subpipeline: Subpipeline) -> str:
         if name in subpipeline.specs and array is None:
             return _misfit(subpipeline.specs[name][0], array)
     name = next(name for name in feeds if name not in subpipeline.specs)
-    close = difflib.get_close_matches(str(name), subpipeline.specs, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(str(name), subpipeline.specs)
     return f"{subpipeline.title}: no input {name!r}; expected {', '.join(subpipeline.specs)}{hint}"
 
 

@@ -26,7 +26,7 @@ INTEGER_KERNELS = frozenset(
     | {"DynamicQuantizeMatMul"}
 )
 FLOAT_KERNELS = frozenset({"MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv", "NhwcFusedConv"})
-HERE = frozenset({"cpu"})
+INSPECTABLE = frozenset({"cpu"})
 """Targets whose optimised graph can be made on this machine."""
 
 BLOCKED_LAYOUT = "com.microsoft.nchwc"
@@ -49,7 +49,7 @@ def prove_kernels(sized: SizedGraph, precision: str, target: Target, kept: Set[s
     Raises:
         CheckError: The share in the asked precision is below the target's threshold.
     """
-    if target.name not in HERE:
+    if target.name not in INSPECTABLE:
         return {}
     shares = kernel_shares(sized, kept)
     least = target.computed.get(precision, 1.0)
