@@ -23,7 +23,7 @@ from perceiver_runtime.cli import main as device
 pytestmark = pytest.mark.xdist_group("cli")
 ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "runtime/README.md", "benchmarks/README.md")
-FILES = [*(ROOT / name for name in TOP if (ROOT / name).exists()), *sorted((ROOT / "docs").rglob("*.md"))]
+FILES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 SNIPPET = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^ *```(?P<language>python|bash)\n(?P<code>.*?)^ *```$",
@@ -147,6 +147,17 @@ def test_commands_and_options_exist(page):
         assert all(options <= each for each in own), code
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_tables_of_commands_are_whole(name):
+    section = PAGES["docs/cli.md"].split(f"## {name}\n")[1].split("\n## ")[0].split("| Option |")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)", section, flags=re.MULTILINE)) == set(OPTIONS[name])
+
+
+def test_every_page_of_results_has_a_table():
+    pages = {name: page for name, page in PAGES.items() if name.startswith("docs/results/")}
+    assert not [name for name, page in pages.items() if "\n| " not in page]
+
+
 def test_reference_pages_have_every_exported_name():
     for package in (perceiver_deploy, perceiver_runtime):
         page = PAGES[f"docs/api/{package.__name__}.md"]
@@ -160,7 +171,7 @@ def test_benchmarks_are_listed():
     assert not {name for name in scripts if f"`{name}`" not in PAGES["benchmarks/README.md"]}
 
 
-@pytest.mark.parametrize("name", [name for name in TOP if name in PAGES])
+@pytest.mark.parametrize("name", TOP)
 def test_links_outside_of_the_site_lead_somewhere(name):
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", PAGES[name])
     assert not [link for link in links if not (ROOT / name).parent.joinpath(link).exists()]

@@ -1,4 +1,4 @@
-"""The forecast of memory: the arena's rules one by one, and what lives at the same time."""
+"""The memory estimate: the arena's rules one by one, and what lives at the same time."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_the_noise_of_a_weight_with_two_names_is_not_overlooked(precision: str, 
 
 @pytest.mark.parametrize("target", ["cuda", "jetson-orin", "jetson-thor", "rtx", "hopper"])
 def test_other_targets_refuse_it(bundle: Bundle, target: str) -> None:
-    with pytest.raises(UsageError, match=f"{target} .*int8-dynamic.*fp32"):
+    with pytest.raises(UsageError, match=f"{target} .*int8-dynamic.*offers fp32"):
         bundle(DYNAMIC, target=target)
 
 

@@ -1,4 +1,4 @@
-"""`export --max-memory`: sizes with units, the forecast before anything is made, refusals."""
+"""`export --max-memory`: sizes with units, the estimate before anything is made, refusals."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def run(*arguments: str) -> int:
     return exit_.value.code  # type: ignore[return-value]
 
 
-def megabytes(forecast: str) -> int:
-    return int(forecast.split(" MB")[0].replace(",", ""))
+def megabytes(estimate: str) -> int:
+    return int(estimate.split(" MB")[0].replace(",", ""))
 
 
-def test_a_plan_forecasts_within_the_limit(capsys, tmp_path):
+def test_a_plan_estimates_within_the_limit(capsys, tmp_path):
     arguments = ["-o", str(tmp_path / "b"), "--dry-run", "--json"]
     assert run(*arguments) == 0
     own = json.loads(capsys.readouterr().out)["memory"]

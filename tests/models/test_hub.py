@@ -75,7 +75,7 @@ def test_a_bundle_bears_the_hub_id(cache, tmp_path, capsys, monkeypatch):
 def test_what_is_not_in_the_cache_is_unavailable(cache, tmp_path, capsys):
     cached = ("--cache-dir", cache, "--local-files-only")
     assert export("acme/other", "-o", tmp_path / "b", *cached) == 4
-    assert "acme/other" in capsys.readouterr().err
+    assert "not in the local cache" in capsys.readouterr().err
     assert export(MODEL, "-o", tmp_path / "b", "--revision", "v2", *cached) == 4
     assert "v2" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
@@ -84,7 +84,7 @@ def test_what_is_not_in_the_cache_is_unavailable(cache, tmp_path, capsys):
 def test_an_unreachable_hub_is_unavailable(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert export("acme/other", "-o", tmp_path / "b", "--cache-dir", tmp_path / "empty") == 4
-    assert "acme/other" in capsys.readouterr().err
+    assert "reachable" in capsys.readouterr().err
 
 
 def test_without_huggingface_hub_a_hub_id_is_unavailable(cache, tmp_path, capsys, monkeypatch):

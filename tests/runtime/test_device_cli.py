@@ -30,7 +30,8 @@ def test_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(bundle), "--threads", "1"]) == 0
     captured = capsys.readouterr()
-    assert "1 golden sample" in captured.out
+    assert "\n1 golden sample," in captured.out
+    assert captured.out.endswith(": passed\n")
     assert "golden samples" in captured.err
     assert main(["verify", str(bundle), "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
