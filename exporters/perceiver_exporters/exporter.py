@@ -26,7 +26,6 @@ from perceiver_exporters.precision import Graphs, Measured, Precision, Request
 from perceiver_exporters.precision.audit.activations import Findings, audit_activations
 from perceiver_exporters.precision.audit.constants import audit
 from perceiver_exporters.precision.audit.finding import refuse
-from perceiver_exporters.precision.integers.layers import kept_nodes
 from perceiver_exporters.precision.integers.plan import Plan
 from perceiver_exporters.precision.integers.scheme import Scheme
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
@@ -34,7 +33,7 @@ from perceiver_exporters.precision.placement.pareto import save_pareto
 from perceiver_exporters.precision.placement.search import EXACT, Trial, search
 from perceiver_exporters.precision.proof.kernels import prove_kernels
 from perceiver_exporters.precision.proof.operands import prove
-from perceiver_exporters.precision.record import ComponentPrecision, save_record
+from perceiver_exporters.precision.record import ComponentPrecision, nodes_in_fp32, save_record
 from perceiver_exporters.records import ComponentRecord, Records
 from perceiver_exporters.reference import Feeds, Reference, in_double
 from perceiver_exporters.rules import REWRITE_RULES, Context, RewriteRule, rewrite
@@ -118,7 +117,7 @@ class Exporter:
             stage.check(self)
 
     def records(self, components: Sequence[str] = ()) -> Records:
-        """The graphs of these components (none named: all of them), after all stages.
+        """The graphs of these components (none named: all, which a placement search needs), after all stages.
 
         Raises:
             UsageError: See `check`.
@@ -249,7 +248,7 @@ class Exporter:
         component, plan, graph = record.component, record.plan, record.graph
         assert graph is not None  # made by the stages
         layers = plan.kept if plan is not None else frozenset[str]()
-        kept = frozenset(finding.node for finding in record.findings) | kept_nodes(graph.graph, layers)
+        kept = nodes_in_fp32(graph.graph, layers, record.findings)
         sized = SizedGraph(graph, component.inputs, self.cut.profile)
         proof = prove(sized, self.precision, kept)
         return ComponentPrecision(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from perceiver_exporters.precision.audit.finding import AuditFinding
+from perceiver_exporters.precision.integers.layers import kept_nodes
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format import schema, strict_json
 
@@ -50,6 +53,11 @@ class ComponentPrecision:
         """How ranges were measured, in words."""
         made = self.calibration, "smoothed" if self.smoothed else "", "7-bit weights" if self.reduced_range else ""
         return ", ".join(filter(None, made))
+
+
+def nodes_in_fp32(graph: ir.Graph, layers: Set[str], findings: Iterable[AuditFinding]) -> frozenset[str]:
+    """Names of the nodes that an export kept in FP32: products of these layers, and nodes with findings."""
+    return kept_nodes(graph, layers) | {finding.node for finding in findings}
 
 
 def save_record(report: Sequence[ComponentPrecision], directory: Path) -> None:

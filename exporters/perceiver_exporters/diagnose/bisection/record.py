@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from perceiver_exporters.precision.integers.layers import kept_nodes
-from perceiver_exporters.precision.record import PATH, ComponentPrecision, parse_record
+from perceiver_exporters.precision.record import PATH, ComponentPrecision, nodes_in_fp32, parse_record
 from perceiver_runtime.bundle import Bundle
 
 
@@ -22,4 +21,4 @@ def kept_in_fp32(graph: ir.Graph, record: ComponentPrecision | None) -> frozense
     """Names of the nodes that the export kept in FP32."""
     if record is None:
         return frozenset()
-    return kept_nodes(graph, frozenset(record.kept)) | {finding.node for finding in record.findings}
+    return nodes_in_fp32(graph, frozenset(record.kept), record.findings)

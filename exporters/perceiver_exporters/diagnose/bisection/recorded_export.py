@@ -56,7 +56,7 @@ class RecordedExporter(Exporter):
     """The export of a bundle's source with the decisions that the bundle recorded.
 
     Decisions that were measured, perhaps on another machine, are taken from the record: rewrite rules, audit findings
-    on activations, scale migration, and layers kept in FP32.
+    on activations, scale migration, and layers kept in FP32. For `records`: it has no golden samples to export.
     """
 
     bundle: Bundle = field(kw_only=True)

@@ -22,8 +22,6 @@ class PrecisionProof:
     `promised` is the share among the weighted products except those kept in FP32.
     """
 
-    component: str
-    precision: str
     weighted: float
     overall: float
     products: int
@@ -39,8 +37,6 @@ def prove(sized: SizedGraph, precision: Precision, kept: Set[str] = frozenset())
     nodes = list(products(sized.opt))
     weighted = [node for node in nodes if has_constant_weight(node)]
     proof = PrecisionProof(
-        component=sized.name,
-        precision=precision.name,
         weighted=_share(weighted, precision),
         overall=_share(nodes, precision),
         products=len(nodes),
@@ -48,7 +44,7 @@ def prove(sized: SizedGraph, precision: Precision, kept: Set[str] = frozenset())
     )
     if proof.promised < precision.share:
         raise CheckError(
-            f"component {proof.component}: expected {precision.share:.0%} of the weighted matrix FLOPs in "
+            f"component {sized.name}: expected {precision.share:.0%} of the weighted matrix FLOPs in "
             f"{precision.name}, found {proof.promised:.1%}; the graph is not what its label says"
         )
     return proof
