@@ -76,10 +76,10 @@ def load_function(spec: str, sha256: str | None = None) -> UserFunction:
     found = hashlib.sha256(content).hexdigest()
     if sha256 not in (None, found):
         raise UsageError(
-            f"{spec}: expected the code that the bundle was made with ({sha256:.12}), got {found:.12}; restore the file, "
-            "or export again"
+            f"{spec}: expected the code that the bundle was made with ({sha256:.12}), got {found:.12}; restore the "
+            "file, or export again"
         )
-    module = _run(file, spec) if place.endswith(".py") else _import(place, spec, file)
+    module = _run(file, content, spec) if place.endswith(".py") else _import(place, spec, file)
     function = getattr(module, name, None)
     if not callable(function):
         known = ", ".join(n for n, each in vars(module).items() if callable(each) and not n.startswith("_"))
@@ -105,19 +105,16 @@ def _file_of_module(name: str, spec: str) -> Path:
     return Path(found.origin)
 
 
-def _run(file: Path, spec: str) -> ModuleType:
-    """Run a file as a module of its own; its directory comes first on the path, as for a script."""
-    name = f"_user_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    found = importlib.util.spec_from_file_location(name, file)
-    if found is None or found.loader is None:
-        raise UsageError(f"{spec}: expected a Python file, got {file}")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # pickles and dataclasses look their module up
+def _run(file: Path, content: bytes, spec: str) -> ModuleType:
+    """Run what was hashed as a module of its own; its directory comes first on the path, as for a script."""
+    module = ModuleType(f"_user_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     sys.path.insert(0, str(file.parent))
     try:
-        found.loader.exec_module(module)
+        exec(compile(content, str(file), "exec"), module.__dict__)
     except Exception as error:
-        del sys.modules[name]
+        del sys.modules[module.__name__]
         raise UsageError(f"{spec}: {raised(error, file)}") from error
     finally:
         sys.path.remove(str(file.parent))
