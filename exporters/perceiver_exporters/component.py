@@ -13,6 +13,7 @@ from torch import nn
 
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline
+from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 
 
@@ -79,6 +80,7 @@ class Blueprint:
             which int8 is refused.
         labels: Class names, if there are any.
         golden_origin: Where the golden inputs are from: a data set and its split, or random values.
+        processing: How images, texts and the like become inputs, if that is known.
     """
 
     source: Source
@@ -87,3 +89,4 @@ class Blueprint:
     calibration: tuple[Mapping[str, Array], ...] = ()
     labels: tuple[str, ...] = ()
     golden_origin: str = ""
+    processing: Processing | None = None

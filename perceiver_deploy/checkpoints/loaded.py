@@ -12,6 +12,7 @@ from torch import nn
 
 from perceiver_deploy.checkpoints.fields import FLAG, MAX_POINTS, PAIR, Kind, optional, shown
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.settings import Processing
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class LoadedCheckpoint:
         dataset: Name of the data it was trained on, if the project ships any.
         labels: Names of its classes, if the checkpoint has them.
         notes: Assumptions that users must know of.
+        processing: How its inputs are made, if the checkpoint states it.
     """
 
     module: nn.Module
@@ -87,3 +89,4 @@ class LoadedCheckpoint:
     dataset: str | None = None
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    processing: Processing | None = None

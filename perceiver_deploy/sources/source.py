@@ -23,6 +23,7 @@ from perceiver_runtime.errors import CheckpointError
 from perceiver_runtime.format.schema import encode
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline
+from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Array, TensorSpec
 
 GOLDEN_BATCH = 8
@@ -47,6 +48,7 @@ class Model:
         labels: Names of its classes, if the checkpoint gives them.
         notes: Assumptions that a user has to know.
         origin: Where it was found.
+        processing: How its inputs are made, if its checkpoint states it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Model:
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     origin: Origin | None = None
+    processing: Processing | None = None
 
 
 def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
@@ -102,7 +105,18 @@ def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
     family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes)
     if data is not None:
         _refuse_foreign(data, family.cut(loaded.module).pipeline, str(place))
-    return Model(origin.name, family, loaded.config, loaded.module, True, data, loaded.labels, notes, origin)
+    return Model(
+        origin.name,
+        family,
+        loaded.config,
+        loaded.module,
+        True,
+        dataset=data,
+        labels=loaded.labels,
+        notes=notes,
+        origin=origin,
+        processing=loaded.processing,
+    )
 
 
 def _refuse_foreign(data: Dataset, pipeline: Pipeline, place: str) -> None:
@@ -143,7 +157,7 @@ def blueprint(model: Model) -> Blueprint:
         pretrained=model.pretrained,
     )
     labels = data.labels if data else model.labels
-    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin)
+    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin, model.processing)
 
 
 def random_golden(family: Family, config: Any) -> tuple[Mapping[str, Array], ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceiver_runtime.pipeline import Pipeline
+from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Profile, TensorSpec
 
 SCHEMA_VERSION = 1
@@ -113,7 +114,8 @@ class Tolerance:
 class Manifest:
     """Description of one bundle: one model at one precision for one target.
 
-    `golden_origin` names the source of the golden inputs; it is empty if that was not recorded.
+    `golden_origin` names the source of the golden inputs; it is empty if that was not recorded. `processing` says how
+    images, texts and the like become inputs; None in bundles that state nothing.
     """
 
     schema_version: int
@@ -130,6 +132,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     labels: tuple[str, ...] = ()
     golden_origin: str = ""
+    processing: Processing | None = None
 
     def component(self, name: str) -> ComponentEntry:
         """The component of that name. Raises KeyError."""

@@ -43,5 +43,6 @@ def draft_manifest(blueprint: Blueprint, graphs: Mapping[str, SizedGraph], preci
         files={},
         labels=blueprint.labels,
         golden_origin=blueprint.golden_origin,
+        processing=blueprint.processing,
     )
     return with_index_ranges(manifest, {name: graph.model for name, graph in graphs.items()}, blueprint.golden)

@@ -1,6 +1,6 @@
-"""Images as the released classifiers take them: centre crop, bicubic resize, rescale, normalise.
+"""Images as a classifier takes them: crop, resize, rescale, normalise, by the settings of its checkpoint.
 
-Equal to the image processor of the released checkpoints (on Pillow), in this order, to the last bit.
+Equal to transformers' image processors on Pillow, to the last bit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.expect import expect
 from perceiver_runtime.processing.labels import Floats, Prediction, top_k
 from perceiver_runtime.processing.resample import Pixels, resize
-from perceiver_runtime.tensors import TensorSpec, is_whole
-
-IMAGE = TensorSpec("image", "uint8", ("height", "width", 3))
+from perceiver_runtime.settings import ImageSettings
+from perceiver_runtime.tensors import Array, TensorSpec, is_whole
 
 MAX_SIDE = 1 << 16
 
@@ -60,6 +59,13 @@ class ImageConfig:
         ):
             raise UsageError(f"image: expected three means and three positive deviations, got {self.mean}, {self.std}")
 
+    @property
+    def settings(self) -> ImageSettings:
+        """The same as a manifest stores it."""
+        return ImageSettings(
+            crop=(self.crop, self.crop), size=(self.height, self.width), mean=tuple(self.mean), std=tuple(self.std)
+        )
+
 
 def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> dict[str, Floats]:
     """Preprocess images.
@@ -76,26 +82,65 @@ def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> d
     """
     if not (isinstance(images, Sequence) or (isinstance(images, np.ndarray) and images.ndim)) or not len(images):
         raise FeedError(f"images: expected a sequence of at least one image, got {type(images).__name__}")
-    return {"pixel_values": np.stack([pixel_values(image, config or ImageConfig()) for image in images])}
+    settings = (config or ImageConfig()).settings
+    return {"pixel_values": np.stack([image_values(image, settings) for image in images])}
 
 
-def pixel_values(image: Pixels, config: ImageConfig) -> Floats:
-    """One RGB image (H, W, 3) of 8 bits to (3, height, width)."""
-    expect(IMAGE, image, "convert it to 8-bit RGB, channels last")
-    sized = resize(center_crop(image, config.crop), config.height, config.width)
-    rescaled = (sized.astype(np.float64) * (1 / 255)).astype(np.float32)
-    normalised = (rescaled - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+def image_values(image: Pixels, settings: ImageSettings) -> Floats:
+    """One image (H, W, channels) of 8 bits, or (H, W) if it is grey, to (channels, height, width)."""
+    if isinstance(image, np.ndarray) and image.ndim == 2 and settings.channels == 1:
+        image = image[:, :, None]
+    colours = {1: "grey", 3: "RGB"}.get(settings.channels, f"{settings.channels} channels")
+    spec = TensorSpec("image", "uint8", ("height", "width", settings.channels))
+    expect(spec, image, f"convert it to 8-bit {colours}, channels last")
+    pixels = sized(image, settings)
+    values: Floats = pixels.astype(np.float32)
+    if settings.scale is not None:
+        values = (pixels.astype(np.float64) * settings.scale).astype(np.float32)
+    if settings.mean:
+        mean, std = (np.array(each, np.float32) for each in (settings.mean, settings.std))
+        values = (values - mean) / std
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def center_crop(image: Pixels, fraction: float) -> Pixels:
-    """The centre square of an image (H, W, C) whose side is `fraction` of the shorter side, rounded down."""
-    height, width = image.shape[:2]
-    side = int(fraction * min(height, width))
-    if side < 1:
-        raise FeedError(f"image: expected a shorter side of at least {math.ceil(1 / fraction)}, got {[height, width]}")
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+def sized(image: Pixels, settings: ImageSettings) -> Pixels:
+    """An image after all steps that leave it in 8 bits: crop, resize, crop."""
+    if settings.crop:
+        image = center_crop(image, settings.crop)
+    if settings.size:
+        image = resize(image, *settings.size)
+    return image
+
+
+def check_settings(settings: ImageSettings, spec: TensorSpec | None) -> None:
+    """Refuse settings that can't be applied, or do not fit the input. Raises UsageError."""
+
+
+def fitted(values: Array, spec: TensorSpec | None) -> Array:
+    """The values of one item, if they fit an input (batch, ...). Raises FeedError."""
+    if spec is not None:
+        one = TensorSpec(spec.name, spec.dtype, spec.shape[1:])
+        expect(one, values, "give it in the size that the model takes")
+    return values
+
+
+def center_crop(image: Pixels, fractions: Sequence[float]) -> Pixels:
+    """The centre of an image (H, W, C) whose sides are fractions of its shorter side, rounded down."""
+    shorter = min(image.shape[:2])
+    height, width = (int(fraction * shorter) for fraction in fractions)
+    if min(height, width) < 1:
+        least = math.ceil(1 / min(fractions))
+        raise FeedError(f"image: expected a shorter side of at least {least}, got {list(image.shape[:2])}")
+    return cut_out(image, height, width)
+
+
+def cut_out(image: Pixels, height: int, width: int) -> Pixels:
+    """The middle (height, width) of an image (H, W, C), with zeros around one that is smaller."""
+    rows, columns = (max(wanted - size, 0) for wanted, size in zip((height, width), image.shape, strict=False))
+    if rows or columns:
+        image = np.pad(image, (((rows + 1) // 2, rows // 2), ((columns + 1) // 2, columns // 2), (0, 0)))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def classify(

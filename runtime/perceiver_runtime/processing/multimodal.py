@@ -93,14 +93,23 @@ def preprocess(video: Video, audio: Audio, shape: ClipShape | None = None) -> di
     pcm = isinstance(audio, np.ndarray) and audio.dtype == np.int16
     spec = TensorSpec("audio", "int16" if pcm else "float32", (shape.samples,))
     expect(spec, audio, "take one channel and as many samples as the model does, int16 or float32")
+    image, waveform = clip_values(video, audio)
+    return {"image": image[None], "audio": waveform[None]}
+
+
+def clip_values(video: Video, audio: Audio) -> tuple[Floats, Floats]:
+    """One clip to pixels (T, 3, H, W) in [0, 1] and samples (S, 1) in [-1, 1]. Raises FeedError."""
+    expect(TensorSpec("video", "uint8", ("frames", "height", "width", 3)), video, "convert it to 8-bit RGB frames")
+    pcm = isinstance(audio, np.ndarray) and audio.dtype == np.int16
+    expect(TensorSpec("audio", "int16" if pcm else "float32", ("samples",)), audio, "take one channel")
     samples = audio.astype(np.float32) / np.float32(PCM_SCALE) if pcm else audio.astype(np.float32)
-    return {"image": LEVELS[video.transpose(0, 3, 1, 2)[None]], "audio": samples[None, :, None]}
+    return LEVELS[video.transpose(0, 3, 1, 2)], samples[:, None]
 
 
 def fit_video(video: Video, height: int = 224, width: int = 224) -> Video:
     """The centre square of every frame (T, H, W, 3), resampled to (T, height, width, 3)."""
     expect(TensorSpec("video", "uint8", ("frames", "height", "width", 3)), video, "convert it to 8-bit RGB frames")
-    return np.stack([resize(center_crop(frame, 1.0), height, width) for frame in video])
+    return np.stack([resize(center_crop(frame, (1.0, 1.0)), height, width) for frame in video])
 
 
 def reconstruct(session: Session, video: Video, audio: Audio, chunk: int = CHUNK) -> Reconstruction:
