@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from perceiver_exporters.stream import FeedStream
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline
 from perceiver_runtime.settings import Processing
@@ -76,8 +77,8 @@ class Blueprint:
         source: Name, family and hash of the weights.
         cut: Its components.
         golden: Reference inputs that are stored in the bundle.
-        calibration: Real inputs for INT8 ranges, disjoint from evaluation data; empty for a model without data, for
-            which int8 is refused.
+        calibration: Real inputs for INT8 ranges, disjoint from evaluation data, read anew in each pass; empty for a
+            model without data, for which int8 is refused.
         labels: Class names, if there are any.
         golden_origin: Where the golden inputs are from: a data set and its split, or random values.
         processing: How images, texts and the like become inputs, if that is known.
@@ -86,7 +87,7 @@ class Blueprint:
     source: Source
     cut: Cut
     golden: tuple[Mapping[str, Array], ...]
-    calibration: tuple[Mapping[str, Array], ...] = ()
+    calibration: FeedStream = ()
     labels: tuple[str, ...] = ()
     golden_origin: str = ""
     processing: Processing | None = None

@@ -7,6 +7,7 @@ trials, benchmarks) runs these stages of an `Exporter`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +39,7 @@ from perceiver_exporters.records import ComponentRecord, Records
 from perceiver_exporters.reference import Feeds, Reference, in_double
 from perceiver_exporters.rules import REWRITE_RULES, Context, RewriteRule, rewrite
 from perceiver_exporters.samples import make_samples, save_samples
+from perceiver_exporters.stream import FeedStream, Unchanging
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.bundle import write_manifest
 from perceiver_runtime.errors import UsageError
@@ -91,6 +93,11 @@ class Exporter:
     def cut(self) -> Cut:
         """The model's components and pipeline."""
         return self.blueprint.cut
+
+    @cached_property
+    def calibration(self) -> FeedStream:
+        """The blueprint's calibration inputs; a pass over them raises DatasetError if they have changed."""
+        return Unchanging(self.blueprint.calibration, "calibration data")
 
     @cached_property
     def measured_cut(self) -> Cut:
@@ -149,7 +156,7 @@ class Exporter:
     def tolerances(self, records: Records) -> tuple[Tolerance, ...]:
         """What the model itself loses in the precision, times a margin. Raises CheckError where it loses all."""
         cut, precision = self.measured_cut, self.precision
-        scope = precision.emulate(cut, self.blueprint.calibration, self.scheme, records.plan or None)
+        scope = precision.emulate(cut, self.calibration, self.scheme, records.plan or None)
         derived = tolerance.derive(cut, self.golden, precision, scope)
         for each in filter(is_indistinct, derived):
             report(
@@ -200,13 +207,13 @@ class Exporter:
         """Findings beyond the `static` ones, on what golden and calibration inputs make of the graphs."""
         form = self.precision.format
         assert form is not None  # else there is nothing to audit
-        samples = (*self.blueprint.golden, *self.blueprint.calibration)
+        samples = itertools.chain(self.blueprint.golden, self.calibration)
         return audit_activations(self.cut, graphs, static, form, samples)
 
     def quantize(self, records: Records) -> Records:
         """Stage: how each component is quantised: calibration, scale migration."""
         golden = self.golden if self.precision.planned and self.quantization.smooth else ()
-        measured = Measured(self.measured_cut, records.models, self.blueprint.calibration, golden)
+        measured = Measured(self.measured_cut, records.models, self.calibration, golden)
         statistics = self.precision.calibrate(measured, self.quantization)
         plan = self.precision.plan(measured, statistics, self.scheme, self.quantization)
         return records.planned(plan)
@@ -227,7 +234,7 @@ class Exporter:
             write_manifest(directory, dataclasses.replace(draft, files=files_of(directory)))
 
         trial = Trial(write, "onnxruntime" if self.target.engines is None else EXACT)
-        measured = Measured(self.measured_cut, records.models, self.blueprint.calibration, self.golden)
+        measured = Measured(self.measured_cut, records.models, self.calibration, self.golden)
         plan, pareto = search(measured, records.plan, self.precision, self.scheme, budget, trial)
         return dataclasses.replace(records.planned(plan), pareto=pareto)
 
@@ -266,7 +273,7 @@ class Exporter:
     def _calibration(self, component: str) -> Iterator[Feeds]:
         """The component's reference inputs over the calibration set: every repetition and chunk, one at a time."""
         reference = Reference(self.cut)
-        for feeds in self.blueprint.calibration:
+        for feeds in self.calibration:
             yield from (a.inputs for a in reference.calls(feeds) if a.component == component)
 
 
@@ -275,7 +282,7 @@ def _check_calibration(exporter: Exporter) -> None:
     if precision.calibrated and not blueprint.calibration:
         raise UsageError(
             f"{precision.name} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "
-            "export fp32, fp16 or int8-dynamic, or give the model a data set"
+            "export fp32, fp16 or int8-dynamic, or give inputs of your own (--data)"
         )
     exporter.quantization.check(tuple(component.name for component in blueprint.cut.components))
 

@@ -13,7 +13,7 @@ tensor that several products read has one. The graph is in Q/DQ form, like stati
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -69,7 +69,7 @@ class DynamicIntegers(Precision):
         _Rewrite(quantized.graph, request.scheme).run(chosen)
         return quantized
 
-    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+    def emulate(self, cut: Cut, calibration: Iterable[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
         """Activations rounded over their range at that moment, weights per channel; convolutions in FP32."""
         decided = plan if plan is not None else {c.name: ComponentPlan(Statistics()) for c in cut.components}
         return emulate_products(cut, lambda component: functools.partial(_compute, decided[component], scheme))

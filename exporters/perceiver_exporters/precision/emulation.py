@@ -6,7 +6,7 @@ from which tolerances are derived.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +101,7 @@ def observe_sites(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
     return emulate_products(cut, observing)
 
 
-def calibrate_sites(cut: Cut, calibration: Sequence[Feeds]) -> Plan:
+def calibrate_sites(cut: Cut, calibration: Iterable[Feeds]) -> Plan:
     """Plans whose ranges are those of the reference on these samples."""
     statistics = {component.name: Statistics() for component in cut.components}
     reference = Reference(cut, scope=observe_sites(cut, statistics))

@@ -18,7 +18,7 @@ their types.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class FloatingPoint(Precision):
             lower(model, self.format, frozenset(finding.node for finding in request.findings))
         return model
 
-    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+    def emulate(self, cut: Cut, calibration: Iterable[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
         """Operands and results of every matrix product rounded; attention as two products and a softmax."""
         form = self.format
         return lambda _: emulate_fp32() if form is None else unfused(_Rounded(form))

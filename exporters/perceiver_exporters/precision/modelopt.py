@@ -65,7 +65,7 @@ class ModelOptFormat(Precision):
         nodes = [str(node.name) for node in weighted(model.graph)]
         return quantize(model, request, self.name, nodes) if nodes else model
 
-    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+    def emulate(self, cut: Cut, calibration: Iterable[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
         """FP8: activations per tensor and weights per channel; INT4: weights in blocks of input channels."""
         if self.name == "int4":
             return emulate_products(cut, lambda _: _compute_int4)

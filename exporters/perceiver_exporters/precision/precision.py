@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.integers.scheme import Scheme
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_exporters.reference import Feeds, Scope
+from perceiver_exporters.stream import FeedStream
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import GoldenSample
@@ -50,7 +51,7 @@ class Measured:
 
     cut: Cut
     graphs: Graphs
-    samples: Sequence[Feeds]
+    samples: FeedStream
     golden: Sequence[GoldenSample] = ()
 
 
@@ -131,7 +132,7 @@ class Precision:
         """
         raise NotImplementedError
 
-    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+    def emulate(self, cut: Cut, calibration: Iterable[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
         """The context in which PyTorch makes this precision's roundings.
 
         Ranges come from the plan, or, where there is none, from running the reference over the calibration samples.

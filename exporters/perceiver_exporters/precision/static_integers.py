@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,7 @@ class StaticIntegers(Precision):
             raise CheckError(f"component {request.component}: expected a quantization plan, got none")
         return quantize(model, request.plan, request.scheme)
 
-    def emulate(self, cut: Cut, calibration: Sequence[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
+    def emulate(self, cut: Cut, calibration: Iterable[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
         """Activations and weights of every product with a parameter rounded to the scheme's integers."""
         decided = plan if plan is not None else calibrate_sites(cut, calibration)
         return emulate_products(cut, lambda component: functools.partial(_compute, decided[component], scheme))

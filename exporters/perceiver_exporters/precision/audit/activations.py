@@ -15,7 +15,7 @@ bounded by the largest norms of a query and a key.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ Findings = Mapping[str, tuple[AuditFinding, ...]]
 
 
 def audit_activations(
-    cut: Cut, graphs: Mapping[str, ir.Model], static: Findings, form: Format, samples: Sequence[Feeds]
+    cut: Cut, graphs: Mapping[str, ir.Model], static: Findings, form: Format, samples: Iterable[Feeds]
 ) -> dict[str, tuple[AuditFinding, ...]]:
     """Findings by component beyond the `static` ones, over all calls of the reference on the samples."""
     watched = {name: _Watched(graph, static[name], form) for name, graph in graphs.items()}

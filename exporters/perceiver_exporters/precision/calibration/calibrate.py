@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,7 +17,8 @@ from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.calibration.store import Store
 from perceiver_exporters.precision.emulation import observe_sites
 from perceiver_exporters.precision.integers.layers import weighted
-from perceiver_exporters.reference import Feeds, Reference
+from perceiver_exporters.reference import Reference
+from perceiver_exporters.stream import FeedStream
 from perceiver_exporters.weights import samples_sha256, weights_sha256
 from perceiver_runtime.progress import report, track
 
@@ -29,7 +30,7 @@ SAVE_SECONDS = 10.0
 def calibrate(
     cut: Cut,
     graphs: Mapping[str, ir.Model],
-    samples: Sequence[Feeds],
+    samples: FeedStream,
     cache: Path | None = None,
 ) -> dict[str, Statistics]:
     """Statistics of every component on its own inputs, as the reference computes them.
@@ -64,7 +65,7 @@ def calibrate(
 def _run(
     cut: Cut,
     graphs: Mapping[str, ir.Model],
-    samples: Sequence[Feeds],
+    samples: FeedStream,
     statistics: dict[str, Statistics],
     stores: Mapping[str, Store],
 ) -> None:
@@ -96,7 +97,7 @@ def _saved(stores: Mapping[str, Store], statistics: Mapping[str, Statistics]) ->
     return stores
 
 
-def _stores(cut: Cut, graphs: Mapping[str, ir.Model], samples: Sequence[Feeds], cache: Path) -> dict[str, Store]:
+def _stores(cut: Cut, graphs: Mapping[str, ir.Model], samples: FeedStream, cache: Path) -> dict[str, Store]:
     """Statistics depend on a component's graph, on all modules before it, and on the samples."""
     weights = [weights_sha256(component.module) for component in cut.components]
     data = samples_sha256(samples)
