@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from perceiver_deploy.api.budget import BATCH as BUDGET_BATCH
 from perceiver_deploy.api.budget import accuracy_budget
 from perceiver_deploy.api.options import ExportOptions, ExportSettings, export_options
@@ -33,6 +35,8 @@ from perceiver_runtime.tensors import Profile, Range
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+Source = str | Path | nn.Module | Blueprint
+"""What a user may name or give."""
 LOGGER = logging.getLogger(__name__)
 
 
@@ -64,7 +68,7 @@ class DryRun:
 
 
 def export(
-    source: str | Path,
+    source: Source,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -77,7 +81,8 @@ def export(
     are logged as warnings.
 
     Args:
-        source: Name of a model of the zoo, a checkpoint directory, or a hub id.
+        source: Name of a model of the zoo, a checkpoint directory, a hub id, code that makes a module
+            (`my_model.py:make`), or the module itself; a module needs `inputs`, or data.
         out: Directory of the bundle.
         overwrite: Replace a bundle at `out` once the new one is complete.
         options: An `ExportOptions`, or a `LoadOptions` alone.
@@ -102,7 +107,7 @@ def export(
 
 
 def dry_run(
-    source: str | Path,
+    source: Source,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -153,7 +158,7 @@ def dry_run(
     )
 
 
-def _checked(source: str | Path, out: Path, options: ExportOptions, overwrite: bool) -> tuple[Model, Exporter]:
+def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool) -> tuple[Model, Exporter]:
     """The model in the sizes asked for, and how it is quantised; cheap checks go first."""
     place, precision = require(TARGETS, options.target, options.precision)
     precision.check(options.quantization, place)

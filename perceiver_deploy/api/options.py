@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
@@ -23,8 +23,6 @@ class ExportOptions(LoadOptions):
             long inputs are read and long outputs made. None: the model's own chunks.
         max_batch: Largest batch. None: the model's own, and at most `EngineTarget.max_batch` for engines, which reserve
             memory for it.
-        ranges: MIN, OPT and MAX of dynamic dimensions, within what the model takes; the OPT of a chunk's dimension is
-            the chunk's size. Dimensions that are not named keep the model's ranges.
         quantization: How integers are calibrated, and how many bits weights have.
         max_accuracy_drop: Points of accuracy that int8 or int8-dynamic may lose on the model's data set: the fewest
             layers stay in FP32 that keep the loss within it. None: no bound.
@@ -34,7 +32,6 @@ class ExportOptions(LoadOptions):
     target: str = "cpu"
     max_memory: int | None = None
     max_batch: int | None = None
-    ranges: Mapping[str, Range] = field(default_factory=dict)
     quantization: QuantizationOptions = DEFAULTS
     max_accuracy_drop: float | None = None
 
@@ -46,6 +43,9 @@ class ExportSettings(TypedDict, total=False):
     revision: str | None
     cache_dir: Path | None
     local_files_only: bool
+    inputs: Mapping[str, Any] | Path | None
+    dynamic: Mapping[str, tuple[int | str, ...]]
+    cut: tuple[str, ...]
     precision: str
     target: str
     max_memory: int | None

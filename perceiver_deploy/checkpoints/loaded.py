@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from perceiver_deploy.checkpoints.fields import FLAG, MAX_POINTS, PAIR, Kind, optional, shown
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.settings import Processing
+from perceiver_runtime.tensors import Range
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class LoadOptions:
         revision: Branch, tag or commit of a hub id.
         cache_dir: Cache of hub ids.
         local_files_only: Whether hub ids are only read from the cache.
+        inputs: For a module of the user's own: an example of `forward`'s inputs by name (arrays with a batch axis;
+            other values are constants), or an .npz file of it.
+        dynamic: For such a module: by input, its shape with names for the dimensions that vary.
+        ranges: MIN, OPT and MAX of dynamic dimensions, within what the model takes; the OPT of a chunk's dimension is
+            the chunk's size. Dimensions that are not named keep the model's ranges.
+        cut: For such a module: paths of the submodules that are to be components; none: they are found.
 
     Raises:
         UsageError: A value that no source could use.
@@ -33,6 +40,10 @@ class LoadOptions:
     revision: str | None = None
     cache_dir: Path | None = None
     local_files_only: bool = False
+    inputs: Mapping[str, Any] | Path | None = None
+    dynamic: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind in OPTIONS.items():
@@ -58,6 +69,7 @@ OPTIONS: Mapping[str, Kind] = {
     "cache_dir": optional(Kind("a directory", lambda value: isinstance(value, (str, os.PathLike)))),
     "local_files_only": FLAG,
 }
+MODULE_OPTIONS = ("inputs", "dynamic", "cut")
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perceiver_deploy.cli.output import common_options, print_json, print_table
-from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Pixels, Size
+from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Pixels, Size, parse_dynamic
 from perceiver_runtime.progress import report
 
 if TYPE_CHECKING:
@@ -58,6 +58,26 @@ if TYPE_CHECKING:
     metavar="HxW",
     help="Height and width of the images, as 48x64, for a checkpoint that takes images of any size.",
 )
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="For a module of your own: an example of forward's inputs, by name, with a batch axis.",
+)
+@click.option(
+    "--dynamic",
+    "dynamics",
+    multiple=True,
+    metavar="NAME=DIM,DIM,...",
+    help="For a module of your own: sizes of an input, with names for those that vary, as x=batch,3,height,width. "
+    "Repeatable.",
+)
+@click.option(
+    "--cut",
+    "modules",
+    metavar="PATH,PATH,...",
+    help="For a module of your own: submodules that become components, as encoder,layers.*,decoder [found].",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where hub ids are cached.")
 @click.option("--local-files-only", is_flag=True, help="Take a hub id from the cache; download nothing.")
@@ -70,6 +90,8 @@ def command(
     out: Path,
     ranges: tuple[str, ...],
     calibrations: tuple[str, ...],
+    dynamics: tuple[str, ...],
+    modules: str | None,
     reduce_range: bool,
     no_cache: bool,
     tuned: bool,
@@ -79,7 +101,11 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """Export SOURCE to a bundle and verify it: a model of the zoo, a checkpoint directory, or a hub id."""
+    """Export SOURCE to a bundle and verify it.
+
+    SOURCE is a model of the zoo, a checkpoint directory, a hub id, or code of your own that makes a torch.nn.Module:
+    my_model.py:make or package.module:make, a function without arguments.
+    """
     from perceiver_deploy.api.export import dry_run, export
     from perceiver_deploy.api.options import ExportOptions
     from perceiver_deploy.cli.verify import check
@@ -92,7 +118,13 @@ def command(
     if tuned:
         check_file(tuning_path(out))
     quantization = _quantization(calibrations, no_cache, reduce_range)
-    options = ExportOptions(ranges=parse_ranges(ranges), quantization=quantization, **settings)
+    options = ExportOptions(
+        ranges=parse_ranges(ranges),
+        quantization=quantization,
+        dynamic=parse_dynamic(dynamics),
+        cut=tuple(modules.split(",")) if modules else (),
+        **settings,
+    )
     if dry:
         return _show_dry_run(dry_run(source, out, overwrite=overwrite, options=options), as_json)
     manifest = export(source, out, overwrite=overwrite, options=options)

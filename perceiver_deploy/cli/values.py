@@ -11,6 +11,7 @@ import click
 
 from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.cli.options import size
+from perceiver_runtime.errors import UsageError
 from perceiver_runtime.suggest import did_you_mean
 
 THREADS = click.IntRange(1)
@@ -86,6 +87,20 @@ class Size(click.ParamType):  # type: ignore[type-arg]
             return size(value)
         except argparse.ArgumentTypeError as error:
             return self.fail(str(error), param, ctx)
+
+
+def parse_dynamic(texts: Iterable[str]) -> dict[str, tuple[int | str, ...]]:
+    """Shapes by input from `NAME=DIM,DIM,...`: numbers, or names of dimensions that vary. Raises UsageError."""
+    found: dict[str, tuple[int | str, ...]] = {}
+    for text in texts:
+        name, _, shape = text.partition("=")
+        sizes = shape.split(",")
+        if not name or not all(size.isdigit() or size.isidentifier() for size in sizes):
+            raise UsageError(f"--dynamic {text!r:.80}: expected NAME=DIM,DIM,..., as x=batch,3,height,width")
+        if name in found:
+            raise UsageError(f"--dynamic {text!r:.80}: {name} was given already; give each input once")
+        found[name] = tuple(int(size) if size.isdigit() else size for size in sizes)
+    return found
 
 
 def backend_option(default: str | None, text: str) -> Callable[[Callable[..., object]], Callable[..., object]]:

@@ -132,9 +132,7 @@ def _require_fp32(module: nn.Module) -> None:
             raise CheckpointError(f"{type(module).__name__}: {name} has NaN or infinity; did the training diverge?")
 
 
-def _spec(
-    name: str, array: Array, shape: Sequence[int | str] | None, given: Mapping[str, Array]
-) -> TensorSpec:
+def _spec(name: str, array: Array, shape: Sequence[int | str] | None, given: Mapping[str, Array]) -> TensorSpec:
     if shape is None:
         rows = {each.shape[0] for each in given.values()}
         shape = (BATCH if len(rows) == 1 else array.shape[0], *array.shape[1:])
@@ -147,9 +145,7 @@ def _spec(
     return TensorSpec(name, array.dtype.name, tuple(shape))
 
 
-def _ranges(
-    specs: Sequence[TensorSpec], given: Mapping[str, Array], asked: Mapping[str, Range]
-) -> dict[str, Range]:
+def _ranges(specs: Sequence[TensorSpec], given: Mapping[str, Array], asked: Mapping[str, Range]) -> dict[str, Range]:
     sizes: dict[str, int] = {}
     for spec in specs:
         for symbol, size in zip(spec.shape, given[spec.name].shape, strict=True):
@@ -162,7 +158,9 @@ def _ranges(
     return {name: asked.get(name, range_) for name, range_ in own.items()}
 
 
-def _sample(config: ModuleConfig, rows: Mapping[str, Array], batch: int, random: np.random.Generator) -> Mapping[str, Array]:
+def _sample(
+    config: ModuleConfig, rows: Mapping[str, Array], batch: int, random: np.random.Generator
+) -> Mapping[str, Array]:
     """Rows of the example in random order; where it has too few, values within the example's spread."""
     counts = {len(rows[spec.name]) for spec in config.inputs if spec.name in rows and spec.shape[:1] == (BATCH,)}
     count = min(counts, default=0)

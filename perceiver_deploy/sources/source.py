@@ -13,13 +13,17 @@ from torch import nn
 
 from perceiver_deploy import checkpoints
 from perceiver_deploy.checkpoints import LoadOptions
-from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS
+from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS, MODULE_OPTIONS
 from perceiver_deploy.datasets import DATASETS, Dataset
 from perceiver_deploy.families import FAMILIES, Family
+from perceiver_deploy.sources.code import load_function
+from perceiver_deploy.sources.module import Call, ModuleConfig, family_of
 from perceiver_deploy.sources.origin import Origin, find
 from perceiver_exporters.component import Blueprint
+from perceiver_exporters.cutting.call import Example
 from perceiver_exporters.weights import weights_sha256
-from perceiver_runtime.errors import CheckpointError
+from perceiver_runtime.errors import CheckpointError, UsageError
+from perceiver_runtime.format.arrays import stored_feeds
 from perceiver_runtime.format.schema import encode
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline
@@ -49,6 +53,7 @@ class Model:
         notes: Assumptions that a user has to know.
         origin: Where it was found.
         processing: How its inputs are made, if its checkpoint states it.
+        made: The blueprint that the user's own code made, if it did.
     """
 
     name: str
@@ -61,15 +66,23 @@ class Model:
     notes: tuple[str, ...] = ()
     origin: Origin | None = None
     processing: Processing | None = None
+    made: Blueprint | None = None
 
 
-def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+def resolve(
+    source: str | Path | nn.Module | Blueprint,
+    options: LoadOptions = DEFAULT,
+    seed: int = 0,
+    example: Example | None = None,
+) -> Model:
     """The model of a source, in evaluation mode.
 
     Args:
-        source: Name of a model of the zoo, a checkpoint directory, or a hub id such as deepmind/language-perceiver.
+        source: Name of a model of the zoo, a checkpoint directory, a hub id such as deepmind/language-perceiver, code
+            that makes a module (`my_model.py:make`), or the module itself.
         options: How a checkpoint is read, and where hub ids are cached.
         seed: Of the random weights of a model that the zoo has no checkpoint for; `pretrained` is then false.
+        example: Inputs of a module by name, where the options have none.
 
     Returns:
         The model, with its data set if it has one, and notes on what was assumed.
@@ -79,11 +92,14 @@ def resolve(source: str | Path, options: LoadOptions = DEFAULT, seed: int = 0) -
         CheckpointError: The checkpoint does not fit its config, or no format recognises it.
         UnavailableError: The hub id can't be fetched.
     """
-    return load(find(source), options, seed)
+    return load(find(source), options, seed, example)
 
 
-def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0) -> Model:
+def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0, example: Example | None = None) -> Model:
     """The model of an origin. Raises as `resolve` does."""
+    if origin.users:
+        return _own(origin, options, example)
+    options.refuse(MODULE_OPTIONS, f"goes with a module of your own (my_model.py:make), got {origin.name}")
     if (entry := origin.entry) is None:
         return _read(origin, origin.directory or origin.name, options)
     options.refuse(HUB_OPTIONS, f"goes with a hub id, got {entry.name}, a model of the zoo")
@@ -97,6 +113,58 @@ def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0) -> Model
         "pretrained ones"
     )
     return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note), origin=origin)
+
+
+def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model:
+    """A module or blueprint of the user's own, or what the user's code makes."""
+    options.refuse(("image_size", *HUB_OPTIONS), f"goes with a checkpoint, got {origin.name}, a module")
+    code = load_function(origin.code) if origin.code else None
+    made = code.call() if code is not None else origin.module
+    if isinstance(made, Blueprint):
+        options.refuse(MODULE_OPTIONS, f"goes with a module, got {origin.name}, a blueprint, which is cut already")
+        return _of_blueprint(origin, made)
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"{origin.code}: expected a torch.nn.Module or a Blueprint, got {type(made).__name__}")
+    if isinstance(given := options.inputs, Path):
+        given = {name: stored.load() for name, stored in stored_feeds(given, ()).items()}
+    if (example := given or example) is None:
+        raise UsageError(
+            f"inputs (--inputs): {origin.name}: expected an example of what {type(made).__name__}.forward takes, got "
+            "none; give an .npz file of arrays by its parameters' names, or data (--data)"
+        )
+    call = Call(example, options.dynamic, options.ranges, options.cut)
+    config = call.config(made, origin.code or type(made).__name__, code.sha256 if code is not None else "")
+    return own_model(origin, made, config, example)
+
+
+def own_model(origin: Origin, module: nn.Module, config: ModuleConfig, example: Example | None = None) -> Model:
+    """A module of the user's, called and cut as the config says."""
+    family, note = family_of(module, config, example)
+    notes = (f"{origin.name}: one component: {note}",) if note else ()
+    return Model(origin.name, family, config, module, True, notes=notes, origin=origin)
+
+
+def _of_blueprint(origin: Origin, made: Blueprint) -> Model:
+    family = Family(
+        made.source.family,
+        "a blueprint of the user's own",
+        dict,
+        build=lambda _: modules,
+        cut=lambda _: made.cut,
+        sample=lambda *_: made.golden[0],
+    )
+    modules = nn.ModuleList(component.module for component in made.cut.components)
+    return Model(
+        made.source.name,
+        family,
+        made.source.config,
+        modules,
+        made.source.pretrained,
+        labels=made.labels,
+        origin=origin,
+        processing=made.processing,
+        made=made,
+    )
 
 
 def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
@@ -141,6 +209,8 @@ def _fits(array: Array, spec: TensorSpec) -> bool:
 def blueprint(model: Model) -> Blueprint:
     """Cut a model, with golden and calibration inputs: real ones from its data set, or random ones."""
     family, data = model.family, model.dataset
+    if model.made is not None:
+        return model.made
     if data is None:
         golden = random_golden(family, model.config)
         calibration: tuple[Mapping[str, Array], ...] = ()

@@ -97,8 +97,10 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
         for key in path:
             place = place.setdefault(key, {})
         place[last] = value
-    return {key: _listed(value) if "." in "".join(n for n in values if n.startswith(f"{key}.")) else value
-            for key, value in tree.items()}
+    return {
+        key: _listed(value) if "." in "".join(n for n in values if n.startswith(f"{key}.")) else value
+        for key, value in tree.items()
+    }
 
 
 def _listed(value: Any) -> Any:

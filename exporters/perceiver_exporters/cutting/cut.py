@@ -166,9 +166,7 @@ class _Assembly:
     def _read_after(self, node: fx.Node, end: int) -> bool:
         return node in self.program.results or any(self.index.get(user, -1) >= end for user in node.users)
 
-    def _part(
-        self, inside: Sequence[fx.Node], made: Sequence[fx.Node], each: Segment
-    ) -> tuple[list[fx.Node], Part]:
+    def _part(self, inside: Sequence[fx.Node], made: Sequence[fx.Node], each: Segment) -> tuple[list[fx.Node], Part]:
         return PartBuilder(self.program, inside).build(made, each.name)
 
 

@@ -19,7 +19,7 @@ class Scope(nn.Module):
         return run()
 
 
-class Part(Scope):
+class Part(nn.Module):
     """Operations of a traced program, each run in the scope of the module that it was traced in.
 
     Parameters have the names that they have in the traced model, and operations run inside modules of the same paths,
@@ -45,23 +45,23 @@ class Part(Scope):
                 place.register_buffer(last, tensor)
         for path in self.scopes.values():
             self._scope(path)
+        self.creators = frozenset(node.name for node in graph.nodes if creates(node))
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the operations in order."""
-        return _Run(self, graph=self.graph).run(*inputs)
+        return _Run(self, inputs[0].device).run(*inputs)
 
-    def _scope(self, path: str) -> Scope:
+    def _scope(self, path: str) -> nn.Module:
         place: nn.Module = self
         for name in filter(None, path.split(".")):
             if name not in place._modules:
                 place.add_module(name, Scope())
             place = getattr(place, name)
-        assert isinstance(place, Scope)
         return place
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Part:
         """Types that the trace made constants follow the type of the parameters."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         asked = fn(torch.zeros(1, dtype=self.dtype)).dtype
         if asked != self.dtype and asked in _TYPES:
             for node in self.graph.nodes:
@@ -71,13 +71,28 @@ class Part(Scope):
         return self
 
 
+def creates(node: fx.Node) -> bool:
+    """Whether a node makes a tensor from sizes and numbers alone."""
+    schema, value = getattr(node.target, "_schema", None), node.meta.get("val")
+    if schema is None or not isinstance(value, Tensor):
+        return False
+    reads = any(isinstance(each.meta.get("val"), Tensor) for each in node.all_input_nodes)
+    return not reads and any(a.name == "device" for a in schema.arguments)
+
+
 class _Run(fx.Interpreter):
+    def __init__(self, part: Part, device: torch.device) -> None:
+        super().__init__(part, graph=part.graph)
+        self.device = device
+
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_function":
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         part = self.module
         assert isinstance(part, Part)
+        if n.name in part.creators:
+            kwargs = {**kwargs, "device": self.device}
 
         def run() -> Any:
             return n.target(*args, **kwargs)  # type: ignore[operator]

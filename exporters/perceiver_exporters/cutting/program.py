@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from perceiver_exporters.cutting.call import Called, Example, tensors
+from perceiver_exporters.cutting.part import creates
 from perceiver_exporters.ir.quiet import quiet
 from perceiver_runtime.errors import CheckError, PerceiverError
 from perceiver_runtime.tensors import Dimension, Profile, TensorSpec
@@ -47,7 +48,7 @@ class Program:
     @cached_property
     def results(self) -> tuple[fx.Node, ...]:
         """The nodes of the results."""
-        return tuple(next(node for node in self.graph.nodes if node.op == "output").args[0])  # type: ignore[arg-type]
+        return tuple(next(node for node in self.graph.nodes if node.op == "output").args[0])
 
     @cached_property
     def dependent(self) -> frozenset[fx.Node]:
@@ -172,20 +173,26 @@ def _plain(graph: fx.Graph) -> fx.Graph:
             graph.erase_node(node)
     graph.eliminate_dead_code()
     for node in graph.nodes:
-        if node.op == "call_function" and _creates(node):
+        if node.op == "call_function" and _untyped(node):
             node.kwargs = {**node.kwargs, "dtype": node.meta["val"].dtype}
+        if node.op == "call_function":
+            _free_of_devices(node)
         if node.op == "get_attr":
             node.target = node.target.removeprefix(_WRAPPER)
     return graph
 
 
-def _creates(node: fx.Node) -> bool:
+def _free_of_devices(node: fx.Node) -> None:
+    """Let an operation run where its operands are, not where it was traced."""
+    node.kwargs = {name: value for name, value in node.kwargs.items() if name != "device"}
+    if node.target is torch.ops.aten.to.device:
+        tensor, _, dtype, *rest = node.args
+        node.target, node.args = torch.ops.aten.to.dtype, (tensor, dtype, *rest)
+
+
+def _untyped(node: fx.Node) -> bool:
     """Whether a node makes a floating-point tensor of PyTorch's default type."""
-    schema, value = getattr(node.target, "_schema", None), node.meta.get("val")
-    if schema is None or not isinstance(value, Tensor) or not value.is_floating_point() or "dtype" in node.kwargs:
-        return False
-    reads = any(isinstance(each.meta.get("val"), Tensor) for each in node.all_input_nodes)
-    return not reads and any(a.name == "dtype" and a.kwarg_only for a in schema.arguments)
+    return creates(node) and node.meta["val"].is_floating_point() and "dtype" not in node.kwargs
 
 
 def _tensors(module: fx.GraphModule) -> dict[str, Tensor]:
@@ -193,7 +200,9 @@ def _tensors(module: fx.GraphModule) -> dict[str, Tensor]:
     for node in module.graph.nodes:
         if node.op == "get_attr":
             name = node.target if isinstance(node.target, str) else ""
-            found[name] = operator.attrgetter(f"{_WRAPPER}{name}" if _has(module, f"{_WRAPPER}{name}") else name)(module)
+            found[name] = operator.attrgetter(f"{_WRAPPER}{name}" if _has(module, f"{_WRAPPER}{name}") else name)(
+                module
+            )
     return found
 
 
@@ -209,5 +218,3 @@ def example_arrays(inputs: tuple[TensorSpec, ...], profile: Profile) -> dict[str
     """Ones in the shapes of the specs at the profile's typical sizes."""
     sizes = {name: r.opt for name, r in profile.dimensions.items()}
     return {spec.name: np.ones(spec.resolve(sizes), spec.dtype) for spec in inputs}
-
-

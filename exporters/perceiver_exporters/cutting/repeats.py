@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class _Search:
         for i, node in enumerate(self.steps):
             for weight in self._weights_of(node):
                 places[weight].append(i)
-        return sorted({b - a for each in places.values() for a, b in zip(each, each[1:], strict=False) if b > a})
+        return sorted({b - a for each in places.values() for a, b in itertools.pairwise(each) if b > a})
 
     def runs(self, period: int) -> Iterator[Repeat]:
         """Runs with this period."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ def _span(edges: Edges, start: int, end: int, groups: Sequence[Group], *, after:
     inside = [g for g in groups if start <= g.first and g.last < end]
     cuts = [start]
     names = []
-    for first, second in zip(inside, inside[1:], strict=False):
+    for first, second in itertools.pairwise(inside):
         if (place := edges.narrowest(first.last + 1, second.first)) is not None:
             cuts.append(place)
             names.append(first.name)
@@ -112,11 +113,11 @@ def named_segments(program: Program, repeats: Sequence[Repeat], patterns: Sequen
     edges = Edges(program)
     scopes = [program.scope(node) for node in program.steps]
     spans = sorted((*_extent(scopes, pattern), pattern) for pattern in patterns)
-    for (_, end, one), (start, _, other) in zip(spans, spans[1:], strict=False):
+    for (_, end, one), (start, _, other) in itertools.pairwise(spans):
         if start < end:
             raise UsageError(f"cut (--cut): {one} and {other} run in turns; name one module that holds both")
     cuts = [0]
-    for (_, end, _), (start, _, _) in zip(spans, spans[1:], strict=False):
+    for (_, end, _), (start, _, _) in itertools.pairwise(spans):
         if (place := edges.narrowest(end, start)) is None:
             raise UsageError("cut (--cut): values between the modules have sizes that are not those of an input")
         cuts.append(place)
@@ -177,7 +178,9 @@ class Edges:
             return None
         steps = self.program.steps
         before, after = self.program.scope(steps[place - 1]).split("."), self.program.scope(steps[place]).split(".")
-        shared = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+        )
         size = sum(_typical(value) for value in values)
         return len(values), shared, size
 

@@ -110,7 +110,8 @@ def _operands(node: fx.Node, program: Program) -> tuple[fx.Node, fx.Node] | None
         operands = scores.args[1:3]
     else:
         operands = scores.args[:2]
-    query, key = operands  # type: ignore[misc]
+    assert isinstance(operands, tuple | list)  # by the operator's schema
+    query, key = operands
     return (query, _untransposed(key)) if isinstance(query, fx.Node) and isinstance(key, fx.Node) else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -128,13 +130,15 @@ def _name_outputs(model: ir.Model, specs: Sequence[TensorSpec]) -> ir.Model:
     return model
 
 
-def _dynamic_shapes(component: Component, profile: Profile) -> tuple[dict[int, torch.export.Dim], ...]:
+def _dynamic_shapes(component: Component, profile: Profile) -> tuple[Any, ...]:
     dims = {
         symbol: torch.export.Dim(symbol, min=bounds.min, max=bounds.max)
         for symbol, bounds in profile.dimensions.items()
         if bounds.min < bounds.max
     }
-    return tuple({i: dims[d] for i, d in enumerate(spec.shape) if d in dims} for spec in component.inputs)
+    shapes = tuple({i: dims[d] for i, d in enumerate(spec.shape) if d in dims} for spec in component.inputs)
+    parameters = inspect.signature(component.module.forward).parameters.values()
+    return (shapes,) if any(p.kind is p.VAR_POSITIONAL for p in parameters) else shapes
 
 
 def _fixed(spec: TensorSpec, profile: Profile) -> TensorSpec:
