@@ -91,7 +91,7 @@ def test_random_weights_are_announced_on_stderr(perceiver_export: Run, tmp_path:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "module": (torch.nn.Linear(2, 2), r"got a module \(Linear\); save it"),
+    "module": (torch.nn.Linear(2, 2), r"expected an example of what Linear.forward takes"),
     "None": (None, "NoneType"),
     "number": (7, "int"),
     "bytes": (b"fashion-perceiver", "bytes"),
