@@ -43,5 +43,8 @@ def export_small(released: str, bundle: Path) -> None:
     torch.manual_seed(0)
     (family,) = (family for family in FAMILIES.values() if released in family.presets)
     config = replace(RELEASED[released], **SMALL[released])
-    model = Model(f"small {released}", family, config, family.build(config).eval(), pretrained=False)
+    processing = family.processing(config) if family.processing else None
+    model = Model(
+        f"small {released}", family, config, family.build(config).eval(), pretrained=False, processing=processing
+    )
     export_bundle(blueprint(model), bundle)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.datasets.emoji import PADDING
+from perceiver_deploy.datasets.emoji.dataset import PROCESSING
 from perceiver_deploy.datasets.emoji.sample import Splits
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.interaction import Features
@@ -97,7 +98,7 @@ def _record(trunk: TrainingConfig, head: TrainingConfig, scores: Scores, splits:
         "scores": to_json(scores),
         "tools": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    return CheckpointRecord("hybrid", MODEL, "emoji", provenance)
+    return CheckpointRecord("hybrid", MODEL, "emoji", provenance, PROCESSING)
 
 
 @click.command(cls=RefusingCommand)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
-from perceiver_deploy.datasets.fashion_mnist import LABELS, NAME, normalise
+from perceiver_deploy.datasets.fashion_mnist import LABELS, NAME, PROCESSING, normalise
 from perceiver_deploy.datasets.fashion_mnist.sample import LabelledImages, read_sample
 from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_runtime.format.schema import encode
@@ -78,4 +78,4 @@ def _record(config: TrainingConfig, reached: Progress, accuracy: dict[str, float
         "accuracy": accuracy,
         "tools": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    return CheckpointRecord(FAMILY, MODEL, NAME, provenance)
+    return CheckpointRecord(FAMILY, MODEL, NAME, provenance, PROCESSING)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
-from perceiver_deploy.datasets.languages import LANGUAGES, LENGTH, VOCABULARY, encode
+from perceiver_deploy.datasets.languages import LANGUAGES, LENGTH, PROCESSING, VOCABULARY, encode
 from perceiver_deploy.datasets.languages.dataset import NAME
 from perceiver_deploy.datasets.languages.sample import Texts
 from perceiver_deploy.datasets.metrics import evaluate_classification
@@ -105,7 +105,7 @@ def _record(config: TrainingConfig, accuracy: float, training: int, held_out: in
         "accuracy": {"held_out": round(accuracy, 4)},
         "tools": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    return CheckpointRecord("hybrid", MODEL, NAME, provenance)
+    return CheckpointRecord("hybrid", MODEL, NAME, provenance, PROCESSING)
 
 
 @click.command(cls=RefusingCommand)

@@ -9,7 +9,7 @@ from perceiver_deploy.checkpoints.files.tensors import WEIGHT_FILES
 from perceiver_deploy.checkpoints.loaded import LoadOptions
 from perceiver_runtime.errors import CheckpointError, UnavailableError
 
-CONFIGS = ("config.json", "preprocessor_config.json")
+CONFIGS = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json")
 SAFE = (*CONFIGS, "*.safetensors", "*.safetensors.index.json")
 PICKLED = (*CONFIGS, "pytorch_model*.bin", "pytorch_model.bin.index.json")
 

@@ -32,6 +32,7 @@ from perceiver_deploy.datasets import DATASETS
 from perceiver_deploy.families import FAMILIES
 from perceiver_runtime.errors import BundleError, CheckpointError
 from perceiver_runtime.format.schema import decode, encode
+from perceiver_runtime.settings import Processing
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 SAME_NAME = (Rule("(?P<name>.+)", (r"\g<name>",)),)
@@ -50,12 +51,13 @@ COUNT, POSITIVE = whole(1, MAX_WIDTH), number(1e-30, 1e30)
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """`config.json`: the family's name and config, the name of its data set (None: none), and its provenance."""
+    """`config.json`: the family's name and config, its data set (None: none), its provenance, and its processing."""
 
     family: str
     config: Any
     dataset: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    processing: Processing | None = None
 
 
 def save_checkpoint(directory: Path, record: CheckpointRecord, module: nn.Module) -> None:
@@ -86,7 +88,7 @@ def read_config(directory: Path) -> CheckpointRecord:
     check_numbers(config, f"{path}: config")
     if record.dataset is not None and record.dataset not in DATASETS:
         raise CheckpointError(f"{path}: dataset: expected one of {', '.join(DATASETS)}, got {record.dataset!r:.80}")
-    return CheckpointRecord(record.family, config, record.dataset, record.provenance)
+    return dataclasses.replace(record, config=config)
 
 
 def check_numbers(config: Any, where: str, name: str = "") -> None:
@@ -109,7 +111,7 @@ def load_checkpoint(directory: Path) -> LoadedCheckpoint:
     record, where = read_config(directory), str(directory / CONFIG_NAME)
     weights = read_tensors(directory / WEIGHTS_NAME)
     module = filled(FAMILIES[record.family].build, record.config, weights, SAME_NAME, where)
-    return LoadedCheckpoint(module, record.family, record.config, record.dataset)
+    return LoadedCheckpoint(module, record.family, record.config, record.dataset, processing=record.processing)
 
 
 def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:

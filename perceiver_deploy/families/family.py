@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from perceiver_exporters.component import Cut
+from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Array
 
 
@@ -26,6 +27,7 @@ class Family:
         sample: Draws inputs for a batch size, with the right names, dtypes and shapes. Golden inputs of models without
             data are drawn with it, and their bundles state that.
         presets: Configs by name.
+        processing: How the inputs of its released models are made, for a config of theirs; None if none is released.
     """
 
     name: str
@@ -35,3 +37,4 @@ class Family:
     cut: Callable[[Any], Cut]
     sample: Callable[[Any, int, np.random.Generator], Mapping[str, Array]]
     presets: Mapping[str, Any] = field(default_factory=dict)
+    processing: Callable[[Any], Processing] | None = None

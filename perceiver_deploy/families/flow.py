@@ -16,6 +16,7 @@ from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
 from perceiver_runtime.pipeline import Chunk
+from perceiver_runtime.settings import FlowSettings, OutputSettings, Processing
 from perceiver_runtime.tensors import Array, Range, TensorSpec
 
 TOKENS_PER_CHUNK = 4096
@@ -105,4 +106,7 @@ OPTICAL_FLOW = Family(
     cut=cut,
     sample=sample,
     presets={"optical-flow-perceiver": RELEASED["optical-flow-perceiver"]},
+    processing=lambda _: Processing(
+        flow=FlowSettings(), outputs={"flow": OutputSettings("flow")}, origin="the released model"
+    ),
 )

@@ -22,6 +22,8 @@ from perceiver_deploy.models.patches import PatchClassifierConfig
 from perceiver_deploy.models.pixels import ConvClassifierConfig, FourierClassifierConfig, LearnedClassifierConfig
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
+from perceiver_runtime.processing.image import ImageConfig
+from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Array, TensorSpec
 
 
@@ -45,6 +47,12 @@ def sample(config: ImageClassifierConfig, batch: int, random: np.random.Generato
     return {"pixel_values": random.standard_normal(shape, dtype=np.float32)}
 
 
+def processing(config: ImageClassifierConfig) -> Processing:
+    """That of the released models: centre crop, bicubic resize, ImageNet's mean and deviation."""
+    settings = ImageConfig(height=config.height, width=config.width).settings
+    return Processing(image=settings, origin="the released models")
+
+
 def _family(name: str, config: type[Any], summary: str, *presets: str) -> Family:
     return Family(
         name=name,
@@ -54,6 +62,7 @@ def _family(name: str, config: type[Any], summary: str, *presets: str) -> Family
         cut=cut,
         sample=sample,
         presets={preset: RELEASED[preset] for preset in presets},
+        processing=processing if presets else None,
     )
 
 

@@ -24,6 +24,7 @@ from perceiver_deploy.models.multimodal import MultimodalAutoencoder, coordinate
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
 from perceiver_runtime.pipeline import Chunk
+from perceiver_runtime.settings import ClipSettings, OutputSettings, Processing
 from perceiver_runtime.tensors import Array, Range, TensorSpec, ValueRange
 
 POINTS_PER_CHUNK = 6272
@@ -201,4 +202,7 @@ MULTIMODAL_AUTOENCODER = Family(
     cut=cut,
     sample=sample,
     presets={"multimodal-perceiver": RELEASED["multimodal-perceiver"]},
+    processing=lambda _: Processing(
+        clip=ClipSettings(), outputs={"label": OutputSettings("classes")}, origin="the released model"
+    ),
 )

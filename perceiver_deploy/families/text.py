@@ -32,6 +32,8 @@ from perceiver_deploy.models.text import (
     TokenEmbedding,
 )
 from perceiver_exporters.component import Cut
+from perceiver_runtime.processing.text import MASK, ByteTokenizer
+from perceiver_runtime.settings import OutputSettings, Processing, TextSettings
 from perceiver_runtime.tensors import Array, Range, TensorSpec, ValueRange
 
 TEXT = ("batch", "length")
@@ -119,6 +121,25 @@ def sample(
     }
 
 
+def processing(config: MaskedLanguageModelConfig | SequenceClassifierConfig) -> Processing:
+    """The released tokenizer: bytes between [CLS] and [SEP]."""
+    released = ByteTokenizer()
+    masked = isinstance(config, MaskedLanguageModelConfig)
+    text = TextSettings(
+        attention_mask="attention_mask",
+        special_tokens=released.special_tokens,
+        offset=released.offset,
+        prefix=released.prefix,
+        suffix=released.suffix,
+        padding=released.padding,
+        mask=MASK if masked else None,
+        max_length=config.max_length,
+    )
+    return Processing(text=text, outputs={"logits": OutputSettings("tokens")} if masked else {}, origin=ORIGIN)
+
+
+ORIGIN = "the released models"
+
 MASKED_LANGUAGE_MODEL = Family(
     name="masked-language-model",
     summary="a token for every position of a text",
@@ -127,6 +148,7 @@ MASKED_LANGUAGE_MODEL = Family(
     cut=cut_language_model,
     sample=sample,
     presets={"language-perceiver": RELEASED["language-perceiver"]},
+    processing=processing,
 )
 SEQUENCE_CLASSIFIER = Family(
     name="sequence-classifier",
@@ -136,4 +158,5 @@ SEQUENCE_CLASSIFIER = Family(
     cut=cut_classifier,
     sample=sample,
     presets={"language-perceiver-classifier": RELEASED["language-perceiver-classifier"]},
+    processing=processing,
 )

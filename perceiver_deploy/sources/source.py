@@ -112,7 +112,9 @@ def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0, example:
         f"{entry.name}: random weights: the zoo has no checkpoint for it; a checkpoint directory or a hub id has "
         "pretrained ones"
     )
-    return Model(entry.name, entry.family, entry.config, module, False, notes=(*origin.notes, note), origin=origin)
+    released = entry.family.processing(entry.config) if entry.family.processing is not None else None
+    notes = (*origin.notes, note)
+    return Model(entry.name, entry.family, entry.config, module, False, notes=notes, origin=origin, processing=released)
 
 
 def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model:
@@ -170,7 +172,7 @@ def _of_blueprint(origin: Origin, made: Blueprint) -> Model:
 def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
     loaded = checkpoints.load(place, options)
     data = DATASETS[loaded.dataset]() if loaded.dataset else None
-    family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes)
+    family, notes = FAMILIES[loaded.family], (*origin.notes, *loaded.notes, *_refused(loaded.processing))
     if data is not None:
         _refuse_foreign(data, family.cut(loaded.module).pipeline, str(place))
     return Model(
@@ -185,6 +187,13 @@ def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:
         origin=origin,
         processing=loaded.processing,
     )
+
+
+def _refused(processing: Processing | None) -> tuple[str, ...]:
+    """That a processing which is stated can't be applied, as a note: it is refused where it is used."""
+    if processing is None or not (processing.refusal and processing.origin):
+        return ()
+    return (f"{processing.refusal}; the bundle takes arrays alone",)
 
 
 def _refuse_foreign(data: Dataset, pipeline: Pipeline, place: str) -> None:
@@ -227,7 +236,8 @@ def blueprint(model: Model) -> Blueprint:
         pretrained=model.pretrained,
     )
     labels = data.labels if data else model.labels
-    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin, model.processing)
+    unknown = Processing(refusal=f"{model.name}: its source does not state how its inputs are made")
+    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin, model.processing or unknown)
 
 
 def random_golden(family: Family, config: Any) -> tuple[Mapping[str, Array], ...]:

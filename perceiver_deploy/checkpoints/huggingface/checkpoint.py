@@ -19,9 +19,12 @@ from perceiver_deploy.checkpoints.files.tensors import find_weights, read_tensor
 from perceiver_deploy.checkpoints.filling import filled
 from perceiver_deploy.checkpoints.huggingface import config as configs
 from perceiver_deploy.checkpoints.huggingface.fields import Size, complete
+from perceiver_deploy.checkpoints.huggingface.image_processor import read_image_processor
 from perceiver_deploy.checkpoints.huggingface.input_size import InputSize, input_size
+from perceiver_deploy.checkpoints.huggingface.processing import IMAGE_FAMILIES, processing
 from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.renaming import Rule, rename, under
+from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.flow import OpticalFlow
 from perceiver_deploy.models.image_classifier import ImageClassifier
 from perceiver_deploy.models.multimodal import MultimodalAutoencoder
@@ -192,12 +195,21 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     raw = read_json(path)
     name = architecture(raw, str(path))
     found, settings = ARCHITECTURES[name], complete(raw, str(path))
+    processor = read_image_processor(directory) if found.family in IMAGE_FAMILIES else None
     if found.size:
         options.refuse(("image_size",), f"{name} {found.size}")
         size = InputSize(None)
     else:
-        size = input_size(directory, settings, options, name)
+        size = input_size(directory, settings, options, name, processor)
     config = found.config(settings, size.pixels)
+    stated = processing(directory, FAMILIES[found.family], config, processor)
     weights = read_tensors(find_weights(directory))
     module = filled(found.build, config, weights, found.rules, str(path))
-    return LoadedCheckpoint(module, found.family, config, labels=settings["id2label"], notes=size.notes)
+    return LoadedCheckpoint(
+        module,
+        found.family,
+        config,
+        labels=settings["id2label"],
+        notes=(*size.notes, *stated.notes),
+        processing=stated.processing,
+    )

@@ -10,10 +10,11 @@ from typing import Any
 from perceiver_deploy.checkpoints.fields import SIDE, shown
 from perceiver_deploy.checkpoints.files.json_file import read_json
 from perceiver_deploy.checkpoints.huggingface.fields import DEFAULT_IMAGE_SIZE, RELEASED_SIZE, Size, pair
+from perceiver_deploy.checkpoints.huggingface.image_processor import PREPROCESSOR, FoundProcessing
 from perceiver_deploy.checkpoints.loaded import LoadOptions, option
 from perceiver_runtime.errors import CheckpointError, UsageError
+from perceiver_runtime.processing.pixels import final_size
 
-PREPROCESSOR = "preprocessor_config.json"
 SMALLEST = {"PerceiverForImageClassificationConvProcessing": 5}
 """Pixels of a side that leave a token, where it takes more than one."""
 
@@ -26,7 +27,9 @@ class InputSize:
     notes: tuple[str, ...] = ()
 
 
-def input_size(directory: Path, settings: Mapping[str, Any], options: LoadOptions, name: str) -> InputSize:
+def input_size(
+    directory: Path, settings: Mapping[str, Any], options: LoadOptions, name: str, processor: FoundProcessing | None
+) -> InputSize:
     """The requested size, else that of the preprocessor, else the config's, else 224 x 224 with a note.
 
     Raises:
@@ -41,7 +44,7 @@ def input_size(directory: Path, settings: Mapping[str, Any], options: LoadOption
                 f"got {options.image_size[0]} x {options.image_size[1]}"
             )
         return InputSize(options.image_size)
-    found = _resized(directory / PREPROCESSOR) or _configured(settings)
+    found = _made(processor) or _resized(directory / PREPROCESSOR) or _configured(settings)
     if found is None:
         height, width = RELEASED_SIZE
         return InputSize(
@@ -54,6 +57,13 @@ def input_size(directory: Path, settings: Mapping[str, Any], options: LoadOption
     if min(found) < smallest:
         raise CheckpointError(f"{directory}: {name} needs at least {smallest} x {smallest} pixels, got {found}")
     return InputSize(found)
+
+
+def _made(processor: FoundProcessing | None) -> Size | None:
+    """The size of all images that a known processor makes, if it is one."""
+    if processor is None or processor.image is None or not (size := final_size(processor.image)):
+        return None
+    return size[0], size[1]
 
 
 def _resized(path: Path) -> Size | None:

@@ -5,13 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from perceiver_deploy.datasets.dataset import Dataset, Scored
-from perceiver_deploy.datasets.emoji import PADDING, START, encode, scale
+from perceiver_deploy.datasets.emoji import LENGTH, OFFSET, PADDING, SIZE, START, encode, scale
 from perceiver_deploy.datasets.emoji.kinds import KINDS
 from perceiver_deploy.datasets.emoji.sample import Splits, Table, read_sample
+from perceiver_runtime.settings import ImageSettings, OutputSettings, Processing, TextSettings
 from perceiver_runtime.tensors import Array
 
 NAME = "emoji"
 LABELS = ("other", "same")
+PROCESSING = Processing(
+    image=ImageSettings(size=(SIZE, SIZE)),
+    text=TextSettings(offset=OFFSET, max_length=LENGTH, truncation=True),
+    outputs={
+        "kind": OutputSettings("classes", KINDS),
+        "match": OutputSettings("classes", LABELS),
+        "version": OutputSettings("numbers"),
+        "name_log_probs": OutputSettings("tokens"),
+    },
+    origin="its training data",
+)
 
 
 def load() -> Dataset:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from perceiver_deploy.datasets.dataset import Dataset
 from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
+from perceiver_runtime.settings import ImageSettings, Processing
 
 NAME = "fashion-mnist"
 LABELS = (
@@ -25,6 +26,9 @@ LABELS = (
     "Ankle boot",
 )
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, in [0, 1]
+PROCESSING = Processing(
+    image=ImageSettings(channels=1, size=(28, 28), mean=(MEAN,), std=(STD,)), origin="its training data"
+)
 
 
 def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from perceiver_runtime.settings import OutputSettings, Processing, TextSettings
+
 LANGUAGES = (
     "ar", "bg", "ca", "cs", "da", "de", "el", "en", "es", "fi", "fr", "he",
     "hu", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "uk",
@@ -22,6 +24,11 @@ OFFSET = 1
 """A byte's id is its value and this; id 0 is padding."""
 
 VOCABULARY = 256 + OFFSET
+PROCESSING = Processing(
+    text=TextSettings(offset=OFFSET, max_length=LENGTH, truncation=True),
+    outputs={"logits": OutputSettings("classes", LANGUAGES)},
+    origin="its training data",
+)
 
 
 def encode(texts: Sequence[str]) -> npt.NDArray[np.int64]:

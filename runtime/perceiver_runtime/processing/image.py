@@ -1,30 +1,29 @@
-"""Images as a classifier takes them: crop, resize, rescale, normalise, by the settings of its checkpoint.
+"""Images for a classifier, and its classes: `classify`. `preprocess` has the settings of the released classifiers.
 
 Equal to transformers' image processors on Pillow, to the last bit.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.execution.session import Session
-from perceiver_runtime.processing.expect import expect
 from perceiver_runtime.processing.labels import Floats, Prediction, top_k
-from perceiver_runtime.processing.resample import Pixels, resize
+from perceiver_runtime.processing.pixels import MAX_SIDE, center_crop, image_values, is_number
+from perceiver_runtime.processing.processor import processor_of
+from perceiver_runtime.processing.resample import Pixels
 from perceiver_runtime.settings import ImageSettings
-from perceiver_runtime.tensors import Array, TensorSpec, is_whole
+from perceiver_runtime.tensors import Array, is_whole
 
-MAX_SIDE = 1 << 16
+__all__ = ["ImageConfig", "center_crop", "classify", "pixel_values", "preprocess"]
 
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,14 @@ class ImageConfig:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.crop) and 0.0 < self.crop <= 1.0):
+        if not (is_number(self.crop) and 0.0 < self.crop <= 1.0):
             raise UsageError(f"image: expected a crop of more than 0, at most 1, got {self.crop!r:.40}")
         if not all(is_whole(size) and 1 <= size <= MAX_SIDE for size in (self.height, self.width)):
             raise UsageError(f"image: expected a height and width of 1 to {MAX_SIDE}, got {self.height} x {self.width}")
         channels = (self.mean, self.std)
         if (
             not all(
-                isinstance(each, (tuple, list)) and len(each) == 3 and all(map(_is_number, each)) for each in channels
+                isinstance(each, (tuple, list)) and len(each) == 3 and all(map(is_number, each)) for each in channels
             )
             or not min(self.std) > 0.0
         ):
@@ -82,85 +81,60 @@ def preprocess(images: Sequence[Pixels], config: ImageConfig | None = None) -> d
     """
     if not (isinstance(images, Sequence) or (isinstance(images, np.ndarray) and images.ndim)) or not len(images):
         raise FeedError(f"images: expected a sequence of at least one image, got {type(images).__name__}")
-    settings = (config or ImageConfig()).settings
-    return {"pixel_values": np.stack([image_values(image, settings) for image in images])}
+    return {"pixel_values": np.stack([pixel_values(image, config or ImageConfig()) for image in images])}
 
 
-def image_values(image: Pixels, settings: ImageSettings) -> Floats:
-    """One image (H, W, channels) of 8 bits, or (H, W) if it is grey, to (channels, height, width)."""
-    if isinstance(image, np.ndarray) and image.ndim == 2 and settings.channels == 1:
-        image = image[:, :, None]
-    colours = {1: "grey", 3: "RGB"}.get(settings.channels, f"{settings.channels} channels")
-    spec = TensorSpec("image", "uint8", ("height", "width", settings.channels))
-    expect(spec, image, f"convert it to 8-bit {colours}, channels last")
-    pixels = sized(image, settings)
-    values: Floats = pixels.astype(np.float32)
-    if settings.scale is not None:
-        values = (pixels.astype(np.float64) * settings.scale).astype(np.float32)
-    if settings.mean:
-        mean, std = (np.array(each, np.float32) for each in (settings.mean, settings.std))
-        values = (values - mean) / std
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
-
-
-def sized(image: Pixels, settings: ImageSettings) -> Pixels:
-    """An image after all steps that leave it in 8 bits: crop, resize, crop."""
-    if settings.crop:
-        image = center_crop(image, settings.crop)
-    if settings.size:
-        image = resize(image, *settings.size)
-    return image
-
-
-def check_settings(settings: ImageSettings, spec: TensorSpec | None) -> None:
-    """Refuse settings that can't be applied, or do not fit the input. Raises UsageError."""
-
-
-def fitted(values: Array, spec: TensorSpec | None) -> Array:
-    """The values of one item, if they fit an input (batch, ...). Raises FeedError."""
-    if spec is not None:
-        one = TensorSpec(spec.name, spec.dtype, spec.shape[1:])
-        expect(one, values, "give it in the size that the model takes")
-    return values
-
-
-def center_crop(image: Pixels, fractions: Sequence[float]) -> Pixels:
-    """The centre of an image (H, W, C) whose sides are fractions of its shorter side, rounded down."""
-    shorter = min(image.shape[:2])
-    height, width = (int(fraction * shorter) for fraction in fractions)
-    if min(height, width) < 1:
-        least = math.ceil(1 / min(fractions))
-        raise FeedError(f"image: expected a shorter side of at least {least}, got {list(image.shape[:2])}")
-    return cut_out(image, height, width)
-
-
-def cut_out(image: Pixels, height: int, width: int) -> Pixels:
-    """The middle (height, width) of an image (H, W, C), with zeros around one that is smaller."""
-    rows, columns = (max(wanted - size, 0) for wanted, size in zip((height, width), image.shape, strict=False))
-    if rows or columns:
-        image = np.pad(image, (((rows + 1) // 2, rows // 2), ((columns + 1) // 2, columns // 2), (0, 0)))
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width]
+def pixel_values(image: Pixels, config: ImageConfig) -> Floats:
+    """One RGB image (H, W, 3) of 8 bits to (3, height, width)."""
+    return image_values(image, config.settings)
 
 
 def classify(
-    session: Session, images: Sequence[Pixels], config: ImageConfig | None = None, k: int = 5
+    session: Session, images: Sequence[Any], config: ImageConfig | None = None, k: int = 5
 ) -> list[list[Prediction]]:
-    """Classify images.
+    """Classify images, or whatever else the bundle's processing takes, such as texts.
 
     Args:
-        session: A session of an image classifier.
-        images: RGB images (H, W, 3), uint8; sizes may differ.
-        config: Settings of preprocessing; the image size is the bundle's.
+        session: A session of a classifier.
+        images: Images (H, W, C), uint8; sizes may differ. For other models, items as `Processor.encode` takes them.
+        config: Settings of preprocessing; the image size is the bundle's. None takes those of the bundle. A bundle that
+            states nothing, as those of older versions, gets those of the released models, and a warning.
         k: Number of classes per image.
 
     Returns:
-        The `k` most likely classes of each image, best first.
+        The `k` most likely classes of each image, best first: of the output `logits`, or else of the first one that
+        holds scores of classes.
 
     Raises:
-        UsageError: The bundle is no image classifier, or `k` is out of range.
+        UsageError: The bundle is no classifier, the processing of its checkpoint is not known, or `k` is out of range.
         FeedError: An image has another shape or type.
     """
+    manifest = session.manifest
+    if config is not None or manifest.processing is None:
+        if config is None:
+            LOGGER.warning("%s", STATED.format(bundle=session.bundle.path))
+        return top_k(_scores(session, preprocess(images, _fixed(session, config))), manifest.labels, k)
+    processor = processor_of(manifest)
+    outputs = [spec.name for spec in session.outputs if processor.holds_classes(spec)]
+    if not outputs:
+        raise UsageError(f"bundle: expected an output of classes, got {', '.join(map(str, session.outputs))}")
+    (name, *_) = outputs
+    scores = session.run(processor.encode(images), [name])[name]
+    return top_k(scores, processor.labels(name, manifest.labels), k)
+
+
+STATED = (
+    "warning: {bundle} does not say how images become its inputs: those of the released models are assumed; pass a "
+    "config, or export it again"
+)
+
+
+def _scores(session: Session, feeds: dict[str, Array]) -> Array:
+    return session.run(feeds, ["logits"])["logits"]
+
+
+def _fixed(session: Session, config: ImageConfig | None) -> ImageConfig:
+    """The settings with the bundle's image size. Raises UsageError if it takes no RGB images of one."""
     spec = next((spec for spec in session.inputs if spec.name == "pixel_values"), None)
     if spec is None or spec.rank != 4 or spec.shape[1] != 3:
         got = ", ".join(map(str, session.inputs))
@@ -168,5 +142,4 @@ def classify(
     height, width = spec.shape[2:]
     if not (isinstance(height, int) and isinstance(width, int)):
         raise UsageError(f"pixel_values: expected a bundle of one image size, got {height} x {width}")
-    feeds = preprocess(images, replace(config or ImageConfig(), height=height, width=width))
-    return top_k(session.run(feeds, ["logits"])["logits"], session.manifest.labels, k)
+    return replace(config or ImageConfig(), height=height, width=width)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.execution.session import Feeds, Session
 from perceiver_runtime.processing.expect import expect, expect_numbers
-from perceiver_runtime.processing.image import center_crop
 from perceiver_runtime.processing.labels import Floats, softmax
+from perceiver_runtime.processing.pixels import center_crop
 from perceiver_runtime.processing.resample import resize
 from perceiver_runtime.tensors import Dimension, TensorSpec, is_whole
 
@@ -109,7 +109,7 @@ def clip_values(video: Video, audio: Audio) -> tuple[Floats, Floats]:
 def fit_video(video: Video, height: int = 224, width: int = 224) -> Video:
     """The centre square of every frame (T, H, W, 3), resampled to (T, height, width, 3)."""
     expect(TensorSpec("video", "uint8", ("frames", "height", "width", 3)), video, "convert it to 8-bit RGB frames")
-    return np.stack([resize(center_crop(frame, (1.0, 1.0)), height, width) for frame in video])
+    return np.stack([resize(center_crop(frame, 1.0), height, width) for frame in video])
 
 
 def reconstruct(session: Session, video: Video, audio: Audio, chunk: int = CHUNK) -> Reconstruction:

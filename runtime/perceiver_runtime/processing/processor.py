@@ -10,17 +10,16 @@ import numpy as np
 
 from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.manifest import Manifest
-from perceiver_runtime.processing.image import check_settings, fitted, image_values
 from perceiver_runtime.processing.labels import Prediction, top_k
 from perceiver_runtime.processing.patches import patches
+from perceiver_runtime.processing.pixels import check_settings, fitted, image_values
 from perceiver_runtime.processing.text import ByteTokenizer
-from perceiver_runtime.settings import OutputSettings, Processing, TextSettings
+from perceiver_runtime.settings import Processing, TextSettings
 from perceiver_runtime.tensors import Array, Profile, TensorSpec
 
 Answer = list[Prediction] | Array
 """The likeliest classes of one item, best first; or the values of an output that are no scores of classes."""
 
-CLASSES = OutputSettings("classes")
 LOGITS = "logits"
 """The output that holds scores of classes where the settings do not say what outputs are."""
 
@@ -111,13 +110,20 @@ class Processor:
                 return {name: item}
         raise FeedError(f"item: expected {' or '.join(map(FORMS.__getitem__, known))}, got {type(item).__name__}")
 
+    def holds_classes(self, spec: TensorSpec) -> bool:
+        """Whether an output holds scores of classes: by the settings, or else if it is `logits` (batch, classes)."""
+        known = self.settings.outputs.get(spec.name)
+        return known.task == "classes" if known is not None else spec.name == LOGITS and spec.rank == 2
+
+    def labels(self, output: str, others: Sequence[str] = ()) -> Sequence[str]:
+        """Names of the classes of an output: those of the settings, or else `others`."""
+        known = self.settings.outputs.get(output)
+        return known.labels if known is not None and known.labels else others
+
     def _answers(self, name: str, array: Array, labels: Sequence[str], k: int) -> Sequence[Answer]:
-        settings = self.settings.outputs.get(name, CLASSES if name == LOGITS and array.ndim == 2 else None)
-        if settings is None or settings.task != "classes":
+        if not self.holds_classes(TensorSpec(name, array.dtype.name, array.shape)):
             return list(array)
-        fits = len(labels) == array.shape[-1]
-        named = settings.labels or (labels if fits or name == LOGITS else ())
-        return top_k(array, named, min(k, array.shape[-1]))
+        return top_k(array, self.labels(name, labels), min(k, array.shape[-1]))
 
     def _images(self, images: Sequence[Any]) -> dict[str, Array]:
         settings = self.settings.image

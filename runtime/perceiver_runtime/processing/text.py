@@ -119,7 +119,7 @@ class ByteTokenizer:
         rows = [self.ids(text, truncation=truncation) for text in ([texts] if isinstance(texts, str) else texts)]
         if not rows:
             raise FeedError("texts: expected at least one text, got none")
-        length = self.max_length if padding == "max_length" else max(map(len, rows))
+        length = self.max_length if padding == "max_length" else max(1, *map(len, rows))
         input_ids: Ids = np.full((len(rows), length), self.padding, np.int64)
         for target, row in zip(input_ids, rows, strict=True):
             target[: len(row)] = row
