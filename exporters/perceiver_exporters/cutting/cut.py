@@ -14,7 +14,7 @@ from perceiver_exporters.cutting.part import Part
 from perceiver_exporters.cutting.program import Program, capture, is_size
 from perceiver_exporters.cutting.repeats import find_repeats
 from perceiver_exporters.cutting.segments import Segment, groups_of, named_segments, segment
-from perceiver_exporters.cutting.sites import find_sites
+from perceiver_exporters.cutting.sites import Kind, Site, find_sites
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.pipeline import Pipeline, Stage, Step
 from perceiver_runtime.tensors import Profile, TensorSpec
@@ -58,30 +58,31 @@ def cut_module(
         UsageError: A name is of no submodule that runs.
     """
     program = capture(module, example, inputs, profile)
-    repeats = find_repeats(program)
-    if names:
-        segments = named_segments(program, repeats, names)
-    else:
-        segments = segment(program, repeats, groups_of(find_sites(program)))
+    repeats, sites = find_repeats(program), find_sites(program)
+    segments = named_segments(program, repeats, names) if names else segment(program, repeats, groups_of(sites))
     note = ""
-    if len(segments) <= 1:
-        segments = [Segment("model", 0, len(program.steps))]
-        note = _reason(program)
-    return Cutting(_Assembly(program).cut(segments), note)
+    if len(segments) == 1 and segments[0].repeat is None and not names:
+        segments, note = [Segment("model", 0, len(program.steps))], _reason(sites)
+    latents = frozenset(site.queries for site in sites if site.kind is Kind.READ)
+    return Cutting(_Assembly(program, latents).cut(segments), note)
 
 
-def _reason(program: Program) -> str:
-    kinds = {site.kind.value for site in find_sites(program)}
+def _reason(sites: Sequence[Site]) -> str:
+    """Why a module stays whole."""
+    kinds = {site.kind for site in sites}
     if not kinds:
         return "no attention was found in it"
-    return f"all its attention is of {', '.join(sorted(kinds))}, and no weights recur"
+    if Kind.READ in kinds and len(kinds) > 1:
+        return "its layers read the inputs between others, with weights of their own"
+    return f"all its attention is of {', '.join(kind.value for kind in kinds)}, with weights of their own"
 
 
 class _Assembly:
     """Components and steps from segments."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, latents: frozenset[str]) -> None:
         self.program = program
+        self.latents = latents
         self.index = {node: i for i, node in enumerate(program.steps)}
         self.values = self._value_names()
 
@@ -113,8 +114,8 @@ class _Assembly:
     def _name(self, node: fx.Node) -> str:
         if node not in self.values:
             spec = self.program.spec(node, "")
-            latent = spec is not None and len(spec.shape) == 3 and isinstance(spec.shape[1], int)
-            base = "latents" if latent else "values"
+            latent = spec is not None and len(spec.shape) > 1 and str(spec.shape[-2]) in self.latents
+            base = "latents" if latent else "tokens"
             name, taken, number = base, set(self.values.values()), 2
             while name in taken:
                 name, number = f"{base}_{number}", number + 1

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from perceiver_exporters.cutting.call import Called, Example, tensors
 from perceiver_exporters.cutting.part import creates
@@ -116,16 +118,14 @@ def capture(module: nn.Module, example: Example, inputs: tuple[TensorSpec, ...],
     called = Called(module, example).eval()
     given = tuple(_sized(t, s, profile) for t, s in zip(tensors(example).values(), inputs, strict=True))
     dims = {
-        name: torch.export.Dim(name.replace(".", "_"), min=r.min, max=r.max)
-        for name, r in profile.dimensions.items()
-        if r.min < r.max
+        name: torch.export.Dim(name, min=r.min, max=r.max) for name, r in profile.dimensions.items() if r.min < r.max
     }
     shapes = tuple({i: dims[d] for i, d in enumerate(spec.shape) if d in dims} for spec in inputs)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with quiet(), torch.no_grad():
-            exported = torch.export.export(called, given, dynamic_shapes=(shapes,), strict=False)
+            exported = _export(called, given, shapes, profile)
             if any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})
     except PerceiverError:
@@ -144,6 +144,33 @@ def _sized(tensor: Tensor, spec: TensorSpec, profile: Profile) -> Tensor:
         if isinstance(symbol, str) and tensor.shape[axis] < 2 <= profile.dimensions[symbol].max:
             tensor = tensor.repeat_interleave(2, dim=axis)
     return tensor
+
+
+def _export(
+    called: Called, given: tuple[Tensor, ...], shapes: tuple[Mapping[int, Any], ...], profile: Profile
+) -> torch.export.ExportedProgram:
+    """Trace; conditions on sizes that PyTorch can't prove are checked at the smallest and largest sizes."""
+    dynamic = (shapes,)
+    try:
+        return torch.export.export(called, given, dynamic_shapes=dynamic, strict=False)
+    except torch._dynamo.exc.UserError as error:
+        if "Constraints violated" not in str(error) or "specialized" in str(error):
+            raise
+    deferred = torch.export.export(
+        called, given, dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+    )
+    checked = deferred.module()
+    for end in ("min", "opt", "max"):
+        sizes = {name: getattr(range_, end) for name, range_ in profile.dimensions.items()}
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            checked(
+                *(torch.zeros(_shape(t, axes, sizes), dtype=t.dtype) for t, axes in zip(given, shapes, strict=True))
+            )
+    return deferred
+
+
+def _shape(tensor: Tensor, axes: Mapping[int, Any], sizes: Mapping[str, int]) -> list[int]:
+    return [sizes[axes[axis].__name__] if axis in axes else size for axis, size in enumerate(tensor.shape)]
 
 
 def _mutates(node: fx.Node) -> bool:

@@ -46,7 +46,9 @@ def groups_of(sites: Sequence[Site]) -> list[Group]:
         head, rest = before[: reads[0]], before[reads[0] :]
         run = next((i for i, s in enumerate(rest) if s.kind is not Kind.READ), len(rest))
         alternating = any(s.kind is Kind.READ for s in rest[run:])
-        parts = [head, rest] if alternating else [head, rest[:run], rest[run:]]
+        parts = [rest] if alternating else [rest[:run], rest[run:]]
+        of_inputs = bool(head) and head[-1].queries == rest[0].keys
+        parts = [head, *parts] if of_inputs else [head + parts[0], *parts[1:]]
     else:
         parts = [before]
     names = [ROLES[part[0].kind] if part else "" for part in parts]

@@ -28,10 +28,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Site:
-    """One attention: the step of its softmax, and its kind."""
+    """One attention: the step of its softmax, its kind, and how many queries and keys it has."""
 
     step: int
     kind: Kind
+    queries: str
+    keys: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class _Origin:
 
     def __or__(self, other: _Origin) -> _Origin:
         return _Origin(self.inputs or other.inputs, self.latents or other.latents)
+
+
+_LATENTS = _Origin(latents=True)
 
 
 def find_sites(program: Program) -> list[Site]:
@@ -58,8 +63,8 @@ def find_sites(program: Program) -> list[Site]:
         if scores is not None:
             query, key = (origins.get(each, _Origin()) for each in scores)
             kind = _kind(query, key, *scores)
-            sites.append(Site(index, kind))
-            attended = _Origin(latents=True) if kind is not Kind.TOKENS else origin
+            sites.append(Site(index, kind, *map(_tokens, scores)))
+            attended = _LATENTS if kind is not Kind.TOKENS else origin
             if node.target in _SDPA:
                 origin = attended
             else:
@@ -69,8 +74,16 @@ def find_sites(program: Program) -> list[Site]:
                 origin = passed
             else:
                 weights[node] = passed
-        origins[node] = origin
+        origins[node] = _LATENTS if _updates_latents(node, origins) else origin
     return sites
+
+
+def _updates_latents(node: fx.Node, origins: dict[fx.Node, _Origin]) -> bool:
+    """Whether a step adds something to the latents: a residual, even if they started as tokens of the inputs."""
+    if node.target is not _aten.add.Tensor:
+        return False
+    shape = node.meta["val"].shape
+    return any(origins.get(n) == _LATENTS and n.meta["val"].shape == shape for n in node.all_input_nodes)
 
 
 def _joined(origins: list[_Origin]) -> _Origin:
