@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from perceiver_deploy.api.timing import Call, interleave, ratio
+from perceiver_deploy.sources.module import ModuleConfig, own_call
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import Model
+from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
 from perceiver_runtime.golden import load_golden
@@ -113,6 +115,11 @@ def compare(
 
 def eager_call(model: Model, feeds: Mapping[str, Array]) -> Call:
     """The reference module on feeds in the order of the session's inputs, in inference mode."""
+    if isinstance(model.config, ModuleConfig):
+        return own_call(model.module, model.config, feeds)
+    if model.made is not None:
+        reference = Reference(model.made.cut)
+        return lambda: reference.run(feeds)
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
     parameters = inspect.signature(model.module.forward).parameters
     named = {MODALITIES[name]: tensor for name, tensor in tensors.items() if MODALITIES.get(name) in parameters}

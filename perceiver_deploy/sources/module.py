@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from perceiver_deploy.families.family import Family
 from perceiver_exporters.cutting import cut_module
-from perceiver_exporters.cutting.call import Example, arrays, check_names, is_array
+from perceiver_exporters.cutting.call import Called, Example, arrays, check_names, is_array
 from perceiver_exporters.cutting.program import example_arrays
 from perceiver_runtime.errors import CheckpointError, UsageError
 from perceiver_runtime.format.ranges import BATCH
@@ -106,6 +106,18 @@ def family_of(module: nn.Module, config: ModuleConfig, example: Example | None =
         sample=lambda _, batch, random: _sample(config, rows, batch, random),
     )
     return family, cutting.note
+
+
+def own_call(module: nn.Module, config: ModuleConfig, feeds: Mapping[str, Array]) -> Callable[[], object]:
+    """A call of the whole module on feeds, in inference mode."""
+    inputs = {spec.name: torch.from_numpy(np.array(feeds[spec.name])) for spec in config.inputs}
+    called = Called(module, {**inputs, **config.constants}).eval()
+
+    def call() -> object:
+        with torch.inference_mode():
+            return called(*inputs.values())
+
+    return call
 
 
 @contextmanager

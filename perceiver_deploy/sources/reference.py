@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.native import check_numbers
+from perceiver_deploy.sources.module import FAMILY, ModuleConfig
 from perceiver_deploy.sources.origin import Origin, find
-from perceiver_deploy.sources.source import Model, load
+from perceiver_deploy.sources.source import Model, load, module_of, own_model
 from perceiver_deploy.sources.source_record import read_record
 from perceiver_deploy.zoo import zoo
 from perceiver_exporters.weights import weights_sha256
@@ -19,12 +22,13 @@ from perceiver_runtime.format.schema import decode, encode
 from perceiver_runtime.manifest import Source
 
 
-def reference_of(bundle: Bundle, name: str | None = None) -> Model:
+def reference_of(bundle: Bundle, name: str | nn.Module | None = None) -> Model:
     """The model that a bundle was made from. A hub id is looked for in the local cache alone.
 
     Args:
         bundle: The bundle.
-        name: Model of the zoo or checkpoint to take; None: where the export found it, or else by its name.
+        name: Model of the zoo, checkpoint, code (`my_model.py:make`) or module to take; None: where the export found
+            it, or else by its name. Code runs only if it is named, and is what the bundle was made with.
 
     Returns:
         The model, in the sizes that the bundle was exported with.
@@ -36,7 +40,7 @@ def reference_of(bundle: Bundle, name: str | None = None) -> Model:
     tried: list[str] = []
     for origin, options in _candidates(bundle, name, tried):
         try:
-            model = load(origin, replace(options, local_files_only=origin.on_hub))
+            model = _loaded(origin, options, source)
         except PerceiverError as error:
             if name is not None:
                 raise
@@ -46,13 +50,24 @@ def reference_of(bundle: Bundle, name: str | None = None) -> Model:
         if got == source.weights_sha256:
             return _as_exported(model, source)
         tried.append(f"{origin.directory or origin.name} has {got[:12]}")
+    code = " or code" if source.family == FAMILY else ""
     raise UsageError(
         f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), got none: "
-        f"{'; '.join(dict.fromkeys(tried))}; name the right checkpoint with --reference"
+        f"{'; '.join(dict.fromkeys(tried))}; name the right checkpoint{code} with --reference"
     )
 
 
-def _candidates(bundle: Bundle, name: str | None, tried: list[str]) -> Iterator[tuple[Origin, LoadOptions]]:
+def _loaded(origin: Origin, options: LoadOptions, source: Source) -> Model:
+    """The model of an origin; a module of the user's is called and cut as the bundle says."""
+    if not origin.users:
+        return load(origin, replace(options, local_files_only=origin.on_hub))
+    if source.family != FAMILY:
+        return load(origin, options)
+    config = decode(ModuleConfig, source.config, "manifest.source.config")
+    return own_model(origin, module_of(origin, config.code_sha256), config)
+
+
+def _candidates(bundle: Bundle, name: str | nn.Module | None, tried: list[str]) -> Iterator[tuple[Origin, LoadOptions]]:
     """Where the model may be, the likeliest first; what is none is noted in `tried`."""
     if name is not None:
         yield find(name), LoadOptions()

@@ -16,7 +16,7 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS, MODULE_OPTIONS
 from perceiver_deploy.datasets import DATASETS, Dataset
 from perceiver_deploy.families import FAMILIES, Family
-from perceiver_deploy.sources.code import load_function
+from perceiver_deploy.sources.code import UserFunction, load_function
 from perceiver_deploy.sources.module import Call, ModuleConfig, family_of
 from perceiver_deploy.sources.origin import Origin, find
 from perceiver_exporters.component import Blueprint
@@ -121,15 +121,13 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
     """A module or blueprint of the user's own, or what the user's code makes."""
     options.refuse(("image_size", *HUB_OPTIONS), f"goes with a checkpoint, got {origin.name}, a module")
     code = load_function(origin.code) if origin.code else None
-    made = code.call() if code is not None else origin.module
+    made, shown = _made(origin, code)
     if isinstance(made, Blueprint):
         options.refuse(MODULE_OPTIONS, f"goes with a module, got {origin.name}, a blueprint, which is cut already")
         return _of_blueprint(origin, made)
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"{origin.code}: expected a torch.nn.Module or a Blueprint, got {type(made).__name__}")
     if isinstance(given := options.inputs, Path):
         given = {name: stored.load() for name, stored in stored_feeds(given, ()).items()}
-    if (example := given or example) is None:
+    if (example := given or shown or example) is None:
         raise UsageError(
             f"inputs (--inputs): {origin.name}: expected an example of what {type(made).__name__}.forward takes, got "
             "none; give an .npz file of arrays by its parameters' names, or data (--data)"
@@ -137,6 +135,28 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
     call = Call(example, options.dynamic, options.ranges, options.cut)
     config = call.config(made, origin.code or type(made).__name__, code.sha256 if code is not None else "")
     return own_model(origin, made, config, example)
+
+
+def _made(origin: Origin, code: UserFunction | None) -> tuple[nn.Module | Blueprint, Example | None]:
+    """What the user's code makes, or the module given: with an example, if the code makes that too."""
+    made = code.call() if code is not None else origin.module
+    example = None
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping):
+        made, example = made
+    if not isinstance(made, nn.Module | Blueprint):
+        raise UsageError(
+            f"{origin.code}: expected a torch.nn.Module, a module and an example of its inputs by name, or a "
+            f"Blueprint, got {type(made).__name__}"
+        )
+    return made, example
+
+
+def module_of(origin: Origin, code_sha256: str) -> nn.Module:
+    """The module of an origin, made by the code with this hash. Raises UsageError."""
+    made, _ = _made(origin, load_function(origin.code, code_sha256 or None) if origin.code else None)
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"{origin.name}: expected a torch.nn.Module, got {type(made).__name__}")
+    return made
 
 
 def own_model(origin: Origin, module: nn.Module, config: ModuleConfig, example: Example | None = None) -> Model:

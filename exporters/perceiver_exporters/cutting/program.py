@@ -6,18 +6,14 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from perceiver_exporters.cutting.call import Called, Example, tensors
+from perceiver_exporters.cutting.export_program import export_program
 from perceiver_exporters.cutting.part import creates
-from perceiver_exporters.ir.quiet import quiet
-from perceiver_runtime.errors import CheckError, PerceiverError
 from perceiver_runtime.tensors import Dimension, Profile, TensorSpec
 
 _WRAPPER = "module."
@@ -117,23 +113,7 @@ def capture(module: nn.Module, example: Example, inputs: tuple[TensorSpec, ...],
     """
     called = Called(module, example).eval()
     given = tuple(_sized(t, s, profile) for t, s in zip(tensors(example).values(), inputs, strict=True))
-    dims = {
-        name: torch.export.Dim(name, min=r.min, max=r.max) for name, r in profile.dimensions.items() if r.min < r.max
-    }
-    shapes = tuple({i: dims[d] for i, d in enumerate(spec.shape) if d in dims} for spec in inputs)
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with quiet(), torch.no_grad():
-            exported = _export(called, given, shapes, profile)
-            if any(_mutates(node) for node in exported.graph.nodes):
-                exported = exported.run_decompositions({})
-    except PerceiverError:
-        raise
-    except Exception as error:
-        raise CheckError(f"{type(module).__name__} can't be traced: {_reason(error)}") from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    exported = export_program(called, given, inputs, profile)
     lifted = exported.module(check_guards=False)
     return Program(_plain(lifted.graph), _tensors(lifted), inputs, called.seen.outputs, profile)
 
@@ -144,52 +124,6 @@ def _sized(tensor: Tensor, spec: TensorSpec, profile: Profile) -> Tensor:
         if isinstance(symbol, str) and tensor.shape[axis] < 2 <= profile.dimensions[symbol].max:
             tensor = tensor.repeat_interleave(2, dim=axis)
     return tensor
-
-
-def _export(
-    called: Called, given: tuple[Tensor, ...], shapes: tuple[Mapping[int, Any], ...], profile: Profile
-) -> torch.export.ExportedProgram:
-    """Trace; conditions on sizes that PyTorch can't prove are checked at the smallest and largest sizes."""
-    dynamic = (shapes,)
-    try:
-        return torch.export.export(called, given, dynamic_shapes=dynamic, strict=False)
-    except torch._dynamo.exc.UserError as error:
-        if "Constraints violated" not in str(error) or "specialized" in str(error):
-            raise
-    deferred = torch.export.export(
-        called, given, dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
-    )
-    checked = deferred.module()
-    for end in ("min", "opt", "max"):
-        sizes = {name: getattr(range_, end) for name, range_ in profile.dimensions.items()}
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            checked(
-                *(torch.zeros(_shape(t, axes, sizes), dtype=t.dtype) for t, axes in zip(given, shapes, strict=True))
-            )
-    return deferred
-
-
-def _shape(tensor: Tensor, axes: Mapping[int, Any], sizes: Mapping[str, int]) -> list[int]:
-    return [sizes[axes[axis].__name__] if axis in axes else size for axis, size in enumerate(tensor.shape)]
-
-
-def _mutates(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
-
-
-def _reason(error: BaseException) -> str:
-    """The exception, with the last line outside of PyTorch that it passed through."""
-    import traceback
-
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}: {str(error).strip()[:1500]}"
-
-
-def _is_users(filename: str) -> bool:
-    parts = Path(filename).parts
-    return not {"torch", "perceiver_exporters", "perceiver_deploy"} & set(parts) and not filename.startswith("<")
 
 
 def _plain(graph: fx.Graph) -> fx.Graph:
