@@ -50,10 +50,15 @@ def reference_of(bundle: Bundle, name: str | nn.Module | None = None) -> Model:
         if got == source.weights_sha256:
             return _as_exported(model, source)
         tried.append(f"{origin.directory or origin.name} has {got[:12]}")
-    code = " or code" if source.family == FAMILY else ""
+    if source.family == FAMILY and name is None:
+        entry = decode(ModuleConfig, source.config, "manifest.source.config").entry
+        raise UsageError(
+            f"reference: {source.name} is a module of the user's own ({entry}), whose code runs only where it is named; "
+            "name it with --reference my_model.py:make"
+        )
     raise UsageError(
         f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), got none: "
-        f"{'; '.join(dict.fromkeys(tried))}; name the right checkpoint{code} with --reference"
+        f"{'; '.join(dict.fromkeys(tried))}; name the right checkpoint with --reference"
     )
 
 
