@@ -70,6 +70,8 @@ OPTIONS: Mapping[str, Kind] = {
     "local_files_only": FLAG,
 }
 MODULE_OPTIONS = ("inputs", "dynamic", "cut")
+OWN_MODULE = "export the module itself: perceiver-export export FILE.py:FUNCTION, where FUNCTION returns it"
+"""What is left for a model that no format describes."""
 HUB_OPTIONS = ("revision", "cache_dir", "local_files_only")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceiver_deploy.families.classic import CLASSIC_LANGUAGE_MODEL, CLASSIC_PERCEIVER
+from perceiver_deploy.families.classic import CLASSIC_IO, CLASSIC_LANGUAGE_MODEL, CLASSIC_PERCEIVER
 from perceiver_deploy.families.family import Family
 from perceiver_deploy.families.flow import OPTICAL_FLOW
 from perceiver_deploy.families.hybrid import HYBRID
@@ -18,6 +18,7 @@ ALL = (
     OPTICAL_FLOW,
     MULTIMODAL_AUTOENCODER,
     CLASSIC_PERCEIVER,
+    CLASSIC_IO,
     CLASSIC_LANGUAGE_MODEL,
 )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from perceiver_deploy.models.attention import ProcessorBlock
+from perceiver_deploy.models.attention import CrossAttentionLayer, ProcessorBlock
 from perceiver_deploy.models.config import PerceiverConfig
 from perceiver_deploy.models.perceiver import Perceiver
 from perceiver_exporters.component import Component, Cut
@@ -63,16 +64,20 @@ def latents_spec(config: PerceiverConfig, name: str = "latents") -> TensorSpec:
 
 def processor(block: ProcessorBlock, config: PerceiverConfig, name: str = "processor_block") -> ComponentStep:
     """The shared self-attention block: one graph, repeated by the pipeline."""
-    latents, refined = latents_spec(config), latents_spec(config, "latents_out")
+    return repeated(name, block, latents_spec(config), (), config.processor.blocks)
+
+
+def repeated(name: str, module: nn.Module, latents: TensorSpec, others: Specs, times: int) -> ComponentStep:
+    """A component that updates the latents a number of times: `module(latents, *others)` gives the next ones."""
     step = Step(
         name,
-        {"latents": "latents"},
+        {spec.name: spec.name for spec in (latents, *others)},
         {"latents_out": "latents"},
         "encode",
-        repeat=config.processor.blocks,
+        repeat=times,
         carry={"latents_out": "latents"},
     )
-    return Component(name, block, (latents,), (refined,)), step
+    return Component(name, module, (latents, *others), (replace(latents, name="latents_out"),)), step
 
 
 class Encoder(nn.Module):
@@ -92,9 +97,9 @@ class Encoder(nn.Module):
 class ClassDecoder(nn.Module):
     """Latents (B, N, D) to logits (B, classes): cross-attention from one learned query, and the class head."""
 
-    def __init__(self, perceiver: Perceiver, query: nn.Parameter, head: nn.Module) -> None:
+    def __init__(self, layer: CrossAttentionLayer, query: nn.Parameter, head: nn.Module) -> None:
         super().__init__()
-        self.layer, self.query, self.head = perceiver.decoder, query, head
+        self.layer, self.query, self.head = layer, query, head
 
     def forward(self, latents: Tensor) -> Tensor:
         """Attend from the one query."""

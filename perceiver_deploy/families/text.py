@@ -100,7 +100,9 @@ def cut_classifier(model: SequenceClassifier) -> Cut:
     parts = [
         component("encoder", TextEncoder(model.tokens, model.perceiver), INPUTS, (latents,), "encode"),
         processor(model.perceiver.block, config.perceiver),
-        component("decoder", ClassDecoder(model.perceiver, model.query, model.head), (latents,), (logits,), "decode"),
+        component(
+            "decoder", ClassDecoder(model.perceiver.decoder, model.query, model.head), (latents,), (logits,), "decode"
+        ),
     ]
     return _join(parts, logits, config.max_length)
 

@@ -1,8 +1,8 @@
 """The original Perceiver (Jaegle et al. 2021, arXiv 2103.03206) as lucidrains' perceiver-pytorch builds it.
 
 It differs from Perceiver IO in its layers (GEGLU, no biases on queries, keys and values), reads its inputs again
-before every block, and answers by the mean of its latents. The language model of that package asks the latents
-with the embedded text itself.
+before every block, and answers by the mean of its latents. That package's Perceiver IO has the same layers; its
+language model asks the latents with the embedded text itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perceiver_deploy.models.attention import CrossAttentionLayer, ProcessorBloc
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.perceiver import Perceiver
 from perceiver_deploy.models.pixels import with_positions
-from perceiver_deploy.models.positions import GridPositions
+from perceiver_deploy.models.positions import Bands, GridPositions
 from perceiver_deploy.models.text import TokenEmbedding
 
 
@@ -25,7 +25,7 @@ class ClassicConfig:
     """Inputs (*sizes, channels), beside Fourier positions of `bands` up to max_frequency / 2 (none if 0 bands).
 
     `processor.blocks` is the depth: how often inputs are read and refined. `tied` shares one set of weights
-    between all of these but the first.
+    between all of these but the first. A model without `classes` answers with its latents.
     """
 
     sizes: tuple[int, ...]
@@ -36,8 +36,19 @@ class ClassicConfig:
     latent_dim: int
     cross: CrossAttentionConfig
     processor: ProcessorConfig
-    classes: int
+    classes: int | None
     tied: bool = False
+    spaced: Bands = "linear"
+
+
+@dataclass(frozen=True)
+class ClassicIOConfig:
+    """Inputs of width `token_dim`, asked by queries of `query_dim`, which a head of `outputs` follows unless None."""
+
+    token_dim: int
+    query_dim: int
+    outputs: int | None
+    perceiver: PerceiverConfig
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,11 @@ class ClassicTokens(nn.Module):
     def __init__(self, config: ClassicConfig) -> None:
         super().__init__()
         frequencies = [config.max_frequency] * len(config.sizes)
-        self.positions = GridPositions(config.sizes, frequencies, config.bands, order="axis") if config.bands else None
+        self.positions = (
+            GridPositions(config.sizes, frequencies, config.bands, order="axis", spaced=config.spaced)
+            if config.bands
+            else None
+        )
         self.dim = config.channels + (self.positions.dim if self.positions else 0)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -74,13 +89,14 @@ class Stage(nn.Module):
         self.block = ProcessorBlock(config.latent_dim, config.processor)
 
     def forward(self, latents: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Latents (B, N, D) after tokens (B, M, C), read where mask (B, M) is true."""
-        refined: Tensor = self.block(self.cross(latents, tokens, mask))
+        """Latents (B, N, D) after tokens (B, M, C), read where mask (B, *sizes) is not 0."""
+        read = None if mask is None else mask.flatten(1) != 0
+        refined: Tensor = self.block(self.cross(latents, tokens, read))
         return refined
 
 
 class ClassicPerceiver(nn.Module):
-    """Inputs (B, *sizes, C) to logits (B, classes) by the mean of the latents."""
+    """Inputs (B, *sizes, C) to logits (B, classes) by the mean of the latents, or to the latents (B, N, D)."""
 
     def __init__(self, config: ClassicConfig) -> None:
         super().__init__()
@@ -89,8 +105,9 @@ class ClassicPerceiver(nn.Module):
         self.latents = nn.Parameter(torch.randn(config.latents, config.latent_dim))
         distinct = min(config.processor.blocks, 2) if config.tied else config.processor.blocks
         self.stages = nn.ModuleList(Stage(self.tokens.dim, config) for _ in range(distinct))
-        self.norm = nn.LayerNorm(config.latent_dim)
-        self.head = nn.Linear(config.latent_dim, config.classes)
+        if config.classes is not None:
+            self.norm = nn.LayerNorm(config.latent_dim)
+            self.head = nn.Linear(config.latent_dim, config.classes)
 
     @property
     def schedule(self) -> tuple[int, ...]:
@@ -107,11 +124,34 @@ class ClassicPerceiver(nn.Module):
         return logits
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Inputs (B, *sizes, C), read where mask (B, M) is true, to logits (B, classes)."""
+        """Inputs (B, *sizes, C), read where mask (B, *sizes) is not 0, to logits (B, classes) or latents."""
         tokens, latents = self.tokens(inputs), self.start(inputs.shape[0])
         for stage in self.schedule:
             latents = self.stages[stage](latents, tokens, mask)
-        return self.answer(latents)
+        return latents if self.config.classes is None else self.answer(latents)
+
+
+class ClassicIO(nn.Module):
+    """Inputs (B, M, C) asked by queries (B, O, query_dim): (B, O, outputs), or without a head (B, O, query_dim)."""
+
+    def __init__(self, config: ClassicIOConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.perceiver = Perceiver(config.perceiver, config.token_dim, config.query_dim)
+        self.head = nn.Identity() if config.outputs is None else nn.Linear(config.query_dim, config.outputs)
+
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Inputs (B, M, C), read where mask (B, M) is not 0, to latents (B, N, D)."""
+        return self.perceiver.encode(inputs, None if mask is None else mask != 0)
+
+    def decode(self, latents: Tensor, queries: Tensor) -> Tensor:
+        """Latents (B, N, D) asked by queries (B, O, query_dim)."""
+        answers: Tensor = self.head(self.perceiver.decode(queries, latents))
+        return answers
+
+    def forward(self, inputs: Tensor, queries: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Answers to the queries."""
+        return self.decode(self.perceiver.process(self.encode(inputs, mask)), queries)
 
 
 class ClassicLanguageModel(nn.Module):

@@ -43,6 +43,19 @@ class FourierClassifierConfig:
 
 
 @dataclass(frozen=True)
+class RepeatedClassifierConfig(FourierClassifierConfig):
+    """A classifier that reads its image before each of the first `readings` of its `perceiver.processor.blocks`.
+
+    `own_first_reading` and `own_first_block` give the first cross-attention and block weights that later ones don't
+    share.
+    """
+
+    readings: int = 1
+    own_first_reading: bool = True
+    own_first_block: bool = False
+
+
+@dataclass(frozen=True)
 class ConvClassifierConfig:
     """Images (C, H, W) convolved to `conv_dim` maps of a quarter of the size, beside Fourier positions."""
 

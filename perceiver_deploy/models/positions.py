@@ -17,6 +17,7 @@ from torch import Tensor, nn
 Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Spacing = Literal["full", "subsampled"]
 Order = Literal["kind", "axis"]
+Bands = Literal["linear", "logarithmic"]
 
 MAX_VALUES = 1 << 25
 """Of one table: 256 MiB in FP64."""
@@ -26,6 +27,12 @@ SPACINGS: dict[Spacing, Callable[[int], Table]] = {
     "subsampled": lambda n: -1.0 + 2.0 * np.arange(n) / n,
 }
 """Where n points lie on an axis: when all of a grid is used, and when points of it are asked for by index."""
+
+BANDS: dict[Bands, Callable[[float, int], Table]] = {
+    "linear": lambda highest, n: np.linspace(1.0, highest, n),
+    "logarithmic": lambda highest, n: np.geomspace(1.0, highest, n),
+}
+"""Spacing of n frequencies from 1 to the highest."""
 
 
 def grid(sizes: Sequence[int]) -> Table:
@@ -42,14 +49,15 @@ def fourier_features(
     *,
     concat_positions: bool = True,
     sine_only: bool = False,
+    spaced: Bands = "linear",
 ) -> Tensor:
     """Encode positions (M, d) in [-1, 1] as (M, [d +] d * bands * (1 or 2)) features, FP32.
 
-    Frequencies run linearly from 1 to resolution / 2 per axis; order: positions, all sines, all cosines
-    (Jaegle et al. 2021, appendix D).
+    Frequencies run from 1 to resolution / 2 per axis, linearly unless `spaced` says otherwise; order: positions, all
+    sines, all cosines (Jaegle et al. 2021, appendix D).
     """
     _bounded(len(positions), len(resolution) * bands)
-    frequencies = np.stack([np.linspace(1.0, r / 2, bands) for r in resolution])
+    frequencies = np.stack([BANDS[spaced](r / 2, bands) for r in resolution])
     angles = (np.pi * positions[:, :, None] * frequencies[None]).reshape(len(positions), -1)
     parts = [positions] if concat_positions else []
     parts += [np.sin(angles)] if sine_only else [np.sin(angles), np.cos(angles)]
@@ -73,7 +81,7 @@ class GridPositions(nn.Module):
     The features of a point are those of its coordinates, axis by axis, so a table of n rows per axis replaces one
     of prod(sizes) rows: 0.12 MB instead of 626 for a video of 16 x 224 x 224 points. `resolution` sets the highest
     frequency of each axis; `order` lays features out by "kind" (positions, sines, cosines: Perceiver IO) or by "axis"
-    (each axis' sines, cosines, position: the original Perceiver).
+    (each axis' sines, cosines, position: the original Perceiver). `spaced` is the spacing of the frequencies.
     """
 
     def __init__(
@@ -83,12 +91,13 @@ class GridPositions(nn.Module):
         bands: int,
         spacing: Spacing = "full",
         order: Order = "kind",
+        spaced: Bands = "linear",
     ) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
         self.dim = fourier_dim(len(self.sizes), bands)
         for axis, (size, highest) in enumerate(zip(sizes, resolution, strict=True)):
-            table = fourier_features(SPACINGS[spacing](size)[:, None], [highest], bands)
+            table = fourier_features(SPACINGS[spacing](size)[:, None], [highest], bands, spaced=spaced)
             self.register_buffer(f"axis{axis}", table, persistent=False)
         position, sine, cosine = slice(0, 1), slice(1, 1 + bands), slice(1 + bands, 1 + 2 * bands)
         axes = range(len(self.sizes))

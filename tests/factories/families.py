@@ -15,9 +15,10 @@ from factories.weights import randomise
 from torch import nn
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.models.classic import ClassicConfig, ClassicLanguageModelConfig
+from perceiver_deploy.models.classic import ClassicConfig, ClassicIOConfig, ClassicLanguageModelConfig
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.patches import PatchClassifierConfig
+from perceiver_deploy.models.pixels import RepeatedClassifierConfig
 from perceiver_deploy.models.released import RELEASED
 from perceiver_exporters.component import Cut
 from perceiver_runtime.tensors import Array
@@ -40,6 +41,9 @@ SMALL: Mapping[str, Any] = {
     "sequence-classifier": _released("language-perceiver-classifier", **_TEXT, classes=3, perceiver=_PERCEIVER),
     "image-classifier-learned": _released("vision-perceiver-learned", **_IMAGE, pixel_dim=16, position_dim=16),
     "image-classifier-fourier": _released("vision-perceiver-fourier", **_IMAGE, bands=4, resolution=(16, 20)),
+    "image-classifier-repeated": RepeatedClassifierConfig(
+        3, 16, 20, 4, (16, 20), 32, 10, replace(_PERCEIVER, processor=ProcessorConfig(4, 1, 4)), 2, own_first_block=True
+    ),
     "image-classifier-conv": _released(
         "vision-perceiver-conv", **{**_IMAGE, "height": 32, "width": 40}, conv_dim=16, bands=4, resolution=(8, 10)
     ),
@@ -61,6 +65,7 @@ SMALL: Mapping[str, Any] = {
     "classic-perceiver": ClassicConfig(
         (6, 8), 3, 4, 10.0, 16, 32, _CROSS, ProcessorConfig(blocks=2, layers=2, heads=4), 5, tied=True
     ),
+    "classic-perceiver-io": ClassicIOConfig(24, 20, 5, _PERCEIVER),
     "classic-language-model": ClassicLanguageModelConfig(50, 24, 32, _PERCEIVER),
 }
 

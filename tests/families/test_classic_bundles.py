@@ -19,7 +19,7 @@ from perceiver_runtime.measure.compare import relative_l2
 pytestmark = pytest.mark.xdist_group("families")
 
 
-@pytest.mark.parametrize("family", ["classic-perceiver", "classic-language-model"])
+@pytest.mark.parametrize("family", ["classic-perceiver", "classic-perceiver-io", "classic-language-model"])
 def test_a_bundle_answers_as_the_module_does(family, tmp_path):
     small = small_model(family)
     expected = small.module(*map(torch.from_numpy, small.feeds.values())).numpy()
@@ -43,5 +43,5 @@ def test_tied_stages_are_one_component_that_repeats():
         "decoder": 1,
     }
     feeds = family.sample(deep, 2, np.random.default_rng(0))
-    expected = module(torch.from_numpy(feeds["inputs"])).numpy()
+    expected = module(*map(torch.from_numpy, feeds.values())).numpy()
     assert relative_l2(expected, Reference(cut).run(feeds).values["logits"]) < 1e-6

@@ -11,7 +11,7 @@ import torch
 from factories.families import SMALL
 
 from perceiver_deploy.api.models import summarise
-from perceiver_deploy.checkpoints import huggingface, lucidrains
+from perceiver_deploy.checkpoints import huggingface, krasserm, lucidrains
 from perceiver_deploy.checkpoints.fields import read
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
@@ -45,7 +45,8 @@ def flow_cut():
 
 
 def test_every_imported_family_can_be_cut():
-    imported = {a.family for a in huggingface.ARCHITECTURES.values()} | {k.family for k in lucidrains.KINDS.values()}
+    kinds = (*huggingface.ARCHITECTURES.values(), *krasserm.KINDS.values(), *krasserm.REPEATED.values())
+    imported = {kind.family for kind in (*kinds, *lucidrains.KINDS.values())}
     assert imported <= set(FAMILIES)
 
 
@@ -68,7 +69,9 @@ def test_the_examples_of_perceiver_pytorch_are_what_its_arguments_say():
     trunk = {"num_latents": 256, "latent_dim": 512, "depth": 6}
     image = {**trunk, "num_freq_bands": 6, "max_freq": 10.0, "self_per_cross_attn": 2}
     assert zoo()["perceiver-pytorch-image"].config == made("Perceiver", image, (224, 224))
+    sequence = {**trunk, "dim": 32, "queries_dim": 32, "logits_dim": 100}
     text = {**trunk, "num_tokens": 20000, "dim": 32, "max_seq_len": 2048}
+    assert zoo()["perceiver-pytorch-io"].config == made("PerceiverIO", sequence, ())
     assert zoo()["perceiver-pytorch-text"].config == made("PerceiverLM", text, ())
 
 

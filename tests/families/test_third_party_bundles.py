@@ -9,7 +9,7 @@ import pytest
 import torch
 from factories.weights import randomise
 from models.oracle import relative, saved
-from models.test_third_party_parity import IMAGE, KRASSERM, LANGUAGE, lucidrains, text
+from models.test_third_party_parity import IMAGE, KRASSERM, LANGUAGE, SEQUENCE, asked, lucidrains, masked_image, text
 from torch import Tensor
 
 import perceiver_deploy
@@ -35,7 +35,7 @@ def check(oracle: Callable[..., Tensor], checkpoint: Path, directory: Path, *dra
     assert relative(answers[0], answers[1]) > 1e-2, "the input does not matter: parity would prove nothing"
 
 
-BRIEF = ("masked language model, tied", "image classifier", "optical flow")
+BRIEF = ("masked language model, tied", "image classifier that reads twice", "optical flow")
 
 
 @pytest.mark.parametrize("name", [n if n in BRIEF else pytest.param(n, marks=pytest.mark.full) for n in KRASSERM])
@@ -56,7 +56,31 @@ def test_a_bundle_equals_lucidrains_perceiver(tied, tmp_path):
     oracle = randomise(Perceiver(**arguments), sharpness=1.5)
     (tmp_path / "model").mkdir()
     checkpoint = lucidrains("Perceiver", tmp_path / "model", oracle, arguments, sizes=[8, 12])
-    check(oracle, checkpoint, tmp_path, *((torch.randn(2, 8, 12, 2),) for _ in range(2)))
+    check(lambda x, mask: oracle(x, mask=mask.bool()), checkpoint, tmp_path, masked_image(), masked_image())
+    with perceiver_deploy.open_session(tmp_path / "bundle", threads=1) as session:
+        inputs, _ = masked_image()
+        whole = session.run({"inputs": inputs.numpy()})["logits"]
+    assert relative(torch.from_numpy(whole), oracle(inputs)) < TOLERANCE, "the default is a mask of ones"
+
+
+def test_a_bundle_of_a_lucidrains_perceiver_without_a_head_gives_its_latents(tmp_path):
+    from perceiver_pytorch import Perceiver
+
+    arguments = {**IMAGE, "depth": 2, "final_classifier_head": False}
+    oracle = randomise(Perceiver(**arguments), sharpness=1.5)
+    (tmp_path / "model").mkdir()
+    checkpoint = lucidrains("Perceiver", tmp_path / "model", oracle, arguments, sizes=[8, 12])
+    check(lambda x, mask: oracle(x, mask=mask.bool()), checkpoint, tmp_path, masked_image(), masked_image())
+
+
+def test_a_bundle_equals_lucidrains_perceiver_io(tmp_path):
+    from perceiver_pytorch import PerceiverIO
+
+    arguments = {**SEQUENCE, "queries_dim": 20, "logits_dim": 5, "weight_tie_layers": True}
+    oracle = randomise(PerceiverIO(**arguments), sharpness=1.5)
+    (tmp_path / "model").mkdir()
+    checkpoint = lucidrains("PerceiverIO", tmp_path / "model", oracle, arguments)
+    check(lambda x, queries, mask: oracle(x, mask.bool(), queries), checkpoint, tmp_path, asked(), asked())
 
 
 def test_a_bundle_equals_lucidrains_language_model(tmp_path):

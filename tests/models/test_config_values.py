@@ -167,6 +167,23 @@ def test_values_of_krasserm_configs_are_refused(
     refused(directory, words)
 
 
+def test_more_readings_than_blocks_are_refused(tmp_path: Path) -> None:
+    directory = saved(krasserm_image(), tmp_path)
+    krasserm(directory, "encoder", num_cross_attention_layers=3)
+    refused(directory, "num_cross_attention_layers of at most num_self_attention_blocks 2, got 3")
+
+
+@pytest.mark.parametrize("names", [{str(i): i for i in range(5)}, {"0": "cat"}, {}])
+def test_class_names_of_krasserm_configs_are_read(tmp_path: Path, names: Any) -> None:
+    """The package's own MNIST model names its classes by numbers."""
+    directory = saved(krasserm_image(), tmp_path)
+    configure(directory, id2label=names)
+    if len(names) in (0, 5):
+        assert load(directory).labels == tuple(map(str, names.values()))
+    else:
+        refused(directory, "id2label: expected a name for each of the 5 classes")
+
+
 @pytest.mark.parametrize("kind", ["perceiver-ar-causal-language-model", "perceiver-ar-symbolic-audio-model"])
 def test_perceiver_ar_is_refused_by_its_name(tmp_path: Path, kind: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "model_config": {}}))
@@ -191,7 +208,7 @@ ARGUMENTS = {"num_freq_bands": 2, "depth": 1, "max_freq": 4.0, "num_latents": 4,
         ({"cross_head": 2}, {}, "'cross_head'"),
         ({}, {"sizes": [4, -4]}, "sizes"),
         ({}, {"sizes": 4}, "sizes"),
-        ({}, {"class": ["Perceiver"]}, "'Perceiver' or 'PerceiverLM'"),
+        ({}, {"class": ["Perceiver"]}, "'Perceiver' or 'PerceiverIO' or 'PerceiverLM'"),
         ({}, {"arguments": [1]}, "arguments"),
     ],
 )

@@ -197,7 +197,7 @@ def test_a_hub_id_without_huggingface_hub_is_unavailable(monkeypatch):
     ("arguments", "message"),
     [
         ({"attn_residual": True}, "attn_residual"),
-        ({"final_classifier_head": False}, "final_classifier_head"),
+        ({"final_classifier_head": 0}, "final_classifier_head"),
         ({"input_axis": 3}, "3 sizes"),
         ({}, "max_freq"),
     ],
@@ -226,3 +226,38 @@ def test_krasserm_settings_that_we_do_not_have_are_refused(tmp_path, changes, me
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
         load(directory)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (None, r'"version" of perceiver-pytorch .*0\.7\.1, 0\.7\.3 and later are read'),
+        ("0.7.2", r"0\.7\.3 and later are read, got 0\.7\.2; export the module itself"),
+        ("0.6.1", r"got 0\.6\.1"),
+        ("0.8.1", r"got 0\.8\.1, and the tensors have the names of releases before 0\.8"),
+        ("latest", r'a release of perceiver-pytorch, such as "0\.7\.5" or null, got \'latest\''),
+    ],
+)
+def test_releases_of_perceiver_pytorch_that_are_not_read_are_refused(tmp_path, version, message):
+    from models.test_third_party_parity import IMAGE, lucidrains, rename_as_in_0_7
+    from perceiver_pytorch import Perceiver
+
+    directory = lucidrains("Perceiver", tmp_path, Perceiver(**IMAGE), IMAGE, sizes=[8, 12], version=version)
+    rename_as_in_0_7(directory)
+    with pytest.raises(CheckpointError, match=message):
+        load(directory)
+
+
+def test_the_newer_names_of_perceiver_pytorch_contradict_an_old_version(tmp_path):
+    from models.test_third_party_parity import IMAGE, lucidrains
+    from perceiver_pytorch import Perceiver
+
+    directory = lucidrains("Perceiver", tmp_path, Perceiver(**IMAGE), IMAGE, sizes=[8, 12], version="0.7.5")
+    with pytest.raises(CheckpointError, match=r"0\.7\.5, and the tensors have the names of releases 0\.8 and later"):
+        load(directory)
+
+
+def test_a_perceiver_model_is_exported_as_a_module(checkpoint):
+    configure(checkpoint, architectures=["PerceiverModel"])
+    with pytest.raises(CheckpointError, match=r"\['PerceiverModel'\].*FILE\.py:FUNCTION.*preprocessor and decoder"):
+        load(checkpoint)

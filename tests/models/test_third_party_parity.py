@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import types
@@ -56,11 +57,11 @@ def krasserm_classifier():
     return classifier.PerceiverTextClassifier(classifier.PerceiverTextClassifierConfig(config))
 
 
-def krasserm_image():
+def krasserm_image(**repeats):
     from perceiver.model.vision import image_classifier
 
     encoder = image_classifier.ImageEncoderConfig(
-        **{**ENCODER, "num_cross_attention_heads": 1}, image_shape=(10, 14, 2), num_frequency_bands=6
+        **{**ENCODER, "num_cross_attention_heads": 1, **repeats}, image_shape=(10, 14, 2), num_frequency_bands=6
     )
     decoder = image_classifier.ClassificationDecoderConfig(**DECODER, num_output_query_channels=28, num_classes=5)
     config = image_classifier.ImageClassifierConfig(encoder, decoder, **SIZES)
@@ -94,6 +95,23 @@ def krasserm_flow():
     return optical_flow.OpticalFlowPerceiver(optical_flow.OpticalFlowPerceiverConfig(config))
 
 
+def image():
+    return (torch.randn(2, 2, 10, 14),)
+
+
+def channels_last(inputs):
+    return (inputs[0].movedim(1, -1),)
+
+
+OWN_BLOCK = {"num_self_attention_blocks": 3, "first_self_attention_block_shared": False}
+READ_TWICE = {**OWN_BLOCK, "num_cross_attention_layers": 2}
+READ_BY_ONE_LAYER = {
+    "num_self_attention_blocks": 3,
+    "num_cross_attention_layers": 3,
+    "first_cross_attention_layer_shared": True,
+}
+
+
 def text():
     mask = torch.ones(3, 17, dtype=torch.long)
     mask[0, 9:] = 0
@@ -105,7 +123,10 @@ KRASSERM = {
     "masked language model, tied": (lambda: krasserm_text(True), text, lambda x: x),
     "masked language model, own output": (lambda: krasserm_text(False), text, lambda x: x),
     "text classifier": (krasserm_classifier, text, lambda x: x),
-    "image classifier": (krasserm_image, lambda: (torch.randn(2, 2, 10, 14),), lambda x: (x[0].movedim(1, -1),)),
+    "image classifier": (krasserm_image, image, channels_last),
+    "image classifier, first block of its own": (lambda: krasserm_image(**OWN_BLOCK), image, channels_last),
+    "image classifier that reads twice": (lambda: krasserm_image(**READ_TWICE), image, channels_last),
+    "image classifier that reads by one layer": (lambda: krasserm_image(**READ_BY_ONE_LAYER), image, channels_last),
     "optical flow": (krasserm_flow, lambda: (torch.randn(2, 2, 27, 8, 12),), lambda x: x),
 }
 
@@ -135,10 +156,23 @@ BEFORE_0_9 = (
 )
 
 
+IO_BEFORE_0_9 = ((r"(layers\.\d+)\.self_attns\.0", r"\1"), *BEFORE_0_9)
+IN_0_7 = ((r"\.to_out\.", ".to_out.0."), (r"\.net\.2\.", ".net.3."))
+
+
+def rename_as_in_0_7(directory):
+    """The names that 0.7 gave to the tensors of `Perceiver`."""
+    rename(directory, (*BEFORE_0_9, *IN_0_7))
+
+
 def rename_as_before(directory):
     """The names that the package gave to the same tensors until version 0.9."""
+    rename(directory, BEFORE_0_9)
+
+
+def rename(directory, names):
     tensors = load_file(directory / "model.safetensors")
-    for pattern, name in BEFORE_0_9:
+    for pattern, name in names:
         tensors = {re.sub(pattern, name, old): tensor for old, tensor in tensors.items()}
     save_file(tensors, directory / "model.safetensors")
 
@@ -178,17 +212,80 @@ LANGUAGE = {
 }
 
 
+def masked_image():
+    mask = torch.ones(2, 8, 12, dtype=torch.long)
+    mask[0, 5:] = 0
+    mask[1, :, ::2] = 0
+    return torch.randn(2, 8, 12, 2), mask
+
+
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("fourier", [True, False], ids=["Fourier", "no positions"])
-def test_equals_lucidrains_perceiver(tied, fourier, tmp_path):
+@pytest.mark.parametrize("head", [True, False], ids=["head", "no head"])
+def test_equals_lucidrains_perceiver(tied, fourier, head, tmp_path):
     from perceiver_pytorch import Perceiver
 
-    arguments = {**IMAGE, "weight_tie_layers": tied, "fourier_encode_data": fourier}
+    arguments = {
+        **IMAGE,
+        "weight_tie_layers": tied,
+        "fourier_encode_data": fourier,
+        "final_classifier_head": head,
+    }
     oracle = randomise(Perceiver(**arguments), sharpness=1.5)
     directory = lucidrains("Perceiver", tmp_path, oracle, arguments, sizes=[8, 12])
     for layout in (lambda _: None, rename_as_before):
         layout(directory)
-        distance = agree(oracle, lambda m, x: m(*x), directory, lambda: (torch.randn(2, 8, 12, 2),), lambda x: x)
+        for draw in (masked_image, lambda: masked_image()[:1]):
+            distance = agree(oracle, lambda m, x: m(x[0], *(t.bool() for t in x[1:])), directory, draw, lambda x: x)
+            assert distance < TOLERANCE
+
+
+@pytest.mark.parametrize(("version", "spaced"), [("0.7.3", torch.logspace), ("0.7.5", torch.linspace)])
+def test_equals_a_lucidrains_perceiver_of_0_7(version, spaced, tmp_path, monkeypatch):
+    """Frequencies were spaced logarithmically up to 0.7.3; names of tensors are the same in all releases of 0.7."""
+    from perceiver_pytorch import Perceiver, perceiver_pytorch
+
+    def encode(x, max_freq, num_bands):
+        highest = math.log10(max_freq / 2) if spaced is torch.logspace else max_freq / 2
+        angles = x[..., None] * spaced(float(spaced is torch.linspace), highest, num_bands) * math.pi
+        return torch.cat([angles.sin(), angles.cos(), x[..., None]], dim=-1)
+
+    monkeypatch.setattr(perceiver_pytorch, "fourier_encode", encode)
+    oracle = randomise(Perceiver(**IMAGE), sharpness=1.5)
+    directory = lucidrains("Perceiver", tmp_path, oracle, IMAGE, sizes=[8, 12], version=version)
+    rename_as_in_0_7(directory)
+    assert agree(oracle, lambda m, x: m(*x), directory, lambda: (torch.randn(2, 8, 12, 2),), lambda x: x) < TOLERANCE
+
+
+def asked():
+    """Inputs, queries, and a mask that hides the end of one row."""
+    mask = torch.ones(2, 30, dtype=torch.long)
+    mask[0, 11:] = 0
+    return torch.randn(2, 30, 24), torch.randn(2, 7, 20), mask
+
+
+SEQUENCE = {name: value for name, value in LANGUAGE.items() if name not in ("num_tokens", "max_seq_len")}
+
+
+@pytest.mark.parametrize("head", [5, None], ids=["head", "no head"])
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("decoder_ff", [False, True], ids=["attention alone", "with feed-forward"])
+def test_equals_lucidrains_perceiver_io(tied, decoder_ff, head, tmp_path):
+    from perceiver_pytorch import PerceiverIO
+
+    arguments = {
+        **SEQUENCE,
+        "queries_dim": 20,
+        "logits_dim": head,
+        "weight_tie_layers": tied,
+        "decoder_ff": decoder_ff,
+        "seq_dropout_prob": 0.2,
+    }
+    oracle = randomise(PerceiverIO(**arguments), sharpness=1.5)
+    directory = lucidrains("PerceiverIO", tmp_path, oracle, arguments)
+    for names in ((), IO_BEFORE_0_9):
+        rename(directory, names)
+        distance = agree(oracle, lambda m, x: m(x[0], x[2].bool(), x[1]), directory, asked, lambda x: x)
         assert distance < TOLERANCE
 
 

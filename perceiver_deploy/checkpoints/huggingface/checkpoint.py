@@ -22,7 +22,7 @@ from perceiver_deploy.checkpoints.huggingface.fields import Size, complete
 from perceiver_deploy.checkpoints.huggingface.image_processor import read_image_processor
 from perceiver_deploy.checkpoints.huggingface.input_size import InputSize, input_size
 from perceiver_deploy.checkpoints.huggingface.processing import IMAGE_FAMILIES, processing
-from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
+from perceiver_deploy.checkpoints.loaded import DEFAULT, OWN_MODULE, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.renaming import Rule, rename, under
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.flow import OpticalFlow
@@ -175,7 +175,8 @@ def architecture(config: Mapping[str, Any], where: str) -> str:
             return name
     raise CheckpointError(
         f"{where}: expected one of {', '.join(ARCHITECTURES)} under `architectures`, got {shown(names)}; save the "
-        "model as one of these classes"
+        f"model as one of these classes, or {OWN_MODULE}. (A config.json does not say which preprocessor and decoder a "
+        "PerceiverModel has.)"
     )
 
 

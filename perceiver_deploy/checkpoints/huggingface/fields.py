@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from perceiver_deploy.checkpoints.class_names import class_names
 from perceiver_deploy.checkpoints.fields import (
     FLAG,
     HEADS,
@@ -25,7 +25,6 @@ from perceiver_deploy.checkpoints.fields import (
     listed,
     optional,
     read,
-    shown,
     whole,
 )
 from perceiver_runtime.errors import CheckpointError
@@ -86,24 +85,7 @@ def complete(config: Json, where: str) -> dict[str, Any]:
     few_points(where, "num_frames x audio_samples_per_frame", (full["num_frames"], full["audio_samples_per_frame"]))
     if full["output_shape"][0] != 1:
         raise CheckpointError(f"{where}: output_shape: expected [1, frames, height, width], got {full['output_shape']}")
-    return {**full, "where": where, "id2label": _by_number(full["id2label"] or {}, where)}
-
-
-def _by_number(named: Json, where: str) -> tuple[str, ...]:
-    """Names of classes in order of their numbers, which are the keys "0", "1" and so on."""
-    numbers = {key: int(key) for key in named if re.fullmatch("[0-9]{1,9}", key)}
-    if strange := [key for key in named if key not in numbers]:
-        raise CheckpointError(
-            f'{where}: id2label: expected names by class number, as {{"0": "cat", "1": "dog"}}, got the key '
-            f"{shown(strange[0])}; is the map the wrong way round?"
-        )
-    if sorted(numbers.values()) != list(range(len(named))):
-        got = ", ".join(map(str, sorted(numbers.values())[:20]))
-        raise CheckpointError(f"{where}: id2label: expected each class from 0 to {len(named) - 1} once, got {got}")
-    for key, name in named.items():
-        if not isinstance(name, (str, int, float)) or isinstance(name, bool):
-            raise CheckpointError(f"{where}: id2label: expected a name for class {key}, got {shown(name)}")
-    return tuple(str(named[key]) for key in sorted(named, key=numbers.__getitem__))
+    return {**full, "where": where, "id2label": class_names(full["id2label"] or {}, where)}
 
 
 def pair(size: Any) -> Size:

@@ -1,5 +1,5 @@
 """Checkpoints of krasserm/perceiver-io."""
 
-from perceiver_deploy.checkpoints.krasserm.checkpoint import KINDS, load, recognises
+from perceiver_deploy.checkpoints.krasserm.checkpoint import KINDS, REPEATED, load, recognises
 
-__all__ = ["KINDS", "load", "recognises"]
+__all__ = ["KINDS", "REPEATED", "load", "recognises"]

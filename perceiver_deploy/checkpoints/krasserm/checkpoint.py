@@ -13,31 +13,18 @@ from typing import Any
 
 from torch import nn
 
-from perceiver_deploy.checkpoints.fields import (
-    WIDTH,
-    Field,
-    few_points,
-    number,
-    optional,
-    read,
-)
+from perceiver_deploy.checkpoints.class_names import class_names
+from perceiver_deploy.checkpoints.fields import OBJECT, WIDTH, Field, few_points, number, optional, read
 from perceiver_deploy.checkpoints.files.json_file import read_json
 from perceiver_deploy.checkpoints.files.tensors import find_weights, read_tensors
 from perceiver_deploy.checkpoints.filling import filled
+from perceiver_deploy.checkpoints.krasserm import config
 from perceiver_deploy.checkpoints.krasserm.fields import CLASSES, DECODER, ENCODER, IMAGE, MODEL, PATCHES, TOKENS
-from perceiver_deploy.checkpoints.loaded import DEFAULT, LoadedCheckpoint, LoadOptions
+from perceiver_deploy.checkpoints.loaded import DEFAULT, OWN_MODULE, LoadedCheckpoint, LoadOptions
 from perceiver_deploy.checkpoints.renaming import Rule, rename, under
-from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
-from perceiver_deploy.models.flow import FlowConfig, OpticalFlow
-from perceiver_deploy.models.image_classifier import ImageClassifier
-from perceiver_deploy.models.pixels import FourierClassifierConfig
-from perceiver_deploy.models.positions import fourier_dim
-from perceiver_deploy.models.text import (
-    MaskedLanguageModel,
-    MaskedLanguageModelConfig,
-    SequenceClassifier,
-    SequenceClassifierConfig,
-)
+from perceiver_deploy.models.flow import OpticalFlow
+from perceiver_deploy.models.image_classifier import ImageClassifier, RepeatedClassifier
+from perceiver_deploy.models.text import MaskedLanguageModel, SequenceClassifier
 from perceiver_runtime.errors import CheckpointError
 
 Json = Mapping[str, Any]
@@ -58,130 +45,47 @@ class Kind:
     decoder: Mapping[str, Field]
 
 
-def masked_language_model(model: Json, encoder: Json, decoder: Json) -> MaskedLanguageModelConfig:
-    """perceiver-io-masked-language-model: tied to the embeddings unless the queries have a width of their own."""
-    query_dim = decoder["num_output_query_channels"]
-    token_dim = encoder["num_input_channels"]
-    return MaskedLanguageModelConfig(
-        vocabulary=encoder["vocab_size"],
-        max_length=encoder["max_seq_len"],
-        token_dim=token_dim,
-        query_dim=query_dim or token_dim,
-        perceiver=_perceiver(model, encoder, decoder, model["num_latent_channels"], query_dim or token_dim),
-        tied=query_dim is None,
-    )
-
-
-def text_classifier(model: Json, encoder: Json, decoder: Json) -> SequenceClassifierConfig:
-    """perceiver-io-text-classifier."""
-    query_dim = _single_query(decoder)
-    return SequenceClassifierConfig(
-        vocabulary=encoder["vocab_size"],
-        max_length=encoder["max_seq_len"],
-        token_dim=encoder["num_input_channels"],
-        query_dim=query_dim,
-        classes=decoder["num_classes"],
-        perceiver=_perceiver(model, encoder, decoder, model["num_latent_channels"], query_dim),
-    )
-
-
-def image_classifier(model: Json, encoder: Json, decoder: Json) -> FourierClassifierConfig:
-    """perceiver-io-image-classifier. The package puts channels last, the reference model first."""
-    query_dim = _single_query(decoder)
-    height, width, channels = encoder["image_shape"]
-    bands = encoder["num_frequency_bands"]
-    return FourierClassifierConfig(
-        channels=channels,
-        height=height,
-        width=width,
-        bands=bands,
-        resolution=(height, width),
-        query_dim=query_dim,
-        classes=decoder["num_classes"],
-        perceiver=_perceiver(model, encoder, decoder, channels + fourier_dim(2, bands), query_dim),
-    )
-
-
-def optical_flow(model: Json, encoder: Json, decoder: Json) -> FlowConfig:
-    """perceiver-io-optical-flow."""
-    height, width = encoder["image_shape"]
-    dim = encoder["num_patch_hidden_channels"] + fourier_dim(2, encoder["num_frequency_bands"])
-    return FlowConfig(
-        height=height,
-        width=width,
-        patch_dim=encoder["num_patch_input_channels"],
-        token_dim=encoder["num_patch_hidden_channels"],
-        bands=encoder["num_frequency_bands"],
-        perceiver=_perceiver(model, encoder, decoder, dim, dim),
-        divisor=float(decoder["rescale_factor"]),
-    )
-
-
-def _perceiver(model: Json, encoder: Json, decoder: Json, encoder_qk: int, query_dim: int) -> PerceiverConfig:
-    """The trunk; `encoder_qk` and `query_dim` are the default widths of queries and keys."""
-    latent_dim = model["num_latent_channels"]
-    if encoder["num_cross_attention_layers"] != 1:
-        raise CheckpointError(
-            f"config.json: expected num_cross_attention_layers 1, got {encoder['num_cross_attention_layers']}; "
-            "models that read their inputs repeatedly are not supported in this format"
-        )
-    if encoder["num_self_attention_blocks"] > 1 and not encoder["first_self_attention_block_shared"]:
-        raise CheckpointError(
-            "config.json: expected one block of shared weights (first_self_attention_block_shared true), got false; "
-            "a first block of its own is not supported"
-        )
-    own_qk = encoder["num_self_attention_qk_channels"] or latent_dim
-    processor = ProcessorConfig(
-        blocks=encoder["num_self_attention_blocks"],
-        layers=encoder["num_self_attention_layers_per_block"],
-        heads=encoder["num_self_attention_heads"],
-        widening=encoder["self_attention_widening_factor"],
-        qk_dim=own_qk,
-        v_dim=encoder["num_self_attention_v_channels"] or own_qk,
-    )
-    return PerceiverConfig(
-        latents=model["num_latents"],
-        latent_dim=latent_dim,
-        encoder=_cross(encoder, encoder_qk, residual=True),
-        processor=processor,
-        decoder=_cross(decoder, query_dim, residual=decoder["cross_attention_residual"]),
-    )
-
-
-def _cross(part: Json, default_qk: int, *, residual: bool) -> CrossAttentionConfig:
-    qk_dim = part["num_cross_attention_qk_channels"] or default_qk
-    return CrossAttentionConfig(
-        heads=part["num_cross_attention_heads"],
-        qk_dim=qk_dim,
-        v_dim=part["num_cross_attention_v_channels"] or qk_dim,
-        widening=part["cross_attention_widening_factor"],
-        query_residual=residual,
-    )
-
-
-def _single_query(decoder: Json) -> int:
-    if decoder["num_output_queries"] != 1:
-        raise CheckpointError(f"config.json: expected num_output_queries 1, got {decoder['num_output_queries']}")
-    return int(decoder["num_output_query_channels"])
-
-
 ATTENTION = tuple(
     (f"attention.{n}_proj.{{p}}", f"attention.{name}.{{p}}")
     for n, name in zip("qkvo", ("query", "key", "value", "output"), strict=True)
 )
 MLP = (("0.{p}", "mlp_norm.{p}"), ("1.{p}", "mlp.0.{p}"), ("3.{p}", "mlp.2.{p}"))
 CROSS = (("q_norm.{p}", "query_norm.{p}"), ("kv_norm.{p}", "input_norm.{p}"), *ATTENTION)
+SELF = (("norm.{p}", "norm.{p}"), *ATTENTION)
+
+
+def _cross(source: str, target: str) -> tuple[Rule, ...]:
+    """A cross-attention layer; without the queries' residual the package has no `module` around its attention."""
+    return (
+        *under(f"{source}.0.module", target, CROSS),
+        *under(f"{source}.0", target, CROSS),
+        *under(f"{source}.1.module", target, MLP),
+    )
+
+
+def _block(source: str, target: str) -> tuple[Rule, ...]:
+    return (
+        *under(f"{source}.{{i}}.0.module", f"{target}.{{i}}", SELF),
+        *under(f"{source}.{{i}}.1.module", f"{target}.{{i}}", MLP),
+    )
+
+
+ANSWER = (rename("1.output_query_provider._query", "query"), rename("1.output_adapter.linear.{p}", "head.{p}"))
 TRUNK = (
     rename("0.latent_provider._query", "perceiver.latents"),
-    *under("0.cross_attn_1.0.module", "perceiver.encoder", CROSS),
-    *under("0.cross_attn_1.1.module", "perceiver.encoder", MLP),
-    *under("0.self_attn_1.{i}.0.module", "perceiver.block.{i}", (("norm.{p}", "norm.{p}"), *ATTENTION)),
-    *under("0.self_attn_1.{i}.1.module", "perceiver.block.{i}", MLP),
-    *under("1.cross_attn.0.module", "perceiver.decoder", CROSS),
-    *under("1.cross_attn.0", "perceiver.decoder", CROSS),  # without the queries' residual there is no `module`
-    *under("1.cross_attn.1.module", "perceiver.decoder", MLP),
-    rename("1.output_query_provider._query", "query"),
-    rename("1.output_adapter.linear.{p}", "head.{p}"),
+    *_cross("0.cross_attn_1", "perceiver.encoder"),
+    *_block("0.self_attn_1", "perceiver.block"),
+    *_cross("1.cross_attn", "perceiver.decoder"),
+    *ANSWER,
+)
+REPEATED_TRUNK = (
+    rename("0.latent_provider._query", "latents"),
+    *_cross("0.cross_attn_1", "readers.0"),
+    *_cross("0.cross_attn_n", "readers.1"),
+    *_block("0.self_attn_1", "blocks.0"),
+    *_block("0.self_attn_n", "blocks.1"),
+    *_cross("1.cross_attn", "decoder"),
+    *ANSWER,
 )
 TEXT = (
     rename("0.input_adapter.txt_embedding.weight", "tokens.tokens.weight"),
@@ -193,7 +97,7 @@ POSITIONS = rename("0.input_adapter.position_encoding.position_encoding")
 KINDS: dict[str, Kind] = {
     "perceiver-io-masked-language-model": Kind(
         "masked-language-model",
-        masked_language_model,
+        config.masked_language_model,
         MaskedLanguageModel,
         (*TRUNK, *TEXT, rename("1.output_adapter.bias", "head.bias")),
         {**ENCODER, **TOKENS},
@@ -201,7 +105,7 @@ KINDS: dict[str, Kind] = {
     ),
     "perceiver-io-text-classifier": Kind(
         "sequence-classifier",
-        text_classifier,
+        config.text_classifier,
         SequenceClassifier,
         (*TRUNK, *TEXT),
         {**ENCODER, **TOKENS},
@@ -209,7 +113,7 @@ KINDS: dict[str, Kind] = {
     ),
     "perceiver-io-image-classifier": Kind(
         "image-classifier-fourier",
-        image_classifier,
+        config.image_classifier,
         ImageClassifier,
         (*TRUNK, POSITIONS),
         {**ENCODER, **IMAGE},
@@ -217,7 +121,7 @@ KINDS: dict[str, Kind] = {
     ),
     "perceiver-io-optical-flow": Kind(
         "optical-flow",
-        optical_flow,
+        config.optical_flow,
         OpticalFlow,
         (*TRUNK, POSITIONS, rename("0.input_adapter.linear.{p}", "tokens.project.{p}")),
         {**ENCODER, **PATCHES},
@@ -226,6 +130,17 @@ KINDS: dict[str, Kind] = {
 }
 
 
+REPEATED: dict[str, Kind] = {
+    "perceiver-io-image-classifier": Kind(
+        "image-classifier-repeated",
+        config.repeated_classifier,
+        RepeatedClassifier,
+        (*REPEATED_TRUNK, POSITIONS),
+        {**ENCODER, **IMAGE},
+        {**DECODER, **CLASSES},
+    )
+}
+"""Types of which models that read their inputs repeatedly are supported."""
 AUTOREGRESSIVE = "perceiver-ar-"
 
 
@@ -246,13 +161,38 @@ def load(directory: Path, options: LoadOptions = DEFAULT) -> LoadedCheckpoint:
     if kind is None:
         known = f"expected model_type {', '.join(KINDS)}, got {raw['model_type']!r}"
         autoregressive = "Perceiver AR is not supported; " if raw["model_type"].startswith(AUTOREGRESSIVE) else ""
-        raise CheckpointError(f"{path}: {autoregressive}{known}")
+        raise CheckpointError(f"{path}: {autoregressive}{known}; {OWN_MODULE}")
     options.refuse(("image_size",), f"{path} holds the size of the model's inputs")
     where = f"{path}: model_config"
     model = read(raw.get("model_config"), MODEL, where)
     encoder = read(model["encoder"], kind.encoder, f"{where}.encoder")
     decoder = read(model["decoder"], kind.decoder, f"{where}.decoder")
     few_points(f"{where}.encoder", "image_shape", encoder.get("image_shape", ()))
-    config = kind.config(model, encoder, decoder)
-    module = filled(kind.build, config, read_tensors(find_weights(directory)), kind.rules, str(path))
-    return LoadedCheckpoint(module, kind.family, config)
+    if config.repeated(encoder):
+        kind = _repeated(raw["model_type"], f"{where}.encoder")
+    settings = kind.config(model, encoder, decoder)
+    module = filled(kind.build, settings, read_tensors(find_weights(directory)), kind.rules, str(path))
+    return LoadedCheckpoint(module, kind.family, settings, labels=_labels(raw, decoder, str(path)))
+
+
+def _repeated(model_type: str, where: str) -> Kind:
+    """The kind of a model that reads its inputs repeatedly. Raises CheckpointError if there is none."""
+    if (kind := REPEATED.get(model_type)) is None:
+        raise CheckpointError(
+            f"{where}: expected num_cross_attention_layers 1 and first_self_attention_block_shared true for "
+            f"{model_type}; only {', '.join(REPEATED)} is read with others; {OWN_MODULE}"
+        )
+    return kind
+
+
+def _labels(raw: Json, decoder: Json, where: str) -> tuple[str, ...]:
+    """Names of the classes, if the config has them. Raises CheckpointError if there are more or fewer than classes."""
+    if "num_classes" not in decoder or not raw.get("id2label"):
+        return ()
+    names = class_names(read(raw, {"id2label": Field(OBJECT)}, where)["id2label"], where)
+    if len(names) != decoder["num_classes"]:
+        raise CheckpointError(
+            f"{where}: id2label: expected a name for each of the {decoder['num_classes']} classes (num_classes), got "
+            f"{len(names)}"
+        )
+    return names

@@ -31,6 +31,7 @@ CROSS_FIELDS = {
 ENCODER = {
     **CROSS_FIELDS,
     "num_cross_attention_layers": Field(LAYERS),
+    "first_cross_attention_layer_shared": Field(FLAG, False),
     "num_self_attention_heads": Field(HEADS),
     "num_self_attention_qk_channels": Field(optional(WIDTH)),
     "num_self_attention_v_channels": Field(optional(WIDTH)),
