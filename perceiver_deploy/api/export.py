@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,11 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, option
 from perceiver_deploy.sources.source import Model, blueprint, resolve
 from perceiver_deploy.sources.source_record import write_record
-from perceiver_exporters.component import Blueprint
+from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.dynamic_sizes import with_ranges
 from perceiver_exporters.export import Exporter
 from perceiver_exporters.memory.estimate import estimate, fit
+from perceiver_exporters.memory.liveness import counted_flops
 from perceiver_exporters.precision import require
 from perceiver_exporters.precision.options import Budget
 from perceiver_exporters.targets.target import TARGETS
@@ -42,13 +43,27 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DryRunComponent:
-    """One graph that an export would write. `repeat` is how often the pipeline runs it."""
+    """One graph that an export would write.
+
+    Attributes:
+        name: Name of the component.
+        inputs: Specs of its inputs.
+        outputs: Specs of its outputs.
+        parameters: Number of parameters.
+        repeat: How often the pipeline runs it.
+        stage: `encode` or `decode`.
+        shared: Parameters that an earlier component has too; a bundle stores them once.
+        flops: Floating-point operations of one call at the profile's typical sizes, as PyTorch counts them.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     parameters: int
     repeat: int
+    stage: str
+    shared: int
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -133,17 +148,6 @@ def dry_run(
     """
     chosen = export_options(options, settings)
     made = _checked(source, Path(out), chosen, overwrite)[1].blueprint
-    repeats = {step.component: step.repeat for step in made.cut.pipeline.steps}
-    components = tuple(
-        DryRunComponent(
-            c.name,
-            tuple(map(str, c.inputs)),
-            tuple(map(str, c.outputs)),
-            sum(p.numel() for p in c.module.parameters()),
-            repeats[c.name],
-        )
-        for c in made.cut.components
-    )
     return DryRun(
         str(source),
         made.source.family,
@@ -152,10 +156,28 @@ def dry_run(
         chosen.precision,
         chosen.target,
         len(made.calibration),
-        components,
+        tuple(_components(made.cut)),
         str(estimate(made.cut)),
         made.cut.profile.dimensions,
     )
+
+
+def _components(cut: Cut) -> Iterator[DryRunComponent]:
+    steps = {step.component: step for step in cut.pipeline.steps}
+    seen: set[int] = set()
+    for component in cut.components:
+        parameters = {p.data_ptr(): p.numel() for p in component.module.parameters()}
+        yield DryRunComponent(
+            component.name,
+            tuple(map(str, component.inputs)),
+            tuple(map(str, component.outputs)),
+            sum(parameters.values()),
+            steps[component.name].repeat,
+            steps[component.name].stage,
+            sum(size for place, size in parameters.items() if place in seen),
+            counted_flops(component, cut.profile),
+        )
+        seen |= set(parameters)
 
 
 def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool) -> tuple[Model, Exporter]:

@@ -175,7 +175,19 @@ def _show_dry_run(planned: DryRun, as_json: bool) -> int:
         f"{planned.source} ({planned.family}, {weights(planned.pretrained)} weights) -> {planned.destination}: "
         f"{planned.precision} for {planned.target}, {planned.calibration_batches} calibration batches; "
         f"memory: {planned.memory}; sizes (MIN:OPT:MAX): {sizes}",
-        ("component:<", "repeat", "parameters", "inputs:<", "outputs:<"),
-        [(c.name, str(c.repeat), amount(c.parameters), c.inputs, c.outputs) for c in planned.components],
+        ("component:<", "stage:<", "repeat", "parameters", "shared:?", "GFLOP", "inputs:<", "outputs:<"),
+        [
+            (
+                c.name,
+                c.stage,
+                str(c.repeat),
+                amount(c.parameters),
+                amount(c.shared),
+                f"{c.flops / 1e9:.3g}",
+                c.inputs,
+                c.outputs,
+            )
+            for c in planned.components
+        ],
     )
     return 0

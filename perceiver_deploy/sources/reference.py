@@ -53,8 +53,8 @@ def reference_of(bundle: Bundle, name: str | nn.Module | None = None) -> Model:
     if source.family == FAMILY and name is None:
         entry = decode(ModuleConfig, source.config, "manifest.source.config").entry
         raise UsageError(
-            f"reference: {source.name} is a module of the user's own ({entry}), whose code runs only where it is named; "
-            "name it with --reference my_model.py:make"
+            f"reference: {source.name} is a module of the user's own ({entry}), whose code runs only where it is "
+            "named; name it with --reference my_model.py:make"
         )
     raise UsageError(
         f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), got none: "

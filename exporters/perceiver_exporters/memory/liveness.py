@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_exporters.component import Component
 from perceiver_exporters.memory.arena import Arena, Block
 from perceiver_exporters.rules.attention.attention_form import on_processors
 from perceiver_exporters.shapes import Shape
+from perceiver_runtime.tensors import Profile
 
 TRANSPOSITIONS = (Tensor.transpose, Tensor.permute)
 PRODUCTS = (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default)
@@ -59,6 +61,16 @@ def peak(component: Component, shapes: Mapping[str, Shape], *, split: bool = Fal
         made = module(*inputs)
     kept = frozenset(_identity(tensor) for tensor in tree_leaves(made))
     return held(recorder.operations, kept)
+
+
+def counted_flops(component: Component, profile: Profile) -> int:
+    """FLOPs of one call at the profile's typical sizes, as PyTorch counts them: matrix products and convolutions."""
+    sizes = {name: bounds.opt for name, bounds in profile.dimensions.items()}
+    inputs = (torch.empty(s.resolve(sizes), dtype=getattr(torch, s.dtype), device="meta") for s in component.inputs)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        on_meta(component.module).requires_grad_(False)(*inputs)
+    return counter.get_total_flops()
 
 
 def held(operations: list[Operation], kept: frozenset[int]) -> int:
