@@ -50,6 +50,7 @@ class _Search:
         self.keys: dict[fx.Node, Hashable] = {}
         self.weights: dict[int, int] = {id(t): n for n, t in enumerate(program.tensors.values())}
         self.tokens = [self._token(node) for node in self.steps]
+        self.scopes = [program.scope(node).split(".") for node in self.steps]
         self.last_use = self._last_uses()
 
     def periods(self) -> list[int]:
@@ -79,11 +80,23 @@ class _Search:
             fitting = [
                 repeat
                 for first in range(start, end - count * period + 1)
-                if (repeat := self._run(first, period, count)) is not None
+                if self._at_edge(first, period) and (repeat := self._run(first, period, count)) is not None
             ]
             if fitting:
-                return min(fitting, key=lambda repeat: (len(repeat.carries), repeat.start))
+                return min(
+                    fitting, key=lambda repeat: (len(repeat.carries), len(self._shared(repeat.start)), repeat.start)
+                )
         return None
+
+    def _at_edge(self, start: int, period: int) -> bool:
+        """Whether a repetition starts between two modules, not inside one that it has other modules beside."""
+        shared = self._shared(start)
+        return all(self.scopes[i][: len(shared)] == shared for i in range(start, start + period))
+
+    def _shared(self, place: int) -> list[str]:
+        """The modules that a place between two steps is inside of."""
+        before, after = self.scopes[place - 1] if place else [], self.scopes[place]
+        return [a for a, b in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))]
 
     def _run(self, start: int, period: int, count: int) -> Repeat | None:
         """The run, if each repetition reads the one before as the first reads what comes before it."""

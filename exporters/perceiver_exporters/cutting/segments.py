@@ -179,7 +179,7 @@ class Edges:
         if any(self.program.spec(value, "") is None for value in values):
             return None
         steps = self.program.steps
-        before, after = self.program.scope(steps[place - 1]).split("."), self.program.scope(steps[place]).split(".")
+        before, after = (self.program.scope(steps[i]).split(".") for i in (place - 1, place))
         shared = next(
             (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
         )
