@@ -98,6 +98,14 @@ def sample(config: FlowConfig, batch: int, random: np.random.Generator) -> Mappi
     return {"inputs": random.standard_normal(shape, dtype=np.float32)}
 
 
+def processing(config: FlowConfig) -> Processing:
+    """That of the demonstration published with the released model; tiles of small models share less."""
+    overlap = min(FlowSettings().overlap, min(config.height, config.width) - 1)
+    return Processing(flow=FlowSettings(overlap=overlap), outputs={"flow": OutputSettings("flow")}, origin=ORIGIN)
+
+
+ORIGIN = "the released model"
+
 OPTICAL_FLOW = Family(
     name="optical-flow",
     summary="the motion of every pixel between two frames",
@@ -106,7 +114,5 @@ OPTICAL_FLOW = Family(
     cut=cut,
     sample=sample,
     presets={"optical-flow-perceiver": RELEASED["optical-flow-perceiver"]},
-    processing=lambda _: Processing(
-        flow=FlowSettings(), outputs={"flow": OutputSettings("flow")}, origin="the released model"
-    ),
+    processing=processing,
 )

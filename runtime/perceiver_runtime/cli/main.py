@@ -1,4 +1,4 @@
-"""`perceiver-run {inspect,verify,bench,run,build} BUNDLE`: results on stdout, progress and errors on stderr.
+"""`perceiver-run {inspect,verify,bench,run,predict,build} BUNDLE`: results on stdout, progress and errors on stderr.
 
 Exit codes: see `perceiver_runtime.errors`.
 """
@@ -17,6 +17,7 @@ from perceiver_runtime.cli import report
 from perceiver_runtime.cli.build import add_command as add_build_command
 from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.cli.options import Parser, integer
+from perceiver_runtime.cli.predict import add_command as add_predict_command
 from perceiver_runtime.cli.progress import ProgressLines, progress_shown
 from perceiver_runtime.cli.table import markdown, table
 from perceiver_runtime.escapes import command_line
@@ -142,5 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--outputs", nargs="+", metavar="NAME", help="only these outputs (default: all)")
     run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
     run.set_defaults(command=_run)
+    add_predict_command(commands, device, _open)
     add_build_command(commands, shared)
     return parser

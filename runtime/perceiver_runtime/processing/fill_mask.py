@@ -9,6 +9,7 @@ import numpy as np
 from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.processing.labels import Floats, softmax
+from perceiver_runtime.processing.processor import processor_of
 from perceiver_runtime.processing.text import MASK, SPECIAL_TOKENS, ByteTokenizer, Ids, Padding, utf8
 
 
@@ -37,7 +38,7 @@ def fill_mask(session: Session, text: str, tokenizer: ByteTokenizer | None = Non
     Args:
         session: A session of a masked language model.
         text: Text with at least one [MASK].
-        tokenizer: Tokenizer; None takes the default.
+        tokenizer: Tokenizer; None takes the bundle's, or the released one for a bundle that states none.
 
     Returns:
         The filled text. A bundle of one fixed text length gets the text padded to it.
@@ -46,17 +47,19 @@ def fill_mask(session: Session, text: str, tokenizer: ByteTokenizer | None = Non
         FeedError: The text has no mask, or is too long.
         UsageError: The bundle is no language model.
     """
-    tokenizer, padding = _fitted(session, tokenizer or ByteTokenizer())
+    tokenizer, padding = _fitted(session, tokenizer or _own(session))
     feeds = tokenizer.encode(text, padding=padding)
     logits = session.run(feeds, ["logits"])["logits"]
     return fill(text, feeds["input_ids"][0], logits[0], tokenizer)
 
 
-def fill(text: str, input_ids: Ids, logits: Floats, tokenizer: ByteTokenizer) -> FilledText:
-    """Put the likeliest tokens by logits (L, vocabulary) in the place of the [MASK]s among ids (L,)."""
-    masked = np.flatnonzero(input_ids == MASK)
+def fill(text: str, input_ids: Ids, logits: Floats, tokenizer: ByteTokenizer, mask: int = MASK) -> FilledText:
+    """Put the likeliest tokens by logits (L, vocabulary) in the place of the masks among ids (L,)."""
+    masked = np.flatnonzero(input_ids == mask)
     if not masked.size:
-        raise FeedError(f"text: expected at least one [MASK], got none in {text!r}; see `hide`")
+        raise FeedError(
+            f"text: expected at least one {tokenizer.special_tokens[mask]}, got none in {text!r}; see `hide`"
+        )
     probabilities = softmax(logits[masked])
     chosen: Ids = probabilities.argmax(axis=-1)
     ids = input_ids.copy()
@@ -67,6 +70,12 @@ def fill(text: str, input_ids: Ids, logits: Floats, tokenizer: ByteTokenizer) ->
         ids=chosen,
         probabilities=probabilities[np.arange(len(masked)), chosen],
     )
+
+
+def _own(session: Session) -> ByteTokenizer:
+    if session.manifest.processing is None:
+        return ByteTokenizer()
+    return processor_of(session.manifest).tokenizer()
 
 
 def _fitted(session: Session, tokenizer: ByteTokenizer) -> tuple[ByteTokenizer, Padding]:

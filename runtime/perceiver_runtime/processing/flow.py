@@ -35,7 +35,7 @@ def predict_flow(session: Session, first: Frame, second: Frame, options: FlowOpt
         first: RGB frame (H, W, 3), uint8. A frame smaller than the bundle's size is padded by its edge, a larger one is
             processed in tiles.
         second: RGB frame of the same size.
-        options: Settings; None takes those of the released model.
+        options: Settings; None takes those of the bundle, or else of the released model.
 
     Returns:
         Flow (H, W, 2) in pixels, rightwards and downwards, from the first frame to the second.
@@ -53,7 +53,7 @@ def stream_flow(session: Session, frames: Iterable[Frame], options: FlowOptions 
     Args:
         session: A session of an optical flow model.
         frames: RGB frames (H, W, 3), uint8, of one size.
-        options: Settings; None takes those of the released model.
+        options: Settings; None takes those of the bundle, or else of the released model.
 
     Returns:
         Flow (H, W, 2) from each frame to the next. The pixels of a frame, and the patches of its first `KEPT_TILES`
@@ -69,7 +69,7 @@ def stream_flow(session: Session, frames: Iterable[Frame], options: FlowOptions 
 def _stream(
     session: Session, frames: Iterable[Frame], options: FlowOptions | None, kept_tiles: int
 ) -> Iterator[Floats]:
-    options, size = options or FlowOptions(), _tile_size(session)
+    options, size = options or _options(session), _tile_size(session)
     inputs = _Inputs(size, kept_tiles)
     previous: _Frame | None = None
     for number, frame in enumerate(frames):
@@ -135,6 +135,12 @@ def _flow(session: Session, first: _Frame, second: _Frame, inputs: _Inputs, opti
         flow = session.run({"inputs": pair}, ["flow"])["flow"].astype(np.float32, copy=False)
         blend.add((rows, columns), flow.reshape(*inputs.size, 2) * np.float32(options.scale))
     return blend.result()[: first.shape[0], : first.shape[1]]
+
+
+def _options(session: Session) -> FlowOptions:
+    """Those of the bundle, if it states them."""
+    stated = session.manifest.processing.flow if session.manifest.processing is not None else None
+    return FlowOptions(stated.overlap, stated.scale) if stated is not None else FlowOptions()
 
 
 def _tile_size(session: Session) -> tuple[int, int]:
