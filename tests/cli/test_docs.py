@@ -60,14 +60,19 @@ def test_pages_have_snippets():
 
 @pytest.mark.parametrize("page", [page for page, found in SNIPPETS.items() if not all(s.reason for s in found)])
 def test_snippets_run(page, bundles, tmp_path, monkeypatch):
-    """In order, in one namespace and one directory, which has a bundle unless the page exports it."""
+    """In order, in one namespace and one directory, which has a bundle unless the page exports it.
+
+    A block that starts with the name of a file becomes that file.
+    """
     monkeypatch.chdir(tmp_path)
     snippets = [snippet for snippet in SNIPPETS[page] if not snippet.reason]
     if not any(re.search(r'export\(.*"bundle"|export .* -o bundle', snippet.code) for snippet in snippets):
         (tmp_path / "bundle").symlink_to(bundles["fp32"], target_is_directory=True)
     names: dict[str, object] = {"__name__": "__main__"}
     for snippet in snippets:
-        if snippet.language == "python":
+        if file := re.match(r"# (\w+\.py)\n", snippet.code):
+            (tmp_path / file[1]).write_text(snippet.code, encoding="utf-8")
+        elif snippet.language == "python":
             exec(compile(snippet.code, page, "exec", dont_inherit=True), names)
         else:
             _run_commands(snippet.code)
