@@ -133,7 +133,8 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
             "none; give an .npz file of arrays by its parameters' names, or data (--data)"
         )
     call = Call(example, options.dynamic, options.ranges, options.cut)
-    config = call.config(made, origin.code or type(made).__name__, code.sha256 if code is not None else "")
+    entry = f"{code.file.name}:{code.function.__name__}" if code is not None else type(made).__name__
+    config = call.config(made, entry, code.sha256 if code is not None else "")
     return own_model(origin, made, config, example)
 
 

@@ -180,6 +180,16 @@ def test_inputs_and_results_of_any_structure_are_named() -> None:
         np.testing.assert_array_equal(run(made, STREAMS)[name], array)
 
 
+def test_results_that_nothing_computes_are_left_out() -> None:
+    class Echo(modules.Resampler):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"x": x, "table": self.latents, "sum": x.sum(-1), "same": x.sum(-1)}
+
+    made = cut(Echo(), {"x": X}).cut
+    assert [spec.name for spec in made.pipeline.outputs] == ["sum", "same"]
+    np.testing.assert_array_equal(run(made, {"x": X})["same"], X.sum(-1).numpy())
+
+
 def test_an_optional_input_is_one_where_the_example_has_it() -> None:
     example = {**STREAMS, "mask": torch.ones(3, 2)}
     assert [spec.name for spec in cut(modules.Structured(), example).cut.pipeline.inputs][2:] == ["mask"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.cutting.call import Example
-from perceiver_exporters.cutting.part import Part
-from perceiver_exporters.cutting.program import Program, capture, is_size
+from perceiver_exporters.cutting.part_builder import PartBuilder
+from perceiver_exporters.cutting.program import Program, capture
 from perceiver_exporters.cutting.repeats import find_repeats
 from perceiver_exporters.cutting.segments import Segment, groups_of, named_segments, segment
 from perceiver_exporters.cutting.sites import Kind, Site, find_sites
@@ -123,142 +122,46 @@ class _Assembly:
         return self.values[node]
 
     def _component(self, each: Segment, *, last: bool) -> tuple[Component, Step]:
-        steps = self.program.steps
-        length = each.repeat.length if each.repeat else each.end - each.start
-        inside = steps[each.start : each.start + length]
-        if each.repeat is None:
-            after = {n for n in inside if self._read_after(n, each.end)}
-            made, renamed = [n for n in inside if n in after], {n: n for n in after}
-        else:
-            repeat = each.repeat
-            shift = length * (repeat.count - 1)
-            late = {steps[each.start + i]: steps[each.start + i + shift] for i in range(length)}
-            made = [n for i, n in enumerate(inside) if i in repeat.carries or self._read_after(late[n], each.end)]
-            renamed = {n: late[n] for n in made}
-        reads, part = self._part(inside, made, each)
-        inputs = tuple(self._spec(n) for n in reads)
-        outputs = tuple(self._spec(renamed[n], n, suffix={s.name for s in inputs}) for n in made)
-        carry = {}
-        if each.repeat is not None:
-            for offset, first in each.repeat.carries.items():
-                output = outputs[made.index(steps[each.start + offset])].name
-                carry[output] = inputs[reads.index(first)].name
-                # ... the value of the last repetition takes the place of the first one's
-        values = {spec.name: self._name(renamed[n]) for spec, n in zip(outputs, made, strict=True)}
+        inside, ends = self._applied(each)
+        made = [node for i, node in enumerate(inside) if self._needed(each, i, ends[node])]
+        reads, part = PartBuilder(self.program, inside).build(made)
+        inputs = tuple(self._spec(node, self._name(node)) for node in reads)
+        taken = {spec.name for spec in inputs}
+        names = {node: self._name(ends[node]) for node in made}
+        outputs = tuple(self._spec(n, f"{names[n]}_out" if names[n] in taken else names[n]) for n in made)
         stage: Stage = "decode" if last and each.name.startswith("decoder") else "encode"
         step = Step(
             each.name,
-            {spec.name: self._name(n) for spec, n in zip(inputs, reads, strict=True)},
-            values,
+            {spec.name: self._name(node) for spec, node in zip(inputs, reads, strict=True)},
+            {spec.name: names[node] for spec, node in zip(outputs, made, strict=True)},
             stage,
             repeat=each.repeat.count if each.repeat else 1,
-            carry=carry,
+            carry={
+                outputs[made.index(inside[offset])].name: inputs[reads.index(first)].name
+                for offset, first in (each.repeat.carries.items() if each.repeat else ())
+            },
         )
         return Component(each.name, part, inputs, outputs), step
 
-    def _spec(self, node: fx.Node, shaped: fx.Node | None = None, suffix: set[str] | None = None) -> TensorSpec:
-        name = self._name(node)
-        if suffix and name in suffix:
-            name = f"{name}_out"
-        spec = self.program.spec(shaped or node, name)
-        assert spec is not None  # edges with others are not cut
+    def _applied(self, each: Segment) -> tuple[Sequence[fx.Node], dict[fx.Node, fx.Node]]:
+        """The steps of one application, and for each the node that has its value after the last one."""
+        steps = self.program.steps[each.start : each.end]
+        if each.repeat is None:
+            return steps, {node: node for node in steps}
+        length = each.repeat.length
+        return steps[:length], dict(zip(steps[:length], steps[-length:], strict=True))
+
+    def _needed(self, each: Segment, offset: int, end: fx.Node) -> bool:
+        """Whether a step's value leaves its component: carried to the next repetition, or read later."""
+        carried = each.repeat is not None and offset in each.repeat.carries
+        later = any(self.index.get(user, -1) >= each.end for user in end.users)
+        return carried or later or end in self.program.results
+
+    def _spec(self, node: fx.Node, name: str) -> TensorSpec:
+        spec = self.program.spec(node, name)
+        if spec is None:
+            raise CheckError(
+                f"{self.program.scope(node)}: expected sizes that are numbers or those of an input between components, "
+                f"got {list(node.meta['val'].shape)}; name another cut (--cut), or fix the sizes (--dynamic)"
+            )
         return spec
-
-    def _read_after(self, node: fx.Node, end: int) -> bool:
-        return node in self.program.results or any(self.index.get(user, -1) >= end for user in node.users)
-
-    def _part(self, inside: Sequence[fx.Node], made: Sequence[fx.Node], each: Segment) -> tuple[list[fx.Node], Part]:
-        return PartBuilder(self.program, inside).build(made, each.name)
-
-
-class PartBuilder:
-    """Copies steps into a graph of their own, with all that they read and no input determines."""
-
-    def __init__(self, program: Program, inside: Sequence[fx.Node]) -> None:
-        self.program = program
-        self.inside = inside
-        self.graph = fx.Graph()
-        self.copies: dict[fx.Node, fx.Node] = {}
-        self.scopes: dict[str, str] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self.reads: list[fx.Node] = []
-
-    def build(self, made: Sequence[fx.Node], name: str) -> tuple[list[fx.Node], Part]:
-        """The values that the steps read from others, and the module that computes `made` from them."""
-        own = set(self.inside)
-        for node in self.inside:
-            for read in node.all_input_nodes:
-                if read in self.program.dependent and read not in own and read not in self.reads:
-                    self.reads.append(read)
-        order = {node: i for i, node in enumerate(self.program.graph.nodes)}
-        self.reads.sort(key=order.__getitem__)
-        self._reach_symbols()
-        for node in self.reads:
-            copy = self.graph.placeholder(node.name)
-            copy.meta["val"] = node.meta["val"]
-            self.copies[node] = copy
-        for node in self.inside:
-            self._copy(node)
-        results = tuple(self.copies[node] for node in made)
-        self.graph.output(results if len(results) != 1 else results[0])
-        self.graph.lint()
-        return self.reads, Part(self.graph, self.tensors, self.scopes)
-
-    def _reach_symbols(self) -> None:
-        """Read an input of the model too where a size is needed that no other value has."""
-        needed = {str(n.meta["val"]) for n in self._sizes() if isinstance(n.meta["val"], torch.SymInt)}
-        held = {str(size) for node in self.reads for size in node.meta["val"].shape}
-        for symbol in sorted(needed & set(self.program.symbols) - held):
-            for node in self.program.placeholders:
-                if symbol in map(str, node.meta["val"].shape) and node not in self.reads:
-                    self.reads.append(node)
-                    break
-
-    def _sizes(self) -> set[fx.Node]:
-        """Sizes of values that the steps read, directly or through what no input determines."""
-        found: set[fx.Node] = set()
-        waiting = list(self.inside)
-        own = set(self.inside)
-        while waiting:
-            node = waiting.pop()
-            for read in node.all_input_nodes:
-                if read in found or (read in self.program.dependent):
-                    continue
-                if is_size(read) and read.target is torch.ops.aten.sym_size.int:
-                    source = read.args[0]
-                    if source not in own:
-                        found.add(read)
-                    continue
-                found.add(read)
-                waiting.append(read)
-        return {node for node in found if is_size(node)}
-
-    def _copy(self, node: fx.Node) -> fx.Node:
-        if node in self.copies:
-            return self.copies[node]
-        if is_size(node) and (known := self._size(node)) is not None:
-            self.copies[node] = known
-            return known
-        if node.op == "get_attr":
-            self.tensors[str(node.target)] = self.program.tensors[str(node.target)]
-        copy = self.graph.node_copy(node, self._copy)
-        copy.meta["val"] = node.meta.get("val")
-        if node.op == "call_function":
-            self.scopes[copy.name] = self.program.scope(node)
-        self.copies[node] = copy
-        return copy
-
-    def _size(self, node: fx.Node) -> fx.Node | None:
-        """A size, as that of a value which is at hand."""
-        for read in self.reads:
-            for axis, size in enumerate(read.meta["val"].shape):
-                if str(size) == str(node.meta["val"]) and isinstance(size, torch.SymInt):
-                    made = self.graph.call_function(torch.ops.aten.sym_size.int, (self.copies[read], axis))
-                    made.meta["val"] = size
-                    return made
-        return None
-
-
-def parameters_of(cut: Cut) -> Mapping[str, int]:
-    """Number of parameters of each component."""
-    return {c.name: sum(p.numel() for p in c.module.parameters()) for c in cut.components}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, fx, nn
 from perceiver_exporters.cutting.call import Called, Example, tensors
 from perceiver_exporters.cutting.export_program import export_program
 from perceiver_exporters.cutting.part import creates
+from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Dimension, Profile, TensorSpec
 
 _WRAPPER = "module."
@@ -37,6 +39,19 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     profile: Profile
+
+    def computed(self) -> Program:
+        """The program without results that are inputs, or that no input determines.
+
+        Raises CheckError if none is left.
+        """
+        kept = [i for i, node in enumerate(self.results) if node in self.steps]
+        if not kept:
+            raise CheckError(f"expected a result that depends on the inputs, got {', '.join(self.outputs)}")
+        output = next(node for node in self.graph.nodes if node.op == "output")
+        output.args = (tuple(self.results[i] for i in kept),)
+        self.graph.eliminate_dead_code()
+        return dataclasses.replace(self, outputs=tuple(self.outputs[i] for i in kept))
 
     @cached_property
     def placeholders(self) -> tuple[fx.Node, ...]:
@@ -115,7 +130,7 @@ def capture(module: nn.Module, example: Example, inputs: tuple[TensorSpec, ...],
     given = tuple(_sized(t, s, profile) for t, s in zip(tensors(example).values(), inputs, strict=True))
     exported = export_program(called, given, inputs, profile)
     lifted = exported.module(check_guards=False)
-    return Program(_plain(lifted.graph), _tensors(lifted), inputs, called.seen.outputs, profile)
+    return Program(_plain(lifted.graph), _tensors(lifted), inputs, called.seen.outputs, profile).computed()
 
 
 def _sized(tensor: Tensor, spec: TensorSpec, profile: Profile) -> Tensor:
