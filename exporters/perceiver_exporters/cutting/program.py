@@ -50,7 +50,9 @@ class Program:
             raise CheckError(f"expected a result that depends on the inputs, got {', '.join(self.outputs)}")
         output = next(node for node in self.graph.nodes if node.op == "output")
         output.args = (tuple(self.results[i] for i in kept),)
-        self.graph.eliminate_dead_code()
+        for node in reversed(list(self.graph.nodes)):
+            if node.op in ("call_function", "get_attr") and not node.users:
+                self.graph.erase_node(node)
         return dataclasses.replace(self, outputs=tuple(self.outputs[i] for i in kept))
 
     @cached_property
