@@ -18,12 +18,13 @@ from hybrid_parts import PARTS
 from torch import Tensor
 
 from perceiver_deploy.api.evaluate import evaluate
+from perceiver_deploy.datasets import ArraySamples
 from perceiver_deploy.datasets.emoji import decode
 from perceiver_deploy.datasets.emoji.dataset import feeds
 from perceiver_deploy.datasets.emoji.sample import Splits, read_sample
 from perceiver_deploy.models.hybrid import Hybrid, freeze_trunk
 from perceiver_deploy.models.hybrid.decoder import greedy
-from perceiver_deploy.sources.source import batches, blueprint, resolve
+from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.weights import weights_sha256
@@ -193,7 +194,8 @@ def _chances() -> dict[tuple[str, str], str]:
     error = np.abs(np.median(sample.training.versions) - versions)
     texts = resolve(LANGUAGES).dataset
     assert texts is not None
-    commonest = np.bincount(texts.targets).max() / len(texts.targets)
+    targets = np.concatenate([part.targets["logits"] for part in texts.scored[0].samples.batches(BATCH)])
+    commonest = np.bincount(targets).max() / len(targets)
     return {
         ("kind", "accuracy"): f"{(held == kinds[counts.argmax()]).mean():.4f}",
         ("match", "accuracy"): "0.5000",
@@ -235,7 +237,8 @@ def _names(module: Hybrid, sessions: Sequence[Session], sample: Splits, split: s
 
 
 def _spelt(session: Session, pictures: Mapping[str, Array]) -> list[str]:
-    return [decode(row) for feed in batches(pictures, BATCH) for row in session.generate(feed).ids.tolist()]
+    parts = ArraySamples(pictures).batches(BATCH)
+    return [decode(row) for part in parts for row in session.generate(part.feeds).ids.tolist()]
 
 
 def _shared(bundles: Bundles, folder: Path) -> Iterator[str]:

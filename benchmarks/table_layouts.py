@@ -233,6 +233,18 @@ def memory(result: Result) -> str:
     )
 
 
+def calibration_memory(result: Result) -> str:
+    """Peak memory of a calibration by its number of samples."""
+    least = result["rows"][0]["peak"]
+    return table(
+        ("Samples", "Peak RSS, MB", "Times the first", "Seconds"),
+        [
+            (f"{r['samples']:,}", f"{r['peak'] / 1e6:,.1f}", f"{r['peak'] / least:.3f}", f"{r['seconds']:.1f}")
+            for r in result["rows"]
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "peers-language-perceiver": peers,
     "peers-language-perceiver-vnni": peers,
@@ -251,4 +263,5 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "convolution-forms": convolution_forms,
     "attention-form": attention_form,
     "memory": memory,
+    "calibration-memory": calibration_memory,
 }

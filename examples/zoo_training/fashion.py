@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.datasets.fashion_mnist import LABELS, NAME, PROCESSING, normalise
 from perceiver_deploy.datasets.fashion_mnist.sample import LabelledImages, read_sample
-from perceiver_deploy.datasets.metrics import evaluate_classification
+from perceiver_runtime.evaluation.metrics import evaluate_classification
 from perceiver_runtime.format.schema import encode
 from zoo_training.data.fashion_mnist import TEST, TRAIN, read_split
 from zoo_training.loop import Progress, TrainingConfig, predict, train

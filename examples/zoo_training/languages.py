@@ -17,10 +17,10 @@ from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoin
 from perceiver_deploy.datasets.languages import LANGUAGES, LENGTH, PROCESSING, VOCABULARY, encode
 from perceiver_deploy.datasets.languages.dataset import NAME
 from perceiver_deploy.datasets.languages.sample import Texts
-from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.hybrid import ClassifierConfig, FeatureConfig, Hybrid, HybridConfig, TextConfig
 from perceiver_deploy.refusal import RefusingCommand
+from perceiver_runtime.evaluation.metrics import evaluate_classification
 from perceiver_runtime.format.schema import encode as to_json
 from zoo_training.data.languages import read_splits
 from zoo_training.loop import Progress, TrainingConfig, fit, prepare

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from perceiver_exporters.stream import FeedStream
-from perceiver_runtime.manifest import Source
+from perceiver_runtime.manifest import DataRecord, Source
 from perceiver_runtime.pipeline import Pipeline
 from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
@@ -82,6 +82,7 @@ class Blueprint:
         labels: Class names, if there are any.
         golden_origin: Where the golden inputs are from: a data set and its split, or random values.
         processing: How images, texts and the like become inputs, if that is known.
+        data: The data that golden and calibration inputs are drawn from, if they are the user's.
     """
 
     source: Source
@@ -91,3 +92,4 @@ class Blueprint:
     labels: tuple[str, ...] = ()
     golden_origin: str = ""
     processing: Processing | None = None
+    data: DataRecord | None = None

@@ -30,8 +30,13 @@ def samples_sha256(samples: Iterable[Mapping[str, Array]]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         for name, array in sorted(sample.items()):
-            _update(digest, name, array.dtype.name, array.shape, np.ascontiguousarray(array).tobytes())
+            update_sha256(digest, name, array)
     return digest.hexdigest()
+
+
+def update_sha256(digest: _Hash, name: str, array: Array) -> None:
+    """Add an array to a hash: name, dtype, shape and bytes."""
+    _update(digest, name, array.dtype.name, array.shape, np.ascontiguousarray(array).tobytes())
 
 
 def _update(digest: _Hash, name: str, dtype: str, shape: tuple[int, ...], content: bytes) -> None:

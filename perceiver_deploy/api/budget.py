@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from perceiver_deploy.api.scoring import Side, bounded, groups
 from perceiver_deploy.datasets import Dataset
-from perceiver_deploy.sources.source import batches
 from perceiver_exporters.precision.options import Budget, Run
 
 BATCH = 64
 
 
 def accuracy_budget(dataset: Dataset, points: float, batch: int = BATCH) -> Budget:
-    """At most `points` (hundredths) of accuracy lost on each output that is a classification, on its held-out samples.
+    """At most `points` (hundredths) lost of each output's score that is a share, on the data set's evaluation samples.
 
     These are the samples that `evaluate` reports on: the search chooses one number, how many layers are kept, by them.
     They are run `batch` at a time.
+
+    Args:
+        dataset: The data.
+        points: Hundredths of a score.
+        batch: Samples of a run.
+
+    Returns:
+        The budget.
+
+    Raises:
+        UsageError: Nothing that the data set scores is a share: an accuracy, or a share of pixels.
     """
-    scored = [each for each in dataset.scored if each.task == "classification"]
+    scored = bounded(dataset)
 
     def score(run: Run) -> Mapping[str, float]:
-        accuracies = {}
-        for each in scored:
-            logits = [run(feeds, (each.output,))[each.output] for feeds in batches(each.held_out, batch)]
-            accuracies[each.output] = float((np.concatenate(logits).argmax(axis=1) == each.targets).mean())
-        return accuracies
+        shares: dict[str, float] = {}
+        for samples, group in groups(scored):
+            sides = [Side(each) for each in group]
+            for part in samples.batches(batch):
+                made = run(part.feeds, tuple(each.output for each in group))
+                for side in sides:
+                    side.add(made, part)
+            shares |= {side.scored.output: side.share() for side in sides}
+        return shares
 
     return Budget(points, score)

@@ -8,12 +8,12 @@ from pathlib import Path
 from perceiver_deploy.api.bench import BenchmarkReport, bench
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate_bundle
 from perceiver_deploy.api.verify import verify
-from perceiver_deploy.datasets.metrics import ClassificationMetrics
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_runtime import open_session
+from perceiver_runtime.evaluation.metrics import ClassificationMetrics
 from perceiver_runtime.format.outputs import check_directory
 from perceiver_runtime.format.staging import check_destination
 from perceiver_runtime.manifest import Manifest

@@ -1,47 +1,55 @@
-"""Task metrics of deployed bundles beside those of their PyTorch reference, on the same held-out data."""
+"""Task metrics of deployed bundles beside those of their PyTorch reference, on the same samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 
-from perceiver_deploy.datasets import Dataset, Scored
-from perceiver_deploy.datasets.metrics import (
-    ClassificationMetrics,
-    RegressionMetrics,
-    evaluate_classification,
-    evaluate_regression,
-)
+from perceiver_deploy.api.scoring import CustomMetrics, Side, compared, groups, share, share_name
+from perceiver_deploy.data.draw import DataOptions
+from perceiver_deploy.data.recorded import evaluation_data
+from perceiver_deploy.datasets import Dataset, Samples, Scored
+from perceiver_deploy.datasets.dataset import Batch
 from perceiver_deploy.sources.reference import reference_of
-from perceiver_deploy.sources.source import Model, batches
 from perceiver_exporters.component import Cut
+from perceiver_exporters.diagnose.range_shift import RangeShift, RangeWatch
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.evaluation.dense import FlowMetrics, ReconstructionMetrics, TokenMetrics
+from perceiver_runtime.evaluation.evaluate import answers
+from perceiver_runtime.evaluation.metrics import ClassificationMetrics, RegressionMetrics
 from perceiver_runtime.execution.choice import RunsOn
-from perceiver_runtime.format.ranges import batch_within
-from perceiver_runtime.progress import track
+from perceiver_runtime.progress import count
 from perceiver_runtime.tensors import Array
 
-M = TypeVar("M", ClassificationMetrics, RegressionMetrics)
-Metrics = ClassificationMetrics | RegressionMetrics
-Expected = Mapping[str, Array]
-"""The reference's scored outputs, by name."""
+LOGGER = logging.getLogger(__name__)
+M = TypeVar(
+    "M",
+    ClassificationMetrics,
+    RegressionMetrics,
+    TokenMetrics,
+    FlowMetrics,
+    ReconstructionMetrics,
+    CustomMetrics,
+)
 
 
 @dataclass(frozen=True)
 class EvaluationReport(Generic[M]):
-    """Reference and deployed metrics of one `output` over the same `samples` held-out samples of `dataset`.
+    """Reference and deployed metrics of one `output` over the same `samples` of `dataset`.
 
     `difference` is deployed minus reference, by metric (a metric that either lacks is left out); `agreement` is the
-    share of samples for which both predict the same class, right or wrong, and None for numbers.
+    share of samples for which both predict the same class, right or wrong, and None for other tasks. `share` names the
+    metric that is a share, such as an accuracy, and `points_lost` are the hundredths of it that the bundle has lost.
+    `range_shift` says by component how many activations of these samples an int8 bundle saturates.
     """
 
     dataset: str
@@ -53,27 +61,9 @@ class EvaluationReport(Generic[M]):
     difference: Mapping[str, float]
     agreement: float | None
     runs_on: RunsOn | None = None
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    compared: tuple[str, ...]
-    score: Callable[[Array, Scored], Metrics]
-
-
-SCORINGS: Mapping[str, _Scoring] = {
-    "classification": _Scoring(
-        ("accuracy", "precision", "recall", "f1"),
-        lambda logits, scored: evaluate_classification(logits, scored.targets, scored.labels),
-    ),
-    "regression": _Scoring(
-        ("mae", "mape"),
-        lambda numbers, scored: evaluate_regression(
-            (numbers[:, 0] if scored.targets.ndim == 1 else numbers).astype(np.float64), scored.targets
-        ),
-    ),
-}
-"""By task: the metrics that are compared, and how an output (N, classes), or (N, T) of numbers, is scored."""
+    share: str = ""
+    points_lost: float | None = None
+    range_shift: tuple[RangeShift, ...] = ()
 
 
 def evaluate_bundle(
@@ -102,23 +92,33 @@ def evaluate(
     bundles: str | Path | Sequence[str | Path],
     *,
     reference: str | None = None,
+    data: object = None,
+    samples: int | None = None,
+    metric: object = None,
     batch: int = 64,
     threads: int | None = None,
 ) -> tuple[tuple[EvaluationReport[Any], ...], ...]:
-    """Score bundles of one model, and their PyTorch reference, on the held-out data of the model's data set.
+    """Score bundles of one model, and their PyTorch reference, on the same labelled samples.
 
     Args:
         bundles: Directory of the bundle, or of several of one model.
         reference: Model of the zoo or checkpoint that the reference's weights come from; None: the bundles' source.
+        data: Data as for `export`. Of the data that the bundles were made with, the evaluation samples are taken; of
+            others, all. None: the data that the bundles were made with, found where they were or by their name; or else
+            the model's own data set.
+        samples: Number of samples, drawn at random, of data that the bundles were not made with; None: all.
+        metric: `file.py:function` or a function that scores outputs by name against targets by name, in place of the
+            task's metrics.
         batch: Samples per call; a bundle that does not take as many gets the nearest number that it takes.
         threads: CPU threads of the reference and of all bundles; None: PyTorch's choice.
 
     Returns:
-        For each bundle, in order, a report for each output that the data set scores.
+        For each bundle, in order, a report for each output that the data score.
 
     Raises:
-        UsageError: The bundles are not of one model, the reference has other weights or no data set, or `threads` is
-            out of range.
+        UsageError: The bundles are not of one model, the reference has other weights, there are no data, or `threads`
+            is out of range.
+        DatasetError: The data do not fit the model, have no targets, or have changed since the export.
         CheckError: An output is NaN or infinite.
         BundleError: A bundle is damaged.
     """
@@ -133,68 +133,124 @@ def evaluate(
             names = ", ".join(source.name for source in sources)
             raise UsageError(f"evaluate: expected bundles of one model, got {names}; evaluate each model by itself")
         model = reference_of(sessions[0].bundle, reference)
-        dataset = _dataset(model)
-        expected = reference_outputs(model.family.cut(model.module), dataset, batch=batch)
-        return tuple(tuple(compare(session, dataset, expected, batch=batch)) for session in sessions)
+        chosen = evaluation_data(sessions[0].bundle, model, DataOptions(data, evaluation=samples, metric=metric))
+        return evaluate_sessions(sessions, chosen, model.family.cut(model.module), batch=batch)
 
 
 def evaluate_session(
     session: Session, dataset: Dataset, reference: Cut, *, batch: int = 64
 ) -> EvaluationReport[ClassificationMetrics]:
     """Score the main output of an open session and of its reference, cut the same way, `batch` samples at a time."""
-    return next(compare(session, dataset, reference_outputs(reference, dataset, batch=batch), batch=batch))
+    return evaluate_sessions([session], dataset, reference, batch=batch)[0][0]
 
 
-def reference_outputs(reference: Cut, dataset: Dataset, *, batch: int = 64) -> Expected:
-    """What the reference gives for each output that the data set scores."""
+def evaluate_sessions(
+    sessions: Sequence[Session], dataset: Dataset, reference: Cut, *, batch: int = 64
+) -> tuple[tuple[EvaluationReport[Any], ...], ...]:
+    """Score open sessions of one model beside its reference: for each session, a report for each scored output."""
     model = Reference(reference)
-    return {
-        scored.output: np.concatenate(
-            [
-                model.run(feed).values[scored.output]
-                for feed in track(batches(scored.held_out, batch), f"reference: {scored.output}")
-            ]
-        )
-        for scored in dataset.scored
-    }
+    watches = [RangeWatch(session.bundle) for session in sessions]
+    found: dict[str, list[EvaluationReport[Any]]] = {}
+    for samples, group in groups(dataset.scored):
+        for each in _group(sessions, watches, samples, group, model, batch, dataset.name):
+            found.setdefault(each[0].output, []).extend(each)
+    for session, watch in zip(sessions, watches, strict=True):
+        _warn(session, watch)
+    ordered = [found[scored.output] for scored in dataset.scored]
+    return tuple(tuple(reports[i] for reports in ordered) for i in range(len(sessions)))
 
 
-def compare(
-    session: Session, dataset: Dataset, expected: Expected, *, batch: int = 64
-) -> Iterator[EvaluationReport[Any]]:
-    """Score an open session beside what its reference gives, one output after the other."""
-    for scored in dataset.scored:
-        output, scoring = scored.output, SCORINGS[scored.task]
-        deployed = _answers(session, scored.held_out, output, batch)
-        metrics = scoring.score(expected[output], scored), scoring.score(deployed, scored)
-        pairs = {name: tuple(getattr(m, name) for m in metrics) for name in scoring.compared}
-        agree = expected[output].argmax(axis=1) == deployed.argmax(axis=1)
-        yield EvaluationReport(
-            dataset=dataset.name,
-            output=output,
-            samples=len(scored.targets),
+def _warn(session: Session, watch: RangeWatch) -> None:
+    for shift in watch.shifts():
+        if shift.warned:
+            LOGGER.warning(
+                "warning: %s: %s: %.2f%% of the activations lie outside the calibrated ranges (%s: %.2f%%): calibrate "
+                "with samples like these",
+                *(session.bundle.path, shift.component, 100 * shift.share, shift.tensor, 100 * shift.tensor_share),
+            )
+
+
+def _group(
+    sessions: Sequence[Session],
+    watches: Sequence[RangeWatch],
+    samples: Samples,
+    group: Sequence[Scored],
+    model: Reference,
+    batch: int,
+    dataset: str,
+) -> Iterator[list[EvaluationReport[Any]]]:
+    """Of each output that is scored on these samples, the reports of all sessions."""
+    outputs = _outputs(group, model.cut)
+    tallies = [[_Tally(scored) for scored in group] for _ in sessions]
+    done = 0
+    for part in samples.batches(batch):
+        count(f"evaluate {', '.join(outputs)}", done, len(samples))
+        expected = _expected(model, watches, part, outputs)
+        for session, tally in zip(sessions, tallies, strict=True):
+            got = answers(session, part.feeds, outputs, batch)
+            for each in tally:
+                each.add(expected, got, part)
+        done += len(part)
+    count(f"evaluate {', '.join(outputs)}", done, done)
+    for i in range(len(group)):
+        yield [
+            tally[i].report(dataset, session, watch)
+            for session, tally, watch in zip(sessions, tallies, watches, strict=True)
+        ]
+
+
+def _outputs(group: Sequence[Scored], cut: Cut) -> tuple[str, ...]:
+    """The outputs that are scored; all of them where a function of the user's scores."""
+    known = [spec.name for spec in cut.pipeline.outputs]
+    named = [scored.output for scored in group]
+    return tuple(named if set(named) <= set(known) else known)
+
+
+def _expected(
+    model: Reference, watches: Sequence[RangeWatch], part: Batch, outputs: Sequence[str]
+) -> Mapping[str, Array]:
+    """The reference's outputs; what it gives each component is shown to the watches."""
+    values: dict[str, Any] = {}
+    for call in model.calls(part.feeds, values):
+        for watch in watches:
+            watch.see(call)
+    shown = model.cut.pipeline.shown
+    return {name: values[shown.get(name, name)].detach().numpy() for name in outputs}
+
+
+class _Tally:
+    """The scores of a reference and of a session on one output."""
+
+    def __init__(self, scored: Scored) -> None:
+        self._scored, self._reference, self._deployed = scored, Side(scored), Side(scored)
+        self._alike = 0
+
+    def add(self, expected: Mapping[str, Array], got: Mapping[str, Array], part: Batch) -> None:
+        """Count a batch."""
+        self._reference.add(expected, part)
+        self._deployed.add(got, part)
+        if self._scored.task == "classification":
+            name = self._scored.output
+            self._alike += int((expected[name].argmax(axis=1) == got[name].argmax(axis=1)).sum())
+
+    def report(self, dataset: str, session: Session, watch: RangeWatch) -> EvaluationReport[Any]:
+        """What came of it."""
+        metrics = self._reference.result(), self._deployed.result()
+        pairs = zip(*(compared(self._scored, each).items() for each in metrics), strict=True)
+        samples = len(self._scored.samples)
+        name, shares = share_name(self._scored), [share(self._scored, each) for each in metrics]
+        lost = None if shares[0] is None or shares[1] is None else 100 * (shares[0] - shares[1])
+        return EvaluationReport(
+            dataset=dataset,
+            output=self._scored.output,
+            samples=samples,
             precision=session.manifest.precision,
             reference=metrics[0],
             deployed=metrics[1],
-            difference={name: pair[1] - pair[0] for name, pair in pairs.items() if None not in pair},
-            agreement=float(agree.mean()) if scored.task == "classification" else None,
+            difference={n: own - exact for (n, exact), (_, own) in pairs if exact is not None and own is not None},
+            agreement=self._alike / samples if self._scored.task == "classification" else None,
             runs_on=session.runs_on,
+            share=name if lost is not None else "",
+            points_lost=lost,
+            range_shift=watch.shifts(),
         )
-
-
-def _answers(session: Session, samples: Mapping[str, Array], output: str, batch: int) -> Array:
-    """One output for all samples, in batches that the bundle takes; the last is filled up with repeated rows."""
-    profiles = session.manifest.profiles
-    answers = []
-    feeds = batches(samples, batch_within(profiles, batch))
-    for feed in track(feeds, f"{session.bundle.path} on {session.backend}: {output}"):
-        rows = len(next(iter(feed.values())))
-        taken = np.arange(batch_within(profiles, rows)) % rows
-        answers.append(session.run({n: array[taken] for n, array in feed.items()}, (output,))[output][:rows])
-    return np.concatenate(answers)
-
-
-def _dataset(model: Model) -> Dataset:
-    if model.dataset is None:
-        raise UsageError(f"evaluate: expected a model with a data set of its own, {model.name} has none")
-    return model.dataset

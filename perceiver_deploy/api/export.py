@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ from perceiver_deploy.api.budget import accuracy_budget
 from perceiver_deploy.api.options import ExportOptions, ExportSettings, export_options
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, option
-from perceiver_deploy.sources.source import Model, blueprint, resolve
+from perceiver_deploy.data.draw import dataset_of
+from perceiver_deploy.data.open import open_data
+from perceiver_deploy.sources.origin import find
+from perceiver_deploy.sources.source import Model, blueprint, load
 from perceiver_deploy.sources.source_record import write_record
 from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.dynamic_sizes import with_ranges
@@ -111,6 +115,7 @@ def export(
             target or source has no use for, no chunks that are small enough.
         CheckpointError: The checkpoint does not fit its config, or no format recognises it.
         UnavailableError: A hub id can't be fetched.
+        DatasetError: The data do not fit the model, or are fewer than asked for.
         CheckError: A graph is not in the asked precision, or the accuracy can't be kept.
     """
     chosen = export_options(options, settings)
@@ -186,7 +191,12 @@ def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool)
     precision.check(options.quantization, place)
     check_destination(out, overwrite=overwrite)
     report(f"load {source if isinstance(source, (str, Path)) else type(source).__name__}")
-    model = resolve(source, options)
+    drawn = options.drawn
+    origin = find(source)
+    data = None if drawn.data is None else open_data(drawn.data)
+    model = load(origin, options, example=data.first() if data is not None and origin.users else None)
+    if data is not None:
+        model = dataclasses.replace(model, dataset=dataset_of(model, data, drawn))
     for note in model.notes:
         LOGGER.warning("warning: %s", note)
     made = _sized(blueprint(model), options)
@@ -198,12 +208,14 @@ def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool)
     return model, exporter
 
 
-def _record(out: Path, manifest: Manifest, model: Model, options: LoadOptions) -> None:
-    """Record where the source is; the bundle is complete without it."""
+def _record(out: Path, manifest: Manifest, model: Model, options: ExportOptions) -> None:
+    """Record where source and data are; the bundle is complete without it."""
     if model.origin is None:
         return
     try:
-        write_record(out, manifest.source.weights_sha256, model.origin, options)
+        place = Path(options.data) if isinstance(options.data, str | os.PathLike) else None
+        data = place if place is not None and place.exists() else None
+        write_record(out, manifest.source.weights_sha256, model.origin, options, data)
     except OSError as error:
         LOGGER.warning("warning: the place of the source is not recorded beside %s: %s", out, error)
 
@@ -243,7 +255,7 @@ def _batch(profile: Profile, options: ExportOptions) -> Mapping[str, Range]:
 def _budget(model: Model, made: Blueprint, points: float) -> Budget:
     if model.dataset is None:
         raise UsageError(
-            f"{option('max_accuracy_drop')}: {model.name} has no data set to measure its accuracy on; give the model "
-            "one, or leave it out"
+            f"{option('max_accuracy_drop')}: {model.name} has no data set to measure its accuracy on; give "
+            "labelled samples (--data), or leave it out"
         )
     return accuracy_budget(model.dataset, points, batch_within((made.cut.profile,), BUDGET_BATCH))

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.data.draw import DataOptions
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
+from perceiver_runtime.errors import UsageError
 from perceiver_runtime.tensors import Range
 
 
@@ -26,6 +28,12 @@ class ExportOptions(LoadOptions):
         quantization: How integers are calibrated, and how many bits weights have.
         max_accuracy_drop: Points of accuracy that int8 or int8-dynamic may lose on the model's data set: the fewest
             layers stay in FP32 that keep the loss within it. None: no bound.
+        data: Samples of the user's own for calibration, golden samples and evaluation: a path, `file.py:function`, an
+            iterable of dicts, or a function that returns one (see docs/data.md). None: the model's own, if it has any.
+        calibration_samples: Number of samples for the ranges of int8; None: 512, or as many as there are.
+        golden_samples: Number of samples that are stored in the bundle; None: 8, or as many as there are.
+        evaluation_samples: Number of samples that metrics are measured on; None: 2,000, or as many as there are.
+        seed: Of the draw of the samples.
     """
 
     precision: str = "fp32"
@@ -34,6 +42,21 @@ class ExportOptions(LoadOptions):
     max_batch: int | None = None
     quantization: QuantizationOptions = DEFAULTS
     max_accuracy_drop: float | None = None
+    data: Any = None
+    calibration_samples: int | None = None
+    golden_samples: int | None = None
+    evaluation_samples: int | None = None
+    seed: int = 0
+
+    @property
+    def drawn(self) -> DataOptions:
+        """Data, and how they are divided. Raises UsageError for numbers out of range, or without data."""
+        chosen = DataOptions(
+            self.data, self.calibration_samples, self.golden_samples, self.evaluation_samples, self.seed
+        )
+        if given := chosen.without_data:
+            raise UsageError(f"{', '.join(given)}: goes with data of your own (--data); leave it out")
+        return chosen
 
 
 class ExportSettings(TypedDict, total=False):
@@ -53,6 +76,11 @@ class ExportSettings(TypedDict, total=False):
     ranges: Mapping[str, Range]
     quantization: QuantizationOptions
     max_accuracy_drop: float | None
+    data: Any
+    calibration_samples: int | None
+    golden_samples: int | None
+    evaluation_samples: int | None
+    seed: int
 
 
 def export_options(options: LoadOptions, settings: ExportSettings) -> ExportOptions:

@@ -21,12 +21,15 @@ COLUMNS = ("component:<", "node:<", "operator:<", "run", "error", "noise:?", "bo
 @click.command("bisect")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", help="Model of the zoo or checkpoint that the bundle was made from, if not found by name.")
+@click.option("--data", metavar="SOURCE", help="Data that the bundle was calibrated with, if not found by name.")
 @backend_option(None, "What runs the bundle (default: the backend that computes as the bundle's target does).")
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), help="Where replays go [perceiver-failures/BUNDLE/nodes]."
 )
 @common_options
-def command(bundle: Path, reference: str | None, backend: str | None, out: Path | None, as_json: bool) -> int:
+def command(
+    bundle: Path, reference: str | None, data: str | None, backend: str | None, out: Path | None, as_json: bool
+) -> int:
     """Find the component of BUNDLE, then the node, that departs from the model it was made from; exit 1 if one does.
 
     The golden samples blame the component. The model is exported again, and the graphs compared value by value and
@@ -38,7 +41,7 @@ def command(bundle: Path, reference: str | None, backend: str | None, out: Path 
     if out is not None:
         check_directory(out)
     replays = out or default_directory(bundle) / "nodes"
-    found = bisect(bundle, reference=reference, backend=backend, replays=replays)
+    found = bisect(bundle, reference=reference, data=data, backend=backend, replays=replays)
     if as_json:
         print_json(found)
     else:

@@ -24,6 +24,9 @@ Reports = Sequence["EvaluationReport[Any]"]
 @click.command("evaluate")
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reference", help="Model or checkpoint to compare with (default: the bundles' own source).")
+@click.option("--data", metavar="SOURCE", help="Labelled samples, as for export (default: the data of the export).")
+@click.option("--samples", type=click.IntRange(1), help="Number of samples of other data than the export's [all].")
+@click.option("--metric", metavar="FILE.py:FUNCTION", help="Your own score of outputs against targets.")
 @click.option(
     "--max-accuracy-drop", type=POINTS, help="Fail (exit 1) if an accuracy falls by more than this many points."
 )
@@ -34,6 +37,9 @@ Reports = Sequence["EvaluationReport[Any]"]
 def command(
     bundles: tuple[Path, ...],
     reference: str | None,
+    data: str | None,
+    samples: int | None,
+    metric: str | None,
     max_accuracy_drop: float | None,
     per_class: bool,
     batch: int,
@@ -43,32 +49,47 @@ def command(
     """Measure task metrics on held-out data: those of the reference beside those of BUNDLES, all of one model."""
     from perceiver_deploy.api.evaluate import evaluate
 
-    evaluated = evaluate(bundles, reference=reference, batch=batch, threads=threads)
+    evaluated = evaluate(
+        bundles, reference=reference, data=data, samples=samples, metric=metric, batch=batch, threads=threads
+    )
     columns = ("output:<", "metric:<", "samples", "reference", *_titles(bundles, evaluated))
     rows = [row for reports in zip(*evaluated, strict=True) for row in _rows(reports, per_class)]
     if as_json:
         print_json([report for reports in evaluated for report in reports])
     else:
         runs = ", ".join(dict.fromkeys(str(reports[0].runs_on) for reports in evaluated))
-        print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows, f"Ran on {runs}.")
+        caption = "\n".join((f"Ran on {runs}.", *_shifts(bundles, evaluated)))
+        print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows, caption)
     return 0 if max_accuracy_drop is None else _judge(bundles, evaluated, max_accuracy_drop)
 
 
 def _judge(bundles: Sequence[Path], evaluated: Sequence[Reports], max_accuracy_drop: float) -> int:
-    """1 if an accuracy fell by more than so many points; says which."""
+    """1 if a share, such as an accuracy, fell by more than so many points; says which."""
     scored = [(b, r) for b, reports in zip(bundles, evaluated, strict=True) for r in reports]
-    drops = [(b, r, -100 * r.difference["accuracy"]) for b, r in scored if "accuracy" in r.difference]
+    drops = [(b, r, r.points_lost) for b, r in scored if r.points_lost is not None]
     if not drops:
         metrics = ", ".join(dict.fromkeys(name for _, r in scored for name in r.difference))
         raise UsageError(f"--max-accuracy-drop bounds an accuracy; this model is scored by {metrics}; leave it out")
     fallen = [(b, r, drop) for b, r, drop in drops if drop > max_accuracy_drop + ROUNDING]
     for bundle, r, drop in fallen:
         click.echo(
-            f"FAILED: {bundle}: accuracy of {r.output}: reference {r.reference.accuracy:.4f}, deployed "
-            f"{r.deployed.accuracy:.4f}: {drop:.2f} points lost, {max_accuracy_drop:g} allowed",
+            f"FAILED: {bundle}: {r.share} of {r.output}: reference {value(r.reference, r.share):.4f}, deployed "
+            f"{value(r.deployed, r.share):.4f}: {drop:.2f} points lost, {max_accuracy_drop:g} allowed",
             err=True,
         )
     return 1 if fallen else 0
+
+
+def value(metrics: Any, name: str) -> float:
+    """A number of a result."""
+    found: float = metrics.values[name] if hasattr(metrics, "values") else getattr(metrics, name)
+    return found
+
+
+def _shifts(bundles: Sequence[Path], evaluated: Sequence[Reports]) -> Iterator[str]:
+    for bundle, reports in zip(bundles, evaluated, strict=True):
+        if shares := ", ".join(f"{s.component} {s.share:.3%}" for s in reports[0].range_shift):
+            yield f"Activations outside the calibrated ranges of {bundle.name}: {shares}."
 
 
 def _titles(bundles: Sequence[Path], evaluated: Sequence[Reports]) -> list[str]:
@@ -81,8 +102,8 @@ def _rows(reports: Reports, per_class: bool) -> Iterator[tuple[str, ...]]:
     first = reports[0]
     samples = f"{first.samples:,}"
     for name in first.difference:
-        cells = [f"{getattr(r.deployed, name):.4f} ({r.difference[name]:+.4f})" for r in reports]
-        yield (first.output, name, samples, f"{getattr(first.reference, name):.4f}", *cells)
+        cells = [f"{value(r.deployed, name):.4f} ({r.difference[name]:+.4f})" for r in reports]
+        yield (first.output, name, samples, f"{value(first.reference, name):.4f}", *cells)
     if first.agreement is None:
         return
     yield (first.output, "same prediction", samples, "", *(f"{r.agreement:.4f}" for r in reports))

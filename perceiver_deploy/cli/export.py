@@ -78,6 +78,16 @@ if TYPE_CHECKING:
     metavar="PATH,PATH,...",
     help="For a module of your own: submodules that become components, as encoder,layers.*,decoder [found].",
 )
+@click.option(
+    "--data",
+    metavar="SOURCE",
+    help="Samples of your own: .npz, a directory of them, a folder of images with one subfolder per class, CSV or JSON "
+    "lines of text and label, frames with flow, or file.py:function.",
+)
+@click.option("--calibration-samples", type=click.IntRange(0), help="Samples for the ranges of int8 [512].")
+@click.option("--golden-samples", type=click.IntRange(1), help="Samples that are stored in the bundle [8].")
+@click.option("--evaluation-samples", type=click.IntRange(0), help="Samples that metrics are measured on [2000].")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Draws the samples of each use.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where hub ids are cached.")
 @click.option("--local-files-only", is_flag=True, help="Take a hub id from the cache; download nothing.")

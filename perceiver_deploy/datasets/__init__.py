@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perceiver_deploy.datasets import fashion_mnist
-from perceiver_deploy.datasets.dataset import Dataset, Scored
+from perceiver_deploy.datasets.dataset import ArraySamples, Dataset, Samples, Scored
 from perceiver_deploy.datasets.emoji import dataset as emoji_dataset
 from perceiver_deploy.datasets.languages import dataset as languages_dataset
 
@@ -18,4 +18,4 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     emoji_dataset.NAME: emoji_dataset.load,
 }
 
-__all__ = ["DATASETS", "Dataset", "Scored"]
+__all__ = ["DATASETS", "ArraySamples", "Dataset", "Samples", "Scored"]

@@ -1,55 +1,147 @@
-"""A labelled data set with preprocessed inputs: for calibration and for evaluation."""
+"""A labelled data set as the model takes it: for calibration, for golden samples and for evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import numpy.typing as npt
-
+from perceiver_runtime.manifest import DataRecord
 from perceiver_runtime.tensors import Array
 
-Task = Literal["classification", "regression"]
+CUSTOM = "custom"
+"""The task of a function of the user's (`--metric`)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that have arrays of the same shapes: inputs by name, and targets by output, samples first."""
+
+    feeds: Mapping[str, Array]
+    targets: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.targets.values() or self.feeds.values())))
+
+
+class Samples(Protocol):
+    """Samples, as many as its length says and the same ones in every pass."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples in order, at most `size` at a time."""
+
+    def count(self, size: int) -> int:
+        """Number of these batches."""
+
+
+@dataclass(frozen=True)
+class ArraySamples:
+    """Samples in memory: inputs by name and targets by output, samples first."""
+
+    inputs: Mapping[str, Array]
+    targets: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values()), ()))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Slices of the arrays."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield Batch(*({name: array[rows] for name, array in each.items()} for each in (self.inputs, self.targets)))
+
+    def count(self, size: int) -> int:
+        """Number of the slices."""
+        return -(-len(self) // size)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The inputs of samples as a stream of feeds, `size` samples each."""
+
+    samples: Samples
+    size: int
+
+    def __len__(self) -> int:
+        return self.samples.count(self.size)
+
+    def __iter__(self) -> Iterator[Mapping[str, Array]]:
+        return (batch.feeds for batch in self.samples.batches(self.size))
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One model output and its held-out samples: inputs, samples first, and targets.
+    """What is scored, over which samples.
 
-    Targets are class numbers (N,), named in order by `labels`, or numbers (N,) or (N, T) in their own unit.
+    Attributes:
+        output: The output, whose targets the samples have.
+        task: A name of `perceiver_runtime.evaluation.tasks.TASKS`, or CUSTOM.
+        samples: The samples.
+        labels: Names of the classes in order.
+        metric: The function of a CUSTOM task, which gets all outputs and targets of a batch.
     """
 
     output: str
-    task: Task
-    held_out: Mapping[str, Array]
-    targets: npt.NDArray[Any]
+    task: str
+    samples: Samples
     labels: tuple[str, ...] = ()
+    metric: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs as the model takes them (preprocessed, by tensor name, samples first), and targets.
+    """Samples for three uses.
 
     Attributes:
         name: Name of the data set.
         labels: Names of the classes in order.
-        calibration: Inputs from the training split.
-        held_out: Inputs from the test split, disjoint from `calibration`.
-        targets: Class numbers (N,) of `held_out`.
-        output: The model's main output.
-        more: Other outputs, with held-out samples of their own.
+        calibration: Samples whose activations give the ranges of int8.
+        golden: Samples that are stored in the bundle.
+        scored: What is evaluated, the main output first, on samples that are not among those of the calibration.
+        origin: What the golden samples are, in words.
+        record: The source, the draw and its hashes, for the manifest; None for data that come with the package.
     """
 
     name: str
     labels: tuple[str, ...]
-    calibration: Mapping[str, Array]
-    held_out: Mapping[str, Array]
-    targets: npt.NDArray[Any]
-    output: str = "logits"
-    more: tuple[Scored, ...] = ()
+    calibration: Samples
+    golden: Samples
+    scored: tuple[Scored, ...]
+    origin: str = ""
+    record: DataRecord | None = None
 
-    @property
-    def scored(self) -> tuple[Scored, ...]:
-        """All outputs that are scored, the main one first."""
-        return (Scored(self.output, "classification", self.held_out, self.targets, self.labels), *self.more)
+
+def shipped(
+    name: str,
+    labels: tuple[str, ...],
+    calibration: Mapping[str, Array],
+    held_out: Mapping[str, Array],
+    targets: Array,
+    output: str = "logits",
+    more: tuple[Scored, ...] = (),
+) -> Dataset:
+    """A data set of the package, whose splits are fixed.
+
+    Args:
+        name: Name of the data set.
+        labels: Names of the classes in order.
+        calibration: Inputs from the training split.
+        held_out: Inputs from the test split.
+        targets: Class numbers (N,) of `held_out`.
+        output: The model's main output.
+        more: Other outputs, with held-out samples of their own.
+
+    Returns:
+        The data set; its golden samples are the first of the held-out ones.
+    """
+    samples = ArraySamples(held_out, {output: targets})
+    main = Scored(output, "classification", samples, labels)
+    first = ArraySamples({name: array[:GOLDEN] for name, array in held_out.items()})
+    origin = f"{name} (held-out split, first {GOLDEN} samples)"
+    return Dataset(name, labels, ArraySamples(calibration), first, (main, *more), origin)
+
+
+GOLDEN = 8
+"""Golden samples, where nothing else is asked for."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,24 @@ from perceiver_deploy import checkpoints
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS, MODULE_OPTIONS
 from perceiver_deploy.datasets import DATASETS, Dataset
+from perceiver_deploy.datasets.dataset import GOLDEN, Calibration
 from perceiver_deploy.families import FAMILIES, Family
 from perceiver_deploy.sources.code import UserFunction, load_function
 from perceiver_deploy.sources.module import Call, ModuleConfig, family_of
 from perceiver_deploy.sources.origin import Origin, find
-from perceiver_exporters.component import Blueprint
+from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.cutting.call import Example
 from perceiver_exporters.weights import weights_sha256
 from perceiver_runtime.errors import CheckpointError, UsageError
 from perceiver_runtime.format.arrays import stored_feeds
+from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.format.schema import encode
 from perceiver_runtime.manifest import Source
 from perceiver_runtime.pipeline import Pipeline
 from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Array, TensorSpec
 
-GOLDEN_BATCH = 8
+GOLDEN_BATCH = GOLDEN
 GOLDEN_SEED = 0
 LARGE_ROW = 1 << 20
 """Bytes of one row's inputs from which on golden rows are few, each a sample of its own."""
@@ -222,12 +225,13 @@ def _refuse_foreign(data: Dataset, pipeline: Pipeline, place: str) -> None:
     specs = {spec.name: spec for spec in pipeline.inputs}
     outputs = {spec.name for spec in pipeline.outputs}
     for scored in data.scored:
-        fits = [name in specs and _fits(array, specs[name]) for name, array in scored.held_out.items()]
-        absent = set(specs) - set(scored.held_out) - set(pipeline.defaults)
+        given = next(scored.samples.batches(1)).feeds
+        fits = [name in specs and _fits(array, specs[name]) for name, array in given.items()]
+        absent = set(specs) - set(given) - set(pipeline.defaults)
         if scored.output not in outputs or absent or not all(fits):
             raise CheckpointError(
                 f"{place}: dataset: expected data for {', '.join(map(str, specs.values()))} and the outputs "
-                f"{', '.join(sorted(outputs))}; {data.name} has {', '.join(scored.held_out)} and {scored.output}"
+                f"{', '.join(sorted(outputs))}; {data.name} has {', '.join(given)} and {scored.output}"
             )
 
 
@@ -240,15 +244,8 @@ def blueprint(model: Model) -> Blueprint:
     """Cut a model, with golden and calibration inputs: real ones from its data set, or random ones."""
     family, data = model.family, model.dataset
     if model.made is not None:
-        return model.made
-    if data is None:
-        golden = random_golden(family, model.config)
-        calibration: tuple[Mapping[str, Array], ...] = ()
-        origin = f"random values (seed {GOLDEN_SEED})"
-    else:
-        golden = ({name: array[:GOLDEN_BATCH] for name, array in data.held_out.items()},)
-        calibration = tuple(batches(data.calibration, CALIBRATION_BATCH))
-        origin = f"{data.name} (held-out split, first {GOLDEN_BATCH} samples)"
+        return model.made if data is None else fed(model.made, data)
+    cut = family.cut(model.module)
     source = Source(
         name=model.name,
         family=family.name,
@@ -256,9 +253,25 @@ def blueprint(model: Model) -> Blueprint:
         config=encode(model.config),
         pretrained=model.pretrained,
     )
-    labels = data.labels if data else model.labels
     unknown = Processing(refusal=f"{model.name}: its source does not state how its inputs are made")
-    return Blueprint(source, family.cut(model.module), golden, calibration, labels, origin, model.processing or unknown)
+    made = Blueprint(source, cut, (), labels=model.labels, processing=model.processing or unknown)
+    if data is not None:
+        return fed(made, data)
+    origin = f"random values (seed {GOLDEN_SEED})"
+    return replace(made, golden=random_golden(family, model.config), golden_origin=origin)
+
+
+def fed(made: Blueprint, data: Dataset) -> Blueprint:
+    """The blueprint with golden and calibration inputs from a data set, and its labels."""
+    rows = 1 if _is_large(made.cut) else GOLDEN_BATCH
+    return replace(
+        made,
+        golden=tuple(batch.feeds for batch in data.golden.batches(rows)),
+        calibration=Calibration(data.calibration, CALIBRATION_BATCH),
+        labels=data.labels or made.labels,
+        golden_origin=data.origin,
+        data=data.record,
+    )
 
 
 def random_golden(family: Family, config: Any) -> tuple[Mapping[str, Array], ...]:
@@ -270,7 +283,8 @@ def random_golden(family: Family, config: Any) -> tuple[Mapping[str, Array], ...
     return tuple(family.sample(config, batch, random) for batch in batches)
 
 
-def batches(feeds: Mapping[str, Array], size: int) -> list[Mapping[str, Array]]:
-    """Split arrays that share their first axis into feeds of at most `size` rows."""
-    rows = len(next(iter(feeds.values())))
-    return [{name: array[i : i + size] for name, array in feeds.items()} for i in range(0, rows, size)]
+def _is_large(cut: Cut) -> bool:
+    """Whether golden rows are samples of their own: see LARGE_ROW."""
+    sizes = {name: sizes.opt for name, sizes in cut.profile.dimensions.items()} | {BATCH: 1}
+    row = (np.dtype(s.dtype).itemsize * math.prod(s.resolve(sizes)) for s in cut.pipeline.inputs)
+    return sum(row) > LARGE_ROW

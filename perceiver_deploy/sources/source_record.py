@@ -18,12 +18,16 @@ from perceiver_runtime.format import schema, strict_json
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """An absolute path, or a hub id with its revision and cache, and the hash of the weights found there."""
+    """An absolute path, or a hub id with its revision and cache, and the hash of the weights found there.
+
+    `data` is the absolute path of the data that the bundle was made with, if they are files.
+    """
 
     weights_sha256: str
     source: str
     revision: str | None = None
     cache_dir: str | None = None
+    data: str | None = None
 
 
 def record_path(bundle: Path) -> Path:
@@ -31,15 +35,18 @@ def record_path(bundle: Path) -> Path:
     return bundle.resolve().with_name(f"{bundle.resolve().name}.source.json")
 
 
-def write_record(bundle: Path, weights_sha256: str, origin: Origin, options: LoadOptions) -> None:
-    """Record where a bundle's source was found; a model of the zoo is found by its name. Raises OSError."""
+def write_record(
+    bundle: Path, weights_sha256: str, origin: Origin, options: LoadOptions, data: Path | None = None
+) -> None:
+    """Record where a bundle's source and data were found; a model of the zoo is found by its name. Raises OSError."""
     path = record_path(bundle)
-    if origin.entry is not None:
+    if origin.entry is not None and data is None:
         path.unlink(missing_ok=True)
         return
     cache = None if options.cache_dir is None else str(Path(options.cache_dir).absolute())
     source = origin.name if origin.directory is None else str(origin.directory.absolute())
-    record = SourceRecord(weights_sha256, source, options.revision, cache)
+    place = None if data is None else str(data.absolute())
+    record = SourceRecord(weights_sha256, source, options.revision, cache, place)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(strict_json.dumps(schema.encode(record)) + "\n", encoding="utf-8")
     partial.replace(path)

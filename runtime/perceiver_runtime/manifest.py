@@ -111,11 +111,43 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class SampleSet:
+    """Number of samples of one use, and the SHA-256 of their contents in order."""
+
+    samples: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data that a bundle was made with. No sample has two uses.
+
+    Attributes:
+        name: Name of the source: a file, a directory, or `file.py:function`.
+        samples: Number of its samples.
+        seed: Of the draw of the samples of each use.
+        calibration: Samples whose activations give the ranges of int8.
+        golden: Samples that are stored in the bundle.
+        evaluation: Samples that metrics are measured on.
+        code_sha256: Hash of the file of `file.py:function`; empty for other sources.
+    """
+
+    name: str
+    samples: int
+    seed: int
+    calibration: SampleSet
+    golden: SampleSet
+    evaluation: SampleSet
+    code_sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Description of one bundle: one model at one precision for one target.
 
     `golden_origin` names the source of the golden inputs; it is empty if that was not recorded. `processing` says how
-    images, texts and the like become inputs; None in bundles that state nothing.
+    images, texts and the like become inputs; None in bundles that state nothing. `data` is None where the inputs were
+    random, or the package's own.
     """
 
     schema_version: int
@@ -133,6 +165,7 @@ class Manifest:
     labels: tuple[str, ...] = ()
     golden_origin: str = ""
     processing: Processing | None = None
+    data: DataRecord | None = None
 
     def component(self, name: str) -> ComponentEntry:
         """The component of that name. Raises KeyError."""

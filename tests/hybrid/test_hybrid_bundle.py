@@ -12,8 +12,9 @@ import pytest
 import torch
 from factories.hybrid import BOTH, PERCEIVER, TEXT, build, ids, pixels
 
-from perceiver_deploy.api.evaluate import compare, reference_outputs
-from perceiver_deploy.datasets import Dataset, Scored
+from perceiver_deploy.api.evaluate import evaluate_sessions
+from perceiver_deploy.datasets import ArraySamples, Scored
+from perceiver_deploy.datasets.dataset import shipped
 from perceiver_deploy.families.hybrid import cut
 from perceiver_deploy.models.hybrid import ClassifierConfig, Hybrid, HybridConfig, TextConfig
 from perceiver_deploy.models.hybrid.config import Cell
@@ -133,9 +134,9 @@ def test_classifier_and_regressor_are_evaluated_on_samples_of_their_own(session:
         score = model(*map(torch.from_numpy, given.values()))["score"].numpy()
     zero = np.arange(8)[:, None] < [2, 0]
     targets = np.where(zero, 0.0, score + 0.5)  # zero targets count for the absolute error alone
-    more = (Scored("score", "regression", given, targets),)
-    data = Dataset("made up", tuple("abcde"), {}, nameless, kind, "kind", more)
-    reports = list(compare(session, data, reference_outputs(cut(model), data, batch=5), batch=3))
+    more = (Scored("score", "regression", ArraySamples(given, {"score": targets})),)
+    data = shipped("made up", tuple("abcde"), {}, nameless, kind, "kind", more)
+    (reports,) = evaluate_sessions([session], data, cut(model), batch=3)
     assert [report.output for report in reports] == ["kind", "score"]
     assert reports[0].reference.accuracy == reports[0].deployed.accuracy == reports[0].agreement == 1.0
     assert reports[1].agreement is None

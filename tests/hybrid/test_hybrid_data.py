@@ -15,10 +15,10 @@ from perceiver_deploy.datasets import emoji as emoji_data
 from perceiver_deploy.datasets import languages as language_data
 from perceiver_deploy.datasets.emoji.sample import read_sample as read_emoji_sample
 from perceiver_deploy.datasets.languages.sample import read_sample as read_text_sample
-from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.sources.source import resolve
 from perceiver_deploy.zoo import ZOO_DIRECTORY
 from perceiver_runtime.errors import DatasetError, UnavailableError
+from perceiver_runtime.evaluation.metrics import evaluate_classification
 from zoo_training.data.emoji import Sources, concept, held_out, read_emoji
 from zoo_training.data.languages import LabelledText, clean, group_messages, read_texts, split
 from zoo_training.edit_distance import similarity
@@ -129,11 +129,12 @@ def test_shipped_samples_do_not_overlap() -> None:
 
 def test_shipped_language_identifier_is_as_good_as_it_says() -> None:
     model, data = resolve("language-identifier"), DATASETS["languages"]()
-    ids = torch.from_numpy(data.held_out["input_ids"][::4])
+    (whole,) = data.scored[0].samples.batches(10_000)
+    ids = torch.from_numpy(whole.feeds["input_ids"][::4])
     with torch.inference_mode():
         logits = model.module(ids=ids)["logits"].numpy()
     assert model.pretrained
-    assert evaluate_classification(logits, data.targets[::4], data.labels).accuracy >= 0.85
+    assert evaluate_classification(logits, whole.targets["logits"][::4], data.labels).accuracy >= 0.85
 
 
 @pytest.mark.full

@@ -16,7 +16,7 @@ from perceiver_deploy.api.evaluate import evaluate, evaluate_bundle, evaluate_se
 from perceiver_deploy.api.export import export
 from perceiver_deploy.checkpoints.native import load_checkpoint, read_config, save_checkpoint
 from perceiver_deploy.cli import evaluate as evaluate_command
-from perceiver_deploy.datasets import DATASETS
+from perceiver_deploy.datasets import DATASETS, ArraySamples
 from perceiver_deploy.families.image_classifier import cut
 from perceiver_deploy.sources.source import resolve
 from perceiver_deploy.zoo import ZOO_DIRECTORY
@@ -40,8 +40,9 @@ def bundle(tmp_path_factory):
 def few():
     """The first 100 held-out images."""
     data = DATASETS["fashion-mnist"]()
-    pixels = {"pixel_values": data.held_out["pixel_values"][:100]}
-    return dataclasses.replace(data, held_out=pixels, targets=data.targets[:100])
+    first = next(data.scored[0].samples.batches(100))
+    samples = ArraySamples(first.feeds, first.targets)
+    return dataclasses.replace(data, scored=(dataclasses.replace(data.scored[0], samples=samples),))
 
 
 def test_fp32_scores_as_the_reference_does(bundle):
@@ -60,7 +61,7 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
         with torch.no_grad():
             broken.head.bias[0] += 100.0  # always T-shirt/top
         report = evaluate_session(session, few, cut(broken), batch=50)  # type: ignore[arg-type]
-    assert report.reference.accuracy == pytest.approx(np.mean(few.targets == 0))
+    assert report.reference.accuracy == pytest.approx(np.mean(few.scored[0].samples.targets["logits"] == 0))
     assert report.difference["accuracy"] == pytest.approx(report.deployed.accuracy - report.reference.accuracy)
     assert report.difference["accuracy"] > 0.5
     assert report.agreement < 0.3

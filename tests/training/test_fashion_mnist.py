@@ -126,14 +126,15 @@ def test_damaged_sample_is_refused(tmp_path, cut):
 
 def test_data_set_is_what_a_model_takes():
     data = DATASETS["fashion-mnist"]()
-    calibration, held_out = data.calibration["pixel_values"], data.held_out["pixel_values"]
+    (whole,) = data.scored[0].samples.batches(2000)
+    calibration, held_out = next(data.calibration.batches(512)).feeds["pixel_values"], whole.feeds["pixel_values"]
     assert (calibration.shape, held_out.shape) == ((512, 1, 28, 28), (2000, 1, 28, 28))
     assert calibration.dtype == held_out.dtype == np.float32
     assert abs(held_out.mean()) < 0.05
     assert abs(held_out.std() - 1) < 0.05
-    assert data.targets.dtype == np.int64
+    assert whole.targets["logits"].dtype == np.int64
     assert data.labels == LABELS
-    assert len(set(data.targets[:8].tolist())) > 3  # the first few are no single class
+    assert len(set(whole.targets["logits"][:8].tolist())) > 3  # the first few are no single class
 
 
 def test_calibration_and_held_out_are_disjoint():

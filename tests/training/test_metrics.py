@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.datasets.metrics import evaluate_classification, evaluate_regression
 from perceiver_runtime.errors import CheckError, DatasetError
+from perceiver_runtime.evaluation.metrics import evaluate_classification, evaluate_regression
 
 LABELS = ("cat", "dog", "owl")
 

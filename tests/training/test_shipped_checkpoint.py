@@ -10,9 +10,9 @@ import torch
 
 from perceiver_deploy.checkpoints.native import load_checkpoint, read_config
 from perceiver_deploy.datasets import DATASETS
-from perceiver_deploy.datasets.metrics import evaluate_classification
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.zoo import ZOO_DIRECTORY
+from perceiver_runtime.evaluation.metrics import evaluate_classification
 from perceiver_runtime.format.schema import encode
 from zoo_training.loop import predict
 from zoo_training.recipe import DATASET, FAMILY, MODEL, TRAINING
@@ -32,8 +32,9 @@ def readme() -> str:
 
 def test_accuracy_on_the_sample_is_the_recorded_one(loaded, readme):
     data = DATASETS[loaded.dataset]()
-    logits = predict(loaded.module, torch.from_numpy(data.held_out["pixel_values"])).numpy()
-    found = evaluate_classification(logits, data.targets, data.labels)
+    (whole,) = data.scored[0].samples.batches(2000)
+    logits = predict(loaded.module, torch.from_numpy(whole.feeds["pixel_values"])).numpy()
+    found = evaluate_classification(logits, whole.targets["logits"], data.labels)
     recorded = read_config(DIRECTORY).provenance["accuracy"]["sample_2000"]
     assert found.samples == 2000
     assert found.accuracy == pytest.approx(recorded, abs=1e-6)

@@ -44,5 +44,6 @@ def draft_manifest(blueprint: Blueprint, graphs: Mapping[str, SizedGraph], preci
         labels=blueprint.labels,
         golden_origin=blueprint.golden_origin,
         processing=blueprint.processing,
+        data=blueprint.data,
     )
     return with_index_ranges(manifest, {name: graph.model for name, graph in graphs.items()}, blueprint.golden)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceiver_deploy.datasets.dataset import Dataset, Scored
+from perceiver_deploy.datasets.dataset import ArraySamples, Dataset, Scored, shipped
 from perceiver_deploy.datasets.emoji import LENGTH, OFFSET, PADDING, SIZE, START, encode, scale
 from perceiver_deploy.datasets.emoji.kinds import KINDS
 from perceiver_deploy.datasets.emoji.sample import Splits, Table, read_sample
@@ -31,7 +31,7 @@ def load() -> Dataset:
     sample = read_sample()
     held_out = [feeds(table, names) for table in (sample.variants, sample.concepts) for names in _pairs(table)]
     rows = [len(feed["input_ids"]) for feed in held_out]
-    return Dataset(
+    return shipped(
         name=NAME,
         labels=LABELS,
         calibration={**feeds(sample.training, sample.training.names.tolist()), "name_token": _spoken(sample.training)},
@@ -51,8 +51,8 @@ def _more(sample: Splits) -> tuple[Scored, ...]:
     kinds = np.array([KINDS.index(kind) for table in tables for kind in table.kinds.tolist()])
     versions = np.concatenate([table.versions for table in tables]).astype(np.float64)
     return (
-        Scored("kind", "classification", nameless, kinds, KINDS),
-        Scored("version", "regression", given, versions),
+        Scored("kind", "classification", ArraySamples(nameless, {"kind": kinds}), KINDS),
+        Scored("version", "regression", ArraySamples(given, {"version": versions})),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from perceiver_deploy.datasets.dataset import Dataset
+from perceiver_deploy.datasets.dataset import Dataset, shipped
 from perceiver_deploy.datasets.fashion_mnist.sample import read_sample
 from perceiver_runtime.settings import ImageSettings, Processing
 
@@ -40,7 +40,7 @@ def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def load() -> Dataset:
     """The shipped sample: 512 training images for calibration, 2,000 test images for evaluation."""
     sample = read_sample()
-    return Dataset(
+    return shipped(
         name=NAME,
         labels=LABELS,
         calibration={"pixel_values": normalise(sample.calibration.images)},

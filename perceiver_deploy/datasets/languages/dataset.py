@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceiver_deploy.datasets.dataset import Dataset
+from perceiver_deploy.datasets.dataset import Dataset, shipped
 from perceiver_deploy.datasets.languages import LANGUAGES, encode
 from perceiver_deploy.datasets.languages.sample import read_sample
 
@@ -14,7 +14,7 @@ NAME = "languages"
 def load() -> Dataset:
     """Training texts for calibration, and all held-out texts for evaluation."""
     calibration, held_out = read_sample()
-    return Dataset(
+    return shipped(
         name=NAME,
         labels=LANGUAGES,
         calibration={"input_ids": encode(calibration.texts)},

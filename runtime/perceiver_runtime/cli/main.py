@@ -1,4 +1,4 @@
-"""`perceiver-run {inspect,verify,bench,run,predict,build} BUNDLE`: results on stdout, progress and errors on stderr.
+"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build} BUNDLE`: results on stdout, all else on stderr.
 
 Exit codes: see `perceiver_runtime.errors`.
 """
@@ -15,6 +15,7 @@ from perceiver_runtime.backends import BACKENDS
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.build import add_command as add_build_command
+from perceiver_runtime.cli.evaluate import add_command as add_evaluate_command
 from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.cli.options import Parser, integer
 from perceiver_runtime.cli.predict import add_command as add_predict_command
@@ -144,5 +145,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
     run.set_defaults(command=_run)
     add_predict_command(commands, device, _open)
+    add_evaluate_command(commands, device, _open)
     add_build_command(commands, shared)
     return parser

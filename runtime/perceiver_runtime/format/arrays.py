@@ -46,6 +46,39 @@ class StoredArray:
             array: Array = np.lib.format.read_array(file, allow_pickle=False)
             return array
 
+    def rows(self, size: int) -> Iterator[Array]:
+        """Read at most `size` rows of the first axis at a time, so that the whole never is in memory.
+
+        Args:
+            size: Rows of a piece.
+
+        Yields:
+            The pieces (rows, ...), in order.
+
+        Raises:
+            FeedError: The array has no rows, is stored by columns, or the file is damaged.
+        """
+        if not self.shape:
+            raise FeedError(f"{self}: expected an array of samples, got a single number")
+        with _refusing(self.path), _opened(self.path, self.member) as (file, _):
+            if _read_header(file, self.path)[1] and len(self.shape) > 1:
+                raise FeedError(f"{self}: expected rows one after the other; save np.ascontiguousarray(array)")
+            row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+            for start in range(0, self.shape[0], size):
+                count = min(size, self.shape[0] - start)
+                content = file.read(count * row_bytes)
+                if len(content) != count * row_bytes:
+                    raise FeedError(f"{self}: expected {self.shape[0]} rows, got fewer; copy the file again")
+                yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.member.removesuffix(SUFFIX)}" if self.member else str(self.path)
+
+
+def archived(path: Path) -> dict[str, StoredArray]:
+    """The arrays of an .npz file, of which the headers are read. Raises FeedError."""
+    return _archive(path)
+
 
 def stored_feeds(archive: Path | None, pairs: Sequence[str]) -> dict[str, StoredArray]:
     """Inputs from an .npz file and `name=file.npy` pairs. Raises UsageError, or FeedError for an unreadable file."""
@@ -137,17 +170,23 @@ def _starts_like_npy(path: Path) -> bool:
 
 def _header(path: Path, member: str | None) -> StoredArray:
     with _opened(path, member) as (file, size):
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        version = np.lib.format.read_magic(file)
-        if version not in readers:
-            raise FeedError(f"{path}: expected version 1 or 2 of NumPy's format, got {version}")
-        shape, _, dtype = readers[version](file)
+        shape, _, dtype = _read_header(file, path)
         start = file.tell()
     if dtype.hasobject:
         raise FeedError(f"{path}: expected numbers, got pickled objects, which could run code")
     if not all(size >= 0 for size in shape) or start + math.prod(shape) * dtype.itemsize != size:
         raise FeedError(f"{path}: {dtype}{list(shape)} does not fit the {size - start} bytes after its header")
     return StoredArray(path, member, dtype, shape)
+
+
+def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is stored by columns, and type."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise FeedError(f"{path}: expected version 1 or 2 of NumPy's format, got {version}")
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = readers[version](file)
+    return found
 
 
 @contextlib.contextmanager

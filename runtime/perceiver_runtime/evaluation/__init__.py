@@ -1,0 +1,1 @@
+"""Task metrics of a session on labelled samples."""
