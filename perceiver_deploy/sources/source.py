@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -130,7 +131,7 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
         return _of_blueprint(origin, made)
     if isinstance(given := options.inputs, Path):
         given = {name: stored.load() for name, stored in stored_feeds(given, ()).items()}
-    if (example := given or shown or example) is None:
+    if (example := given or shown or _taken(example, made)) is None:
         raise UsageError(
             f"inputs (--inputs): {origin.name}: expected an example of what {type(made).__name__}.forward takes, got "
             "none; give an .npz file of arrays by its parameters' names, or data (--data)"
@@ -139,6 +140,14 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
     entry = f"{code.file.name}:{code.function.__name__}" if code is not None else type(made).__name__
     config = call.config(made, entry, code.sha256 if code is not None else "")
     return own_model(origin, made, config, example)
+
+
+def _taken(record: Example | None, module: nn.Module) -> Example | None:
+    """Of the first record of the data, the inputs that `forward` takes; the rest are targets."""
+    if record is None:
+        return None
+    parameters = inspect.signature(module.forward).parameters
+    return {name: value for name, value in record.items() if name.partition(".")[0] in parameters} or None
 
 
 def _made(origin: Origin, code: UserFunction | None) -> tuple[nn.Module | Blueprint, Example | None]:

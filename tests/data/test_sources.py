@@ -50,7 +50,7 @@ def test_rows_of_an_archive_are_samples(tmp_path: Path, compressed: bool) -> Non
     (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", **arrays(200))
     source = open_data(tmp_path / "a.npz")
     assert (source.name, source.count(IMAGES)) == ("a.npz", 200)
-    assert source.first()["pixel_values"].shape == (1, 1, 16, 16)
+    assert source.first()["pixel_values"].shape == (2, 1, 16, 16)
     numbers = [0, 63, 64, 130, 199]
     for _ in range(2):
         samples = read(source, IMAGES, *numbers)
