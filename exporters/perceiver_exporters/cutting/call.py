@@ -43,10 +43,13 @@ class Called(nn.Module):
         self.seen = _Seen()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Call the module by keywords; parameters that can't be, by position."""
+        """Call the module by keywords; what can't be named so, by position."""
         values = _nested({**dict(zip(self.names, tensors, strict=True)), **self.constants})
         parameters = _parameters(self.module)
         positional = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY and p.name in values]
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            known = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
+            positional += [values.pop(name) for name in list(values) if name not in known]
         named = dict(_leaves(self.module(*positional, **values), ""))
         if not named:
             raise UsageError(f"{type(self.module).__name__}: expected a result with tensors, got none")
@@ -69,7 +72,7 @@ def check_names(module: nn.Module, example: Example) -> None:
     names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     kind = type(module).__name__
     given = dict.fromkeys(name.partition(".")[0] for name in example)
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
         for name in given:
             if name not in names:
                 raise UsageError(

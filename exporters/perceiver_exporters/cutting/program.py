@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from perceiver_exporters.cutting.call import Called, Example, tensors
 from perceiver_exporters.cutting.export_program import export_program
 from perceiver_exporters.cutting.part import creates
+from perceiver_exporters.cutting.regions import inline_regions
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.tensors import Dimension, Profile, TensorSpec
 
@@ -132,6 +133,8 @@ def capture(module: nn.Module, example: Example, inputs: tuple[TensorSpec, ...],
     given = tuple(_sized(t, s, profile) for t, s in zip(tensors(example).values(), inputs, strict=True))
     exported = export_program(called, given, inputs, profile)
     lifted = exported.module(check_guards=False)
+    assert isinstance(lifted, fx.GraphModule)
+    inline_regions(lifted)
     return Program(_plain(lifted.graph), _tensors(lifted), inputs, called.seen.outputs, profile).computed()
 
 
