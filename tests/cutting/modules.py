@@ -143,3 +143,37 @@ class Branching(nn.Module):
         if x.sum() > 0:
             return x * 2
         return x
+
+
+class Selecting(nn.Module):
+    """Makes a tensor whose size depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0].sum() + x
+
+
+class Regions(Resampler):
+    """Runs parts without gradients, and without autocast."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            first = super().forward(x)
+        with torch.enable_grad():
+            out: Tensor = first * 2
+        return out.detach()
+
+
+class Lower(Resampler):
+    """Chooses a precision by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(x)
+
+
+class Positional(nn.Module):
+    """Takes its inputs by position alone."""
+
+    def forward(self, *streams: Tensor) -> Tensor:
+        return torch.cat(streams, 1)

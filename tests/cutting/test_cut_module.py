@@ -214,6 +214,31 @@ def test_a_size_taken_for_a_constant_is_refused_with_its_line() -> None:
     assert made.profile.dimensions == {}
 
 
-def test_what_cannot_be_traced_is_refused_with_its_line() -> None:
-    with pytest.raises(CheckError, match=r"Branching can't be traced: .* at .*modules\.py:\d+"):
-        cut(modules.Branching(), {"x": X})
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (modules.Branching(), r"Branching can't be traced: .* at .*modules\.py:\d+"),
+        (modules.Selecting(), r"the shape of .* at .*modules\.py:\d+ depends on the content"),
+        (modules.Lower(), "cpu autocast to bfloat16 can't be exported"),
+    ],
+    ids=["branch", "shape", "autocast"],
+)
+def test_what_cannot_be_traced_is_refused_with_its_line(module: nn.Module, words: str) -> None:
+    with pytest.raises(CheckError, match=words):
+        cut(module, {"x": numbers(3, 7, 16)})
+
+
+@pytest.mark.parametrize(
+    ("module", "example"),
+    [
+        (modules.Regions(), {"x": numbers(3, 7, 16)}),
+        (modules.Positional(), {"left": X, "right": numbers(3, 2, 6)}),
+        (nn.LSTM(6, 4, batch_first=True), {"input": X}),
+        (nn.TransformerEncoderLayer(6, 2, 12, batch_first=True), {"src": X}),
+    ],
+    ids=["regions", "positional", "recurrent", "encoder layer"],
+)
+def test_forms_of_modules(module: nn.Module, example: dict[str, Any]) -> None:
+    made = cut(module, example).cut
+    for name, array in whole(module, example).items():
+        np.testing.assert_allclose(run(made, example)[name], array, rtol=1e-5, atol=1e-6)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from perceiver_exporters.cutting.call import Called
 from perceiver_exporters.ir.quiet import quiet
@@ -39,6 +40,7 @@ def export_program(
     try:
         with quiet(), torch.no_grad():
             exported = _export(called, given, shapes, profile)
+            _refuse_data_dependent(exported.graph, kind)
             return exported.run_decompositions({}) if any(map(_mutates, exported.graph.nodes)) else exported
     except PerceiverError:
         raise
@@ -112,6 +114,20 @@ def _guards() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
+def _refuse_data_dependent(graph: fx.Graph, kind: str) -> None:
+    """Raise CheckError for a value whose shape depends on the content of an input: no buffer can be planned for it."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and free_unbacked_symbols(value.shape):
+            lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+            users = [f"{file}:{line}" for file, line in lines if _is_users(file)]
+            where = f" at {users[-1]}" if users else ""
+            raise CheckError(
+                f"{kind} can't be exported: the shape of {node.target}{where} depends on the content of an input; "
+                "compute it over all entries, with a mask"
+            )
+
+
 def _mutates(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
@@ -121,6 +137,8 @@ def _reason(error: BaseException) -> str:
     """The exception, with the last line outside of PyTorch that it passed through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, TypeError) and "Sym" in str(error):
+        where += " (a dynamic size; --dynamic can fix it)"
     return f"{type(error).__name__}{where}: {str(error).strip().split(chr(10) * 2)[0][:800]}"
 
 
