@@ -48,6 +48,9 @@ def test_the_manifest_names_the_data_and_its_uses(bundle: Path, archive: Path) -
     assert [each.samples for each in sets] == [20, 5, 35]
     assert manifest.golden_origin == "mine.npz (5 samples, drawn with seed 0)"
     assert str(archive.parent) not in (bundle / "manifest.json").read_text()
+    card = (bundle / "README.md").read_text()
+    assert "`mine.npz`: 60 samples, drawn for each use with seed 0" in card
+    assert f"| Calibration | 20 | `{manifest.data.calibration.sha256}` |" in card
     assert pd.verify(bundle).passed
 
 
@@ -159,6 +162,7 @@ def test_a_budget_is_held_on_the_users_samples(checkpoint: Path, archive: Path, 
     options = {"precision": "int8-dynamic", "max_accuracy_drop": 100.0}
     pd.export(checkpoint, tmp_path / "b", data=archive, **options)  # type: ignore[arg-type]
     assert json.loads((tmp_path / "b" / "precision" / "pareto.json").read_text())["chosen"] == 0
+    assert "| Output | Reference | This bundle | Points lost |" in (tmp_path / "b" / "README.md").read_text()
     with pytest.raises(UsageError, match="no targets: no accuracy"):
         pd.dry_run(checkpoint, tmp_path / "c", data=[{"pixel_values": arrays()["pixel_values"]}], **options)  # type: ignore[arg-type]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from perceiver_exporters.precision.placement.pareto import load_pareto
+from perceiver_exporters.precision.placement.search import Pareto
 from perceiver_exporters.precision.record import PATH as REPORT
 from perceiver_exporters.precision.record import ComponentPrecision, load_record
 from perceiver_runtime.execution.choice import WITHOUT_ENGINES
@@ -24,11 +26,11 @@ def write_model_card(manifest: Manifest, directory: Path) -> Path:
     """Write README.md and return its path."""
     path = directory / "README.md"
     report = load_record(directory / REPORT) if (directory / REPORT).exists() else ()
-    path.write_text(render(manifest, report), encoding="utf-8")
+    path.write_text(render(manifest, report, load_pareto(directory)), encoding="utf-8")
     return path
 
 
-def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str:
+def render(manifest: Manifest, report: Sequence[ComponentPrecision] = (), pareto: Pareto | None = None) -> str:
     """The model card as Markdown."""
     source = manifest.source
     sections = (
@@ -54,12 +56,42 @@ def render(manifest: Manifest, report: Sequence[ComponentPrecision] = ()) -> str
         ),
         *_indistinct(manifest),
         f"Derived from: {manifest.tolerances[0].provenance}." if manifest.tolerances else "No golden samples.",
+        *_data(manifest),
+        *_accuracy(pareto),
         "## Provenance",
         f"Weights SHA-256 `{source.weights_sha256}`; ONNX opset {manifest.opset}. Made with "
         + ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
         + ". `manifest.json` lists every file's hash.",
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _data(manifest: Manifest) -> Iterator[str]:
+    data = manifest.data
+    if data is None:
+        return
+    yield "## Data"
+    yield f"`{data.name}`: {data.samples:,} samples, drawn for each use with seed {data.seed}; no sample has two uses."
+    uses = {"Golden samples": data.golden, "Calibration": data.calibration, "Evaluation": data.evaluation}
+    rows: list[tuple[str, ...]] = [(u, f"{each.samples:,}", f"`{each.sha256}`") for u, each in uses.items()]
+    yield _table(("Use", "Samples", "SHA-256 of their contents"), rows)
+
+
+def _accuracy(pareto: Pareto | None) -> Iterator[str]:
+    """The scores that a placement search was bound by."""
+    if pareto is None or not pareto.reference:
+        return
+    chosen = next(point for point in pareto.points if point.kept == pareto.chosen)
+    yield "## Accuracy"
+    yield (
+        f"At most {pareto.budget:g} points of a score may be lost: {pareto.chosen} of {len(pareto.order)} layers stay "
+        "in FP32. Scores are accuracies, or shares of pixels whose flow is right, on the evaluation samples."
+    )
+    rows: list[tuple[str, ...]] = [
+        (f"`{name}`", f"{exact:.4f}", f"{exact - chosen.lost[name] / 100:.4f}", f"{chosen.lost[name]:.2f}")
+        for name, exact in pareto.reference.items()
+    ]
+    yield _table(("Output", "Reference", "This bundle", "Points lost"), rows)
 
 
 def _usage(manifest: Manifest) -> str:

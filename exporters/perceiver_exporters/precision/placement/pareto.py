@@ -17,6 +17,14 @@ def save_pareto(pareto: Pareto, directory: Path) -> tuple[str, ...]:
     return (TABLE, CHART) if draw(pareto, directory / CHART) else (TABLE,)
 
 
+def load_pareto(directory: Path) -> Pareto | None:
+    """The table of a bundle; None if it has none."""
+    path = directory / TABLE
+    if not path.is_file():
+        return None
+    return schema.decode(Pareto, strict_json.loads(path.read_bytes()), str(path))
+
+
 def draw(pareto: Pareto, path: Path) -> bool:
     """Error, points lost, size and time over the layers kept, as SVG; False without matplotlib, an optional package."""
     try:

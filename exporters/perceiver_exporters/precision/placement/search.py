@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -74,12 +74,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Pareto:
-    """All placements that were tried, by layers kept, and which of them was `chosen`."""
+    """All placements that were tried, by layers kept, and which of them was `chosen`.
+
+    `reference` has the scores of the model itself: shares of which a larger one is better.
+    """
 
     budget: float
     chosen: int
     order: tuple[Sensitivity, ...]
     points: tuple[Point, ...]
+    reference: Mapping[str, float] = field(default_factory=dict)
 
 
 def search(
@@ -110,7 +114,7 @@ def search(
             f"{max(tried[len(order)].lost.values()):.2f} are lost; allow more, or export fp32"
         )
     points = tuple(tried[kept] for kept in sorted(tried))
-    return keep(plan, order[:chosen]), Pareto(budget.points, chosen, order, points)
+    return keep(plan, order[:chosen]), Pareto(budget.points, chosen, order, points, expected)
 
 
 def sensitivities(measured: Measured, plan: Plan, precision: Precision, scheme: Scheme) -> tuple[Sensitivity, ...]:
