@@ -19,6 +19,7 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, option
 from perceiver_deploy.data.draw import dataset_of
 from perceiver_deploy.data.open import open_data
+from perceiver_deploy.sources.folding import folded
 from perceiver_deploy.sources.origin import find
 from perceiver_deploy.sources.source import Model, blueprint, load
 from perceiver_deploy.sources.source_record import write_record
@@ -29,6 +30,7 @@ from perceiver_exporters.memory.estimate import estimate, fit
 from perceiver_exporters.memory.liveness import counted_flops
 from perceiver_exporters.precision import require
 from perceiver_exporters.precision.options import Budget
+from perceiver_exporters.preprocessing import Frames
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.ranges import BATCH, batch_within
@@ -195,6 +197,7 @@ def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool)
     origin = find(source)
     data = None if drawn.data is None else open_data(drawn.data)
     model = load(origin, options, example=data.first() if data is not None and origin.users else None)
+    model = _folded(model, options)
     if data is not None:
         model = dataclasses.replace(model, dataset=dataset_of(model, data, drawn))
     for note in model.notes:
@@ -206,6 +209,14 @@ def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool)
     exporter = Exporter(made, precision, place, quantization)
     exporter.check()
     return model, exporter
+
+
+def _folded(model: Model, options: ExportOptions) -> Model:
+    """The model, with its image preprocessing in the graph if that is asked for."""
+    if options.fold_preprocessing is None:
+        return model
+    height, width = options.fold_preprocessing
+    return folded(model, Frames(height, width, options.pixel_format or "uint8"))
 
 
 def _record(out: Path, manifest: Manifest, model: Model, options: ExportOptions) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from perceiver_deploy.checkpoints import LoadOptions
+from perceiver_deploy.checkpoints.fields import PAIR, shown
+from perceiver_deploy.checkpoints.loaded import option
 from perceiver_deploy.data.draw import DataOptions
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.settings import PixelFormat
 from perceiver_runtime.tensors import Range
 
 
@@ -34,6 +37,9 @@ class ExportOptions(LoadOptions):
         golden_samples: Number of samples that are stored in the bundle; None: 8, or as many as there are.
         evaluation_samples: Number of samples that metrics are measured on; None: 2,000, or as many as there are.
         seed: Of the draw of the samples.
+        fold_preprocessing: Height and width of frames of 8 bits that the bundle is to take: resize and normalisation of
+            images become its first component. None: the bundle takes preprocessed images.
+        pixel_format: Of these frames: `uint8` (batch, height, width, channels), or `nv12`.
     """
 
     precision: str = "fp32"
@@ -47,6 +53,8 @@ class ExportOptions(LoadOptions):
     golden_samples: int | None = None
     evaluation_samples: int | None = None
     seed: int = 0
+    fold_preprocessing: tuple[int, int] | None = None
+    pixel_format: PixelFormat | None = None
 
     @property
     def drawn(self) -> DataOptions:
@@ -57,6 +65,16 @@ class ExportOptions(LoadOptions):
         if given := chosen.without_data:
             raise UsageError(f"{', '.join(given)}: goes with data of your own (--data); leave it out")
         return chosen
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fold_preprocessing is not None and not PAIR.holds(self.fold_preprocessing):
+            got = shown(self.fold_preprocessing)
+            raise UsageError(f"{option('fold_preprocessing')}: expected height and width, got {got}")
+        if self.pixel_format not in (None, "uint8", "nv12"):
+            raise UsageError(f"{option('pixel_format')}: expected uint8 or nv12, got {shown(self.pixel_format)}")
+        if self.pixel_format is not None and self.fold_preprocessing is None:
+            raise UsageError(f"{option('pixel_format')}: goes with {option('fold_preprocessing')}; leave it out")
 
 
 class ExportSettings(TypedDict, total=False):
@@ -81,6 +99,8 @@ class ExportSettings(TypedDict, total=False):
     golden_samples: int | None
     evaluation_samples: int | None
     seed: int
+    fold_preprocessing: tuple[int, int] | None
+    pixel_format: PixelFormat | None
 
 
 def export_options(options: LoadOptions, settings: ExportSettings) -> ExportOptions:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perceiver_deploy.cli.output import common_options, print_json, print_table
-from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Pixels, Size, parse_dynamic
+from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Name, Pixels, Size, parse_dynamic
 from perceiver_runtime.progress import report
 
 if TYPE_CHECKING:
@@ -57,6 +57,17 @@ if TYPE_CHECKING:
     type=Pixels(),
     metavar="HxW",
     help="Height and width of the images, as 48x64, for a checkpoint that takes images of any size.",
+)
+@click.option(
+    "--fold-preprocessing",
+    type=Pixels(),
+    metavar="HxW",
+    help="Take frames of 8 bits of this size, as cameras give them: resize and normalisation go into the graph.",
+)
+@click.option(
+    "--pixel-format",
+    type=Name(("uint8", "nv12")),
+    help="Of these frames: uint8 (batch, height, width, channels) [default], or nv12.",
 )
 @click.option(
     "--inputs",

@@ -10,6 +10,7 @@ from torch import nn
 
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.native import check_numbers
+from perceiver_deploy.sources.folding import folded_as
 from perceiver_deploy.sources.module import FAMILY, ModuleConfig
 from perceiver_deploy.sources.origin import Origin, find
 from perceiver_deploy.sources.source import Model, load, module_of, own_model
@@ -48,7 +49,7 @@ def reference_of(bundle: Bundle, name: str | nn.Module | None = None) -> Model:
             continue
         got = weights_sha256(model.module)
         if got == source.weights_sha256:
-            return _as_exported(model, source)
+            return folded_as(_as_exported(model, source), bundle.manifest)
         tried.append(f"{origin.directory or origin.name} has {got[:12]}")
     if source.family == FAMILY and name is None:
         entry = decode(ModuleConfig, source.config, "manifest.source.config").entry

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-PixelFormat = Literal["float", "rgb8", "nv12"]
+PixelFormat = Literal["float", "uint8", "nv12"]
 Task = Literal["classes", "numbers", "tokens", "flow"]
 
 
@@ -30,7 +30,7 @@ class ImageSettings:
         mean: Mean of each channel, which is subtracted.
         std: Standard deviation of each channel, which divides.
         format: What the model takes: `float` (batch, channels, height, width); or frames of 8 bits as cameras give
-            them, which the graph itself processes: `rgb8` (batch, height, width, 3), or `nv12`
+            them, which the graph itself processes: `uint8` (batch, height, width, channels), or `nv12`
             (batch, height * 3 / 2, width).
     """
 

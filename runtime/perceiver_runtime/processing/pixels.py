@@ -44,7 +44,7 @@ def image_values(image: Pixels, settings: ImageSettings) -> Array:
     spec = TensorSpec("image", "uint8", ("height", "width", settings.channels))
     colours = COLOURS.get(settings.channels, f"{settings.channels} channels")
     expect(spec, image, f"convert it to 8-bit {colours}, channels last")
-    return image if settings.format == "rgb8" else _normalised(sized(image, settings), settings)
+    return image if settings.format == "uint8" else _normalised(sized(image, settings), settings)
 
 
 def _normalised(pixels: Pixels, settings: ImageSettings) -> Floats:
