@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perceiver_deploy as pd
-from perceiver_deploy.datasets import Dataset
+from perceiver_deploy.datasets.dataset import shipped
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.folding import folded
 from perceiver_deploy.sources.reference import folded_as
@@ -122,7 +122,7 @@ def subject(request: pytest.FixtureRequest) -> Folded:
     plain, frames, random = model(), Frames(36, 48, request.param), np.random.default_rng(1)
     calibration, held_out = ({"frames": frames.random(3, n, random)} for n in (16, 8))
     labels = tuple(map(str, range(plain.config.classes)))
-    data = Dataset("frames", labels, calibration, held_out, np.zeros(8, np.int64))
+    data = shipped("frames", labels, calibration, held_out, np.zeros(8, np.int64))
     return Folded(blueprint(dataclasses.replace(folded(plain, frames), dataset=data)), SharedTraces())
 
 
