@@ -27,6 +27,7 @@ class Family:
         sample: Draws inputs for a batch size, with the right names, dtypes and shapes. Golden inputs of models without
             data are drawn with it, and their bundles state that.
         presets: Configs by name.
+        drawn: What `sample` draws, for reports.
         processing: How the inputs of its released models are made, for a config of theirs; None if none is released.
     """
 
@@ -37,4 +38,5 @@ class Family:
     cut: Callable[[Any], Cut]
     sample: Callable[[Any, int, np.random.Generator], Mapping[str, Array]]
     presets: Mapping[str, Any] = field(default_factory=dict)
+    drawn: str = "random values"
     processing: Callable[[Any], Processing] | None = None

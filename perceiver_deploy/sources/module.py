@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from perceiver_deploy.datasets.dataset import GOLDEN
 from perceiver_deploy.families.family import Family
 from perceiver_exporters.cutting import cut_module
-from perceiver_exporters.cutting.call import Called, Example, arrays, check_names, is_array
+from perceiver_exporters.cutting.call import Called, Example, arrays, check_names, is_array, tensors
 from perceiver_exporters.cutting.program import example_arrays
 from perceiver_runtime.errors import CheckpointError, UsageError
 from perceiver_runtime.format.ranges import BATCH
@@ -104,8 +106,35 @@ def family_of(module: nn.Module, config: ModuleConfig, example: Example | None =
         build=lambda _: module,
         cut=lambda _: cutting.cut,
         sample=lambda _, batch, random: _sample(config, rows, batch, random),
+        drawn="rows of the example" if _rows(config, rows) >= GOLDEN else "random values like the example's",
     )
     return family, cutting.note
+
+
+def example_of(record: Mapping[str, Any] | None, module: nn.Module) -> Example | None:
+    """The inputs that `forward` takes in a record of data, as a batch; the rest are targets.
+
+    A record is a batch or one sample: a batch has one number of rows in all its arrays. What the module refuses is
+    taken for the other.
+    """
+    parameters = inspect.signature(module.forward).parameters
+    given = {name: np.asarray(value) for name, value in (record or {}).items()}
+    batch = {name: array for name, array in given.items() if name.partition(".")[0] in parameters}
+    if not batch:
+        return None
+    sample = {name: np.stack([array, array]) for name, array in batch.items()}
+    rows = {array.shape[:1] for array in given.values()}
+    choices = (batch, sample) if len(rows) == 1 and () not in rows else (sample, batch)
+    return next((each for each in choices if _takes(module, each)), choices[0])
+
+
+def _takes(module: nn.Module, example: Example) -> bool:
+    try:
+        with evaluating(module), torch.no_grad():
+            Called(module, example)(*tensors(example).values())
+    except Exception:  # whatever the user's code raises; the trace will say it again
+        return False
+    return True
 
 
 def own_call(module: nn.Module, config: ModuleConfig, feeds: Mapping[str, Array]) -> Callable[[], object]:
@@ -174,8 +203,7 @@ def _sample(
     config: ModuleConfig, rows: Mapping[str, Array], batch: int, random: np.random.Generator
 ) -> Mapping[str, Array]:
     """Rows of the example in random order; where it has too few, values within the example's spread."""
-    counts = {len(rows[spec.name]) for spec in config.inputs if spec.name in rows and spec.shape[:1] == (BATCH,)}
-    count = min(counts, default=0)
+    count = _rows(config, rows)
     chosen = random.permutation(count)[:batch] if count >= batch else None
     sizes = {name: range_.opt for name, range_ in config.ranges.items()} | {BATCH: batch}
     return {
@@ -184,6 +212,12 @@ def _sample(
         else _drawn(spec, rows.get(spec.name), sizes, random)
         for spec in config.inputs
     }
+
+
+def _rows(config: ModuleConfig, rows: Mapping[str, Array]) -> int:
+    """Number of rows of the example."""
+    counts = (len(rows[spec.name]) for spec in config.inputs if spec.name in rows and spec.shape[:1] == (BATCH,))
+    return min(counts, default=0)
 
 
 def _drawn(spec: TensorSpec, like: Array | None, sizes: Mapping[str, int], random: np.random.Generator) -> Array:

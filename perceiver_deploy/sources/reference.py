@@ -53,14 +53,18 @@ def reference_of(bundle: Bundle, name: str | nn.Module | None = None) -> Model:
         tried.append(f"{origin.directory or origin.name} has {got[:12]}")
     if source.family == FAMILY and name is None:
         entry = decode(ModuleConfig, source.config, "manifest.source.config").entry
+        place = next((each.removeprefix(CODE) for each in tried if each.startswith(CODE)), entry)
         raise UsageError(
             f"reference: {source.name} is a module of the user's own ({entry}), whose code runs only where it is "
-            "named; name it with --reference my_model.py:make"
+            f"named; name it: --reference {place}"
         )
     raise UsageError(
         f"reference: expected the weights of the bundle ({source.name}, {source.weights_sha256[:12]}), got none: "
         f"{'; '.join(dict.fromkeys(tried))}; name the right checkpoint with --reference"
     )
+
+
+CODE = "code runs only where it is named: "
 
 
 def _loaded(origin: Origin, options: LoadOptions, source: Source) -> Model:
@@ -98,7 +102,9 @@ def _found(name: str, options: LoadOptions, tried: list[str]) -> Iterator[tuple[
     except PerceiverError as error:
         tried.append(str(error))
         return
-    if origin.entry is None:
+    if origin.users:
+        tried.append(f"{CODE}{name}")
+    elif origin.entry is None:
         yield origin, options
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from perceiver_deploy.datasets import DATASETS, Dataset
 from perceiver_deploy.datasets.dataset import GOLDEN, Calibration
 from perceiver_deploy.families import FAMILIES, Family
 from perceiver_deploy.sources.code import UserFunction, load_function
-from perceiver_deploy.sources.module import Call, ModuleConfig, family_of
+from perceiver_deploy.sources.module import Call, ModuleConfig, example_of, family_of
 from perceiver_deploy.sources.origin import Origin, find
 from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.cutting.call import Example
@@ -131,7 +130,7 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
         return _of_blueprint(origin, made)
     if isinstance(given := options.inputs, Path):
         given = {name: stored.load() for name, stored in stored_feeds(given, ()).items()}
-    if (example := given or shown or _taken(example, made)) is None:
+    if (example := given or shown or example_of(example, made)) is None:
         raise UsageError(
             f"inputs (--inputs): {origin.name}: expected an example of what {type(made).__name__}.forward takes, got "
             "none; give an .npz file of arrays by its parameters' names, or data (--data)"
@@ -140,14 +139,6 @@ def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model
     entry = f"{code.file.name}:{code.function.__name__}" if code is not None else type(made).__name__
     config = call.config(made, entry, code.sha256 if code is not None else "")
     return own_model(origin, made, config, example)
-
-
-def _taken(record: Example | None, module: nn.Module) -> Example | None:
-    """Of the first record of the data, the inputs that `forward` takes; the rest are targets."""
-    if record is None:
-        return None
-    parameters = inspect.signature(module.forward).parameters
-    return {name: value for name, value in record.items() if name.partition(".")[0] in parameters} or None
 
 
 def _made(origin: Origin, code: UserFunction | None) -> tuple[nn.Module | Blueprint, Example | None]:
@@ -266,7 +257,7 @@ def blueprint(model: Model) -> Blueprint:
     made = Blueprint(source, cut, (), labels=model.labels, processing=model.processing or unknown)
     if data is not None:
         return fed(made, data)
-    origin = f"random values (seed {GOLDEN_SEED})"
+    origin = f"{family.drawn} (seed {GOLDEN_SEED})"
     return replace(made, golden=random_golden(family, model.config), golden_origin=origin)
 
 

@@ -18,7 +18,7 @@ from perceiver_runtime.format import schema, strict_json
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """An absolute path, or a hub id with its revision and cache, and the hash of the weights found there.
+    """An absolute path, a hub id with its revision and cache, or code, and the hash of the weights found there.
 
     `data` is the absolute path of the data that the bundle was made with, if they are files.
     """
@@ -44,12 +44,20 @@ def write_record(
         path.unlink(missing_ok=True)
         return
     cache = None if options.cache_dir is None else str(Path(options.cache_dir).absolute())
-    source = origin.name if origin.directory is None else str(origin.directory.absolute())
+    source = code_place(origin.code) or origin.name
+    if origin.directory is not None:
+        source = str(origin.directory.absolute())
     place = None if data is None else str(data.absolute())
     record = SourceRecord(weights_sha256, source, options.revision, cache, place)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(strict_json.dumps(schema.encode(record)) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def code_place(code: str) -> str:
+    """Code as it can be named from any directory; empty if there is none."""
+    place, colon, function = code.rpartition(":")
+    return f"{Path(place).absolute()}:{function}" if colon and place.endswith(".py") else code
 
 
 def read_record(bundle: Path) -> SourceRecord | None:

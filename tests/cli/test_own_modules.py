@@ -38,6 +38,13 @@ def make():
 def with_example():
     return make(), {"x": torch.randn(8, 5, 6), "scale": 2.0}
 
+def samples():
+    for row in torch.randn(60, 5, 6, generator=torch.Generator().manual_seed(1)):
+        yield {"x": row.numpy(), "scores": int(row.sum() > 0)}
+
+def batches():
+    return [{"x": torch.randn(6, 5, 6), "scores": torch.zeros(6, dtype=torch.int64)} for _ in range(10)]
+
 def other():
     torch.manual_seed(1)
     return Reader()
@@ -83,7 +90,10 @@ def test_one_command_exports_and_verifies(folder: Path, capsys: pytest.CaptureFi
         got = session.run({"x": example["x"].numpy()})["scores"]
         np.testing.assert_allclose(got, module(**example)["scores"].numpy(), rtol=1e-5, atol=1e-6)
     assert run("bench", "bundle") == 2
-    assert "code runs only where it is named" in capsys.readouterr().err
+    assert (
+        f"code runs only where it is named; name it: --reference {folder}/mine.py"
+        in capsys.readouterr().err.replace("\n", "")
+    )
     assert run("bench", "bundle", "--reference", "mine.py:with_example", "--iterations", "2") == 0
     assert run("bisect", "bundle", "--reference", "mine.py:with_example") == 0
     capsys.readouterr()
@@ -132,6 +142,22 @@ def test_what_does_not_fit_is_refused(case: str, folder: Path, capsys: pytest.Ca
     assert sorted(p for p in folder.iterdir() if p.name != "__pycache__") == before
 
 
+@pytest.mark.parametrize("records", ["samples", "batches"])
+def test_data_give_the_example_and_the_ranges(records: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--data", f"mine.py:{records}")
+    if records == "batches":  # made anew for each pass, so seed them
+        (folder / "mine.py").write_text(FILE.replace("    return [{", "    torch.manual_seed(2)\n    return [{"))
+    assert run("export", "mine.py:make", "-o", "bundle", "--precision", "int8", *data, "-q") == 0
+    manifest = pd.load_bundle("bundle").manifest
+    assert [str(spec) for spec in manifest.pipeline.inputs] == ["x: float32[batch, 5, 6]"]
+    assert manifest.golden_origin.startswith(f"mine.py:{records} (7 samples")
+    capsys.readouterr()
+    assert run("evaluate", "bundle", "--reference", "mine.py:make") == 2
+    assert "code runs only where it is named" in capsys.readouterr().err
+    assert run("evaluate", "bundle", "--reference", "mine.py:make", *data) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
 def test_a_module_is_left_as_it_was(folder: Path) -> None:
     module = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
     module[1].eval()
@@ -140,6 +166,7 @@ def test_a_module_is_left_as_it_was(folder: Path) -> None:
     assert pd.verify("small").passed
     with pd.open_session("small") as session:
         assert session.manifest.source.name == "Sequential"
+        assert session.manifest.golden_origin == "random values like the example's (seed 0)"
 
 
 def test_a_blueprint_of_the_users_own_is_exported_as_it_is(folder: Path) -> None:
