@@ -122,14 +122,27 @@ class Reference:
         values.update({value: joined[name] for name, value in step.outputs.items()})
 
     def _apply(self, component: Component, inputs: Tensors) -> Tensors:
-        with torch.no_grad(), self._scope(component.name):
-            result = self._modules[component.name](*(inputs[spec.name] for spec in component.inputs))
+        try:
+            with torch.no_grad(), self._scope(component.name):
+                result = self._modules[component.name](*(inputs[spec.name] for spec in component.inputs))
+        except IndexError as error:
+            raise _out_of_range(component, inputs, error) from error
         made = result if isinstance(result, tuple) else (result,)
         return {spec.name: tensor for spec, tensor in zip(component.outputs, made, strict=True)}
 
     def _tensor(self, array: Array) -> Tensor:
         tensor = torch.tensor(array)
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def _out_of_range(component: Component, inputs: Tensors, error: IndexError) -> FeedError:
+    """What PyTorch says of an id that no table has a row for."""
+    ids = {name: tensor for name, tensor in inputs.items() if not tensor.is_floating_point() and tensor.numel()}
+    got = ", ".join(f"{name} of {int(tensor.min())} to {int(tensor.max())}" for name, tensor in ids.items())
+    return FeedError(
+        f"component {component.name}: expected indices that the model knows, got {got or 'others'} ({error}); correct "
+        "the inputs"
+    )
 
 
 def _floating_type(modules: Sequence[nn.Module]) -> torch.dtype:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from perceiver_deploy.api.scoring import Side, bounded, groups
 from perceiver_deploy.datasets import Dataset
+from perceiver_deploy.datasets.dataset import filled
 from perceiver_exporters.precision.options import Budget, Run
 
 BATCH = 64
 
 
-def accuracy_budget(dataset: Dataset, points: float, batch: int = BATCH) -> Budget:
+def accuracy_budget(dataset: Dataset, points: float, batch: int = BATCH, fixed: int = 0) -> Budget:
     """At most `points` (hundredths) lost of each output's score that is a share, on the data set's evaluation samples.
 
     These are the samples that `evaluate` reports on: the search chooses one number, how many layers are kept, by them.
@@ -21,6 +22,7 @@ def accuracy_budget(dataset: Dataset, points: float, batch: int = BATCH) -> Budg
         dataset: The data.
         points: Hundredths of a score.
         batch: Samples of a run.
+        fixed: The only number of rows that the model takes; 0 if it takes several.
 
     Returns:
         The budget.
@@ -34,8 +36,9 @@ def accuracy_budget(dataset: Dataset, points: float, batch: int = BATCH) -> Budg
         shares: dict[str, float] = {}
         for samples, group in groups(scored):
             sides = [Side(each) for each in group]
-            for part in samples.batches(batch):
-                made = run(part.feeds, tuple(each.output for each in group))
+            for part in samples.batches(fixed or batch):
+                got = run(filled(part.feeds, fixed), tuple(each.output for each in group))
+                made = {name: array[: len(part)] for name, array in got.items()}
                 for side in sides:
                     side.add(made, part)
             shares |= {side.scored.output: side.share() for side in sides}

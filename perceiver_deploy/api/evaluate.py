@@ -15,7 +15,7 @@ from perceiver_deploy.api.scoring import CustomMetrics, Side, compared, groups, 
 from perceiver_deploy.data.draw import DataOptions
 from perceiver_deploy.data.recorded import evaluation_data
 from perceiver_deploy.datasets import Dataset, Samples, Scored
-from perceiver_deploy.datasets.dataset import Batch
+from perceiver_deploy.datasets.dataset import Batch, filled, fixed_batch
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_exporters.component import Cut
 from perceiver_exporters.diagnose.range_shift import RangeShift, RangeWatch
@@ -183,7 +183,7 @@ def _group(
     outputs = _outputs(group, model.cut)
     tallies = [[_Tally(scored) for scored in group] for _ in sessions]
     done = 0
-    for part in samples.batches(batch):
+    for part in samples.batches(fixed_batch(model.cut.pipeline.inputs) or batch):
         count(f"evaluate {', '.join(outputs)}", done, len(samples))
         expected = _expected(model, watches, part, outputs)
         for session, tally in zip(sessions, tallies, strict=True):
@@ -211,11 +211,12 @@ def _expected(
 ) -> Mapping[str, Array]:
     """The reference's outputs; what it gives each component is shown to the watches."""
     values: dict[str, Any] = {}
-    for call in model.calls(part.feeds, values):
+    fixed = fixed_batch(model.cut.pipeline.inputs)
+    for call in model.calls(filled(part.feeds, fixed), values):
         for watch in watches:
             watch.see(call)
     shown = model.cut.pipeline.shown
-    return {name: values[shown.get(name, name)].detach().numpy() for name in outputs}
+    return {name: values[shown.get(name, name)].detach().numpy()[: len(part)] for name in outputs}
 
 
 class _Tally:

@@ -19,6 +19,7 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, option
 from perceiver_deploy.data.draw import dataset_of
 from perceiver_deploy.data.open import open_data
+from perceiver_deploy.datasets.dataset import fixed_batch
 from perceiver_deploy.sources.folding import folded
 from perceiver_deploy.sources.origin import find
 from perceiver_deploy.sources.source import Model, blueprint, load
@@ -269,4 +270,6 @@ def _budget(model: Model, made: Blueprint, points: float) -> Budget:
             f"{option('max_accuracy_drop')}: {model.name} has no data set to measure its accuracy on; give "
             "labelled samples (--data), or leave it out"
         )
-    return accuracy_budget(model.dataset, points, batch_within((made.cut.profile,), BUDGET_BATCH))
+    cut = made.cut
+    fixed = fixed_batch(cut.pipeline.inputs)
+    return accuracy_budget(model.dataset, points, batch_within((cut.profile,), BUDGET_BATCH), fixed)

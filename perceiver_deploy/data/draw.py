@@ -55,8 +55,9 @@ class DataOptions:
     @property
     def without_data(self) -> tuple[str, ...]:
         """Options that are given though there are no data."""
-        given = [f.name for f in fields(self) if getattr(self, f.name) != f.default and f.name != "metric"]
-        return tuple(given) if self.data is None else ()
+        names = {use: f"{use}_samples (--{use}-samples)" for use in USES} | {"seed": "seed (--seed)"}
+        given = [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
+        return tuple(names[name] for name in given) if self.data is None else ()
 
 
 def interface_of(model: Model) -> Interface:

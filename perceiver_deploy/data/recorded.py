@@ -67,6 +67,11 @@ def evaluation_data(bundle: Bundle, model: Model, options: DataOptions) -> Datas
         DatasetError: They do not fit the model, have no targets, or have changed since the export.
     """
     made = recorded_data(bundle, model, options, ("evaluation",))
+    if options.evaluation is not None and (made is not None or options.data is None):
+        raise UsageError(
+            "samples (--samples): goes with data that the bundle was not made with (--data), of which it draws so "
+            "many; leave it out"
+        )
     if made is None and options.data is not None:
         made = _all(model, options)
     if made is None:

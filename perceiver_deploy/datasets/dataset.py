@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from perceiver_runtime.manifest import DataRecord
-from perceiver_runtime.tensors import Array
+from perceiver_runtime.tensors import Array, TensorSpec
 
 CUSTOM = "custom"
 """The task of a function of the user's (`--metric`)."""
@@ -58,17 +60,33 @@ class ArraySamples:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The inputs of samples as a stream of feeds, `size` samples each."""
+class FeedsOf:
+    """The inputs of samples as a stream of feeds: `size` samples each, or exactly `fixed` where that is not 0."""
 
     samples: Samples
     size: int
+    fixed: int = 0
 
     def __len__(self) -> int:
-        return self.samples.count(self.size)
+        return self.samples.count(self.fixed or self.size)
 
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
-        return (batch.feeds for batch in self.samples.batches(self.size))
+        return (filled(batch.feeds, self.fixed) for batch in self.samples.batches(self.fixed or self.size))
+
+
+def filled(feeds: Mapping[str, Array], fixed: int) -> Mapping[str, Array]:
+    """The feeds with repeated rows, as many as a model takes whose batch is `fixed`; 0: as they are."""
+    rows = len(next(iter(feeds.values())))
+    if rows >= fixed:
+        return feeds
+    taken = np.arange(fixed) % rows
+    return {name: array[taken] for name, array in feeds.items()}
+
+
+def fixed_batch(inputs: Sequence[TensorSpec]) -> int:
+    """The only batch that a model takes; 0 if it takes several."""
+    first = inputs[0].shape[:1]
+    return first[0] if first and isinstance(first[0], int) else 0
 
 
 @dataclass(frozen=True)

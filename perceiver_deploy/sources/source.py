@@ -16,7 +16,7 @@ from perceiver_deploy import checkpoints
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS, MODULE_OPTIONS
 from perceiver_deploy.datasets import DATASETS, Dataset
-from perceiver_deploy.datasets.dataset import GOLDEN, Calibration
+from perceiver_deploy.datasets.dataset import GOLDEN, FeedsOf, fixed_batch
 from perceiver_deploy.families import FAMILIES, Family
 from perceiver_deploy.sources.code import UserFunction, load_function
 from perceiver_deploy.sources.module import Call, ModuleConfig, example_of, family_of
@@ -263,11 +263,11 @@ def blueprint(model: Model) -> Blueprint:
 
 def fed(made: Blueprint, data: Dataset) -> Blueprint:
     """The blueprint with golden and calibration inputs from a data set, and its labels."""
-    rows = 1 if _is_large(made.cut) else GOLDEN_BATCH
+    rows, fixed = 1 if _is_large(made.cut) else GOLDEN_BATCH, fixed_batch(made.cut.pipeline.inputs)
     return replace(
         made,
-        golden=tuple(batch.feeds for batch in data.golden.batches(rows)),
-        calibration=Calibration(data.calibration, CALIBRATION_BATCH),
+        golden=tuple(FeedsOf(data.golden, rows, fixed)),
+        calibration=FeedsOf(data.calibration, CALIBRATION_BATCH, fixed),
         labels=data.labels or made.labels,
         golden_origin=data.origin,
         data=data.record,

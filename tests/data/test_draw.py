@@ -13,11 +13,12 @@ from factories.samples import arrays
 from perceiver_deploy.data.draw import USES, DataOptions, allot, dataset_of, draw
 from perceiver_deploy.data.drawn import Drawn
 from perceiver_deploy.data.open import open_data
-from perceiver_deploy.datasets import Dataset
+from perceiver_deploy.datasets import ArraySamples, Dataset
+from perceiver_deploy.datasets.dataset import FeedsOf, fixed_batch
 from perceiver_deploy.sources.source import Model, blueprint
 from perceiver_runtime.errors import DatasetError, UsageError
 from perceiver_runtime.settings import ImageSettings, Processing
-from perceiver_runtime.tensors import Array
+from perceiver_runtime.tensors import Array, TensorSpec
 
 Change = Callable[[dict[str, Array]], object]
 
@@ -151,3 +152,13 @@ def test_images_go_through_the_processing_of_the_checkpoint(model: Model) -> Non
     assert batch.feeds["pixel_values"].shape == (6, 1, 16, 16)
     assert batch.targets["logits"].tolist() == list(range(6))
     assert -2.0 <= batch.feeds["pixel_values"].min() < batch.feeds["pixel_values"].max() <= 2.0
+
+
+def test_a_model_of_one_batch_gets_that_many_rows() -> None:
+    samples = ArraySamples({"x": np.arange(5)})
+    feeds = FeedsOf(samples, size=64, fixed=2)
+    assert [each["x"].tolist() for each in feeds] == [[0, 1], [2, 3], [4, 4]]
+    assert len(feeds) == 3
+    assert [each["x"].tolist() for each in FeedsOf(samples, size=3)] == [[0, 1, 2], [3, 4]]
+    specs = [TensorSpec("x", "float32", (2, 8)), TensorSpec("x", "float32", ("batch", 8))]
+    assert [fixed_batch([spec]) for spec in specs] == [2, 0]

@@ -85,6 +85,8 @@ def test_other_data_are_evaluated_whole(bundle: Path, tmp_path: Path) -> None:
     assert pd.evaluate(bundle, data=tmp_path / "test.npz", samples=5)[0][0].samples == 5
     with pytest.raises(DatasetError, match="at least 13 samples, got 12"):
         pd.evaluate(bundle, data=tmp_path / "test.npz", samples=13)
+    with pytest.raises(UsageError, match="--samples"):
+        pd.evaluate(bundle, samples=5)
     np.savez(tmp_path / "test.npz", pixel_values=arrays(3)["pixel_values"])
     with pytest.raises(DatasetError, match="targets"):
         pd.evaluate(bundle, data=tmp_path / "test.npz")
@@ -155,7 +157,11 @@ def test_bad_data_leave_nothing_behind(checkpoint: Path, tmp_path: Path) -> None
     assert sorted(tmp_path.iterdir()) == before
     result = CliRunner().invoke(export_command, [*arguments[:-1], "--golden-samples", "4"])
     assert isinstance(result.exception, UsageError)
-    assert "golden" in str(result.exception)
+    assert "--golden-samples" in str(result.exception)
+    count = iter(range(100))
+    with pytest.raises(DatasetError, match="the same samples in every pass"):
+        pd.export(checkpoint, tmp_path / "out", data=lambda: iter([arrays(seed=max(next(count) - 2, 0))]))
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_budget_is_held_on_the_users_samples(checkpoint: Path, archive: Path, tmp_path: Path) -> None:

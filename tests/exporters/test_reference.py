@@ -171,3 +171,19 @@ def test_inputs_left_out_take_their_default_and_others_are_demanded() -> None:
     assert not filled["bias"].any()
     with pytest.raises(FeedError, match="lack keys, positions"):
         complete(pipeline, {"query": np.zeros((1, QUERIES, WIDTH), np.float32)})
+
+
+def test_ids_that_no_table_has_are_refused() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(4, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.table(ids)  # type: ignore[no-any-return]
+
+    spec, made = TensorSpec("ids", "int64", ("batch",)), TensorSpec("words", "float32", ("batch", 2))
+    step = Step("words", {"ids": "ids"}, {"words": "words"}, "encode")
+    cut = Cut((Component("words", Words(), (spec,), (made,)),), Pipeline((spec,), (made,), (step,)), Profile("p", {}))
+    with pytest.raises(FeedError, match=r"component words: .*got ids of 0 to 9"):
+        Reference(cut).run({"ids": np.array([0, 9])})
