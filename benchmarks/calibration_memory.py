@@ -29,7 +29,8 @@ from perceiver_deploy.data.draw import DataOptions, dataset_of
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.patches import PatchClassifierConfig
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.exporter import Exporter
 from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.options import QuantizationOptions

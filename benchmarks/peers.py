@@ -32,7 +32,8 @@ from record import Row, bundles, compare, markdown, random_weights, write
 
 from perceiver_deploy.api.bench import eager_call
 from perceiver_deploy.api.timing import Call
-from perceiver_deploy.sources.source import Model, blueprint, resolve
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_runtime import UnavailableError, open_session
 from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.measure.latency import BATCH

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from perceiver_deploy.api.timing import Call, Ratio, interleave, ratio
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces

@@ -27,7 +27,8 @@ from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.patches import PatchClassifierConfig
-from perceiver_deploy.sources.source import Model, resolve
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import Session, load_bundle, open_session
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.golden import load_golden

@@ -11,7 +11,8 @@ import torch
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 
 _CROSS = CrossAttentionConfig(heads=1, qk_dim=32, v_dim=32)

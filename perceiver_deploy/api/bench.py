@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from perceiver_deploy.api.timing import Call, interleave, ratio
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.module import ModuleConfig, own_call
 from perceiver_deploy.sources.reference import reference_of
-from perceiver_deploy.sources.source import Model
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads

@@ -21,8 +21,9 @@ from perceiver_deploy.data.draw import dataset_of
 from perceiver_deploy.data.open import open_data
 from perceiver_deploy.datasets.dataset import fixed_batch
 from perceiver_deploy.sources.folding import folded
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.origin import find
-from perceiver_deploy.sources.source import Model, blueprint, load
+from perceiver_deploy.sources.source import blueprint, load
 from perceiver_deploy.sources.source_record import write_record
 from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.dynamic_sizes import with_ranges

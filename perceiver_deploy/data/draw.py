@@ -12,7 +12,7 @@ from perceiver_deploy.data.drawn import Drawn, Reader, survey
 from perceiver_deploy.data.source import Indices, Source
 from perceiver_deploy.datasets.dataset import CUSTOM, GOLDEN, ArraySamples, Dataset, Scored
 from perceiver_deploy.sources.code import load_function
-from perceiver_deploy.sources.source import Model
+from perceiver_deploy.sources.model import Model
 from perceiver_runtime.errors import DatasetError, UsageError
 from perceiver_runtime.evaluation.interface import Interface
 from perceiver_runtime.manifest import DataRecord

@@ -11,7 +11,7 @@ from perceiver_deploy.data.open import open_data
 from perceiver_deploy.data.source import Source
 from perceiver_deploy.datasets import Dataset
 from perceiver_deploy.sources.code import names_code
-from perceiver_deploy.sources.source import Model
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source_record import read_record
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import DatasetError, UsageError

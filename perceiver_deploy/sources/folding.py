@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.sources.source import Model
+from perceiver_deploy.sources.model import Model
 from perceiver_exporters.preprocessing import FRAMES, WHERE, Frames, with_preprocessing
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.manifest import Manifest

@@ -11,9 +11,11 @@ from torch import nn
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.native import check_numbers
 from perceiver_deploy.sources.folding import folded_as
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.module import FAMILY, ModuleConfig
 from perceiver_deploy.sources.origin import Origin, find
-from perceiver_deploy.sources.source import Model, load, module_of, own_model
+from perceiver_deploy.sources.own import module_of, own_model
+from perceiver_deploy.sources.source import load
 from perceiver_deploy.sources.source_record import read_record
 from perceiver_deploy.zoo import zoo
 from perceiver_exporters.weights import weights_sha256

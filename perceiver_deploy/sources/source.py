@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from perceiver_deploy.checkpoints.loaded import DEFAULT, HUB_OPTIONS, MODULE_OPT
 from perceiver_deploy.datasets import DATASETS, Dataset
 from perceiver_deploy.datasets.dataset import GOLDEN, FeedsOf, fixed_batch
 from perceiver_deploy.families import FAMILIES, Family
-from perceiver_deploy.sources.code import UserFunction, load_function
-from perceiver_deploy.sources.module import Call, ModuleConfig, example_of, family_of
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.origin import Origin, find
+from perceiver_deploy.sources.own import load_own
 from perceiver_exporters.component import Blueprint, Cut
 from perceiver_exporters.cutting.call import Example
 from perceiver_exporters.weights import weights_sha256
-from perceiver_runtime.errors import CheckpointError, UsageError
-from perceiver_runtime.format.arrays import stored_feeds
+from perceiver_runtime.errors import CheckpointError
 from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.format.schema import encode
 from perceiver_runtime.manifest import Source
@@ -39,37 +38,6 @@ LARGE_ROW = 1 << 20
 """Bytes of one row's inputs from which on golden rows are few, each a sample of its own."""
 LARGE_GOLDEN_ROWS = 3
 CALIBRATION_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Model:
-    """A reference model in evaluation mode.
-
-    Attributes:
-        name: What bundles of it are called.
-        family: How it is built, cut and fed.
-        config: The family's frozen config.
-        module: The PyTorch module.
-        pretrained: Whether its weights come from a checkpoint, rather than being random.
-        dataset: Its real data, if the project ships any.
-        labels: Names of its classes, if the checkpoint gives them.
-        notes: Assumptions that a user has to know.
-        origin: Where it was found.
-        processing: How its inputs are made, if its checkpoint states it.
-        made: The blueprint that the user's own code made, if it did.
-    """
-
-    name: str
-    family: Family
-    config: Any
-    module: nn.Module
-    pretrained: bool
-    dataset: Dataset | None = None
-    labels: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    origin: Origin | None = None
-    processing: Processing | None = None
-    made: Blueprint | None = None
 
 
 def resolve(
@@ -101,7 +69,7 @@ def resolve(
 def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0, example: Example | None = None) -> Model:
     """The model of an origin. Raises as `resolve` does."""
     if origin.users:
-        return _own(origin, options, example)
+        return load_own(origin, options, example)
     options.refuse(MODULE_OPTIONS, f"goes with a module of your own (my_model.py:make), got {origin.name}")
     if (entry := origin.entry) is None:
         return _read(origin, origin.directory or origin.name, options)
@@ -118,79 +86,6 @@ def load(origin: Origin, options: LoadOptions = DEFAULT, seed: int = 0, example:
     released = entry.family.processing(entry.config) if entry.family.processing is not None else None
     notes = (*origin.notes, note)
     return Model(entry.name, entry.family, entry.config, module, False, notes=notes, origin=origin, processing=released)
-
-
-def _own(origin: Origin, options: LoadOptions, example: Example | None) -> Model:
-    """A module or blueprint of the user's own, or what the user's code makes."""
-    options.refuse(("image_size", *HUB_OPTIONS), f"goes with a checkpoint, got {origin.name}, a module")
-    code = load_function(origin.code) if origin.code else None
-    made, shown = _made(origin, code)
-    if isinstance(made, Blueprint):
-        options.refuse(MODULE_OPTIONS, f"goes with a module, got {origin.name}, a blueprint, which is cut already")
-        return _of_blueprint(origin, made)
-    if isinstance(given := options.inputs, Path):
-        given = {name: stored.load() for name, stored in stored_feeds(given, ()).items()}
-    if (example := given or shown or example_of(example, made)) is None:
-        raise UsageError(
-            f"inputs (--inputs): {origin.name}: expected an example of what {type(made).__name__}.forward takes, got "
-            "none; give an .npz file of arrays by its parameters' names, or data (--data)"
-        )
-    call = Call(example, options.dynamic, options.ranges, options.cut)
-    entry = f"{code.file.name}:{code.function.__name__}" if code is not None else type(made).__name__
-    config = call.config(made, entry, code.sha256 if code is not None else "")
-    return own_model(origin, made, config, example)
-
-
-def _made(origin: Origin, code: UserFunction | None) -> tuple[nn.Module | Blueprint, Example | None]:
-    """What the user's code makes, or the module given: with an example, if the code makes that too."""
-    made = code.call() if code is not None else origin.module
-    example = None
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping):
-        made, example = made
-    if not isinstance(made, nn.Module | Blueprint):
-        raise UsageError(
-            f"{origin.code}: expected a torch.nn.Module, a module and an example of its inputs by name, or a "
-            f"Blueprint, got {type(made).__name__}"
-        )
-    return made, example
-
-
-def module_of(origin: Origin, code_sha256: str) -> nn.Module:
-    """The module of an origin, made by the code with this hash. Raises UsageError."""
-    made, _ = _made(origin, load_function(origin.code, code_sha256 or None) if origin.code else None)
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"{origin.name}: expected a torch.nn.Module, got {type(made).__name__}")
-    return made
-
-
-def own_model(origin: Origin, module: nn.Module, config: ModuleConfig, example: Example | None = None) -> Model:
-    """A module of the user's, called and cut as the config says."""
-    family, note = family_of(module, config, example)
-    notes = (f"{origin.name}: one component: {note}",) if note else ()
-    return Model(origin.name, family, config, module, True, notes=notes, origin=origin)
-
-
-def _of_blueprint(origin: Origin, made: Blueprint) -> Model:
-    family = Family(
-        made.source.family,
-        "a blueprint of the user's own",
-        dict,
-        build=lambda _: modules,
-        cut=lambda _: made.cut,
-        sample=lambda *_: made.golden[0],
-    )
-    modules = nn.ModuleList(component.module for component in made.cut.components)
-    return Model(
-        made.source.name,
-        family,
-        made.source.config,
-        modules,
-        made.source.pretrained,
-        labels=made.labels,
-        origin=origin,
-        processing=made.processing,
-        made=made,
-    )
 
 
 def _read(origin: Origin, place: Path | str, options: LoadOptions) -> Model:

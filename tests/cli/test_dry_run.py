@@ -25,9 +25,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 def test_both_refuse(call: Callable[..., Any], case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, reason = CASES[case]
     bare = dataclasses.replace(source.resolve("fashion-perceiver"), dataset=None)
-    monkeypatch.setattr(exporting, "resolve", lambda *_: bare)
+    monkeypatch.setattr(exporting, "load", lambda *_, **__: bare)
     with pytest.raises(UsageError, match=reason):
-        call("bare", tmp_path / "b", **arguments)
+        call("fashion-perceiver", tmp_path / "b", **arguments)
     assert not (tmp_path / "b").exists()
 
 

@@ -13,7 +13,8 @@ from torch_threads import one_thread as one_thread
 import perceiver_deploy as pd
 from perceiver_deploy.checkpoints.native import CheckpointRecord, save_checkpoint
 from perceiver_deploy.models.image_classifier import ImageClassifier
-from perceiver_deploy.sources.source import Model, resolve
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import resolve
 
 
 @pytest.fixture(scope="session")

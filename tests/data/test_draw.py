@@ -15,7 +15,8 @@ from perceiver_deploy.data.drawn import Drawn
 from perceiver_deploy.data.open import open_data
 from perceiver_deploy.datasets import ArraySamples, Dataset
 from perceiver_deploy.datasets.dataset import FeedsOf, fixed_batch
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_runtime.errors import DatasetError, UsageError
 from perceiver_runtime.settings import ImageSettings, Processing
 from perceiver_runtime.tensors import Array, TensorSpec

@@ -13,7 +13,8 @@ from perceiver_deploy.api import export as exporting
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.engines import build
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.tensorrt.sidecar import read_sidecar, sidecar_path

@@ -18,8 +18,9 @@ import perceiver_deploy as pd
 from perceiver_deploy.datasets.dataset import shipped
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.folding import folded
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.reference import folded_as
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces

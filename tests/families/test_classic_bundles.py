@@ -10,7 +10,8 @@ import torch
 from factories.families import SMALL, small_model
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import open_session, verify

@@ -13,7 +13,8 @@ import torch
 from factories.families import SMALL
 
 from perceiver_deploy.families import FAMILIES
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_runtime.backends import onnxruntime as backend
 from perceiver_runtime.backends.resident import Resident, ResidentMemory

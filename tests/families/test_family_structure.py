@@ -18,7 +18,8 @@ from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig
 from perceiver_deploy.models.flow import FlowConfig
 from perceiver_deploy.models.pixels import FourierClassifierConfig
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_deploy.zoo import zoo
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.memory.estimate import estimate, fit, with_chunks

@@ -9,7 +9,8 @@ from factories.families import SMALL, small_model
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.sources.source import LARGE_ROW, Model, blueprint, random_golden, resolve
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import LARGE_ROW, blueprint, random_golden, resolve
 
 
 @pytest.mark.parametrize("family", SMALL)

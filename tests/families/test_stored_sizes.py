@@ -14,7 +14,8 @@ import torch
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.released import RELEASED
-from perceiver_deploy.sources.source import Model, blueprint
+from perceiver_deploy.sources.model import Model
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.bundle.storage import save_graphs
 from perceiver_exporters.export import Exporter
 from perceiver_exporters.precision import PRECISIONS
