@@ -34,30 +34,47 @@ def scaled_dot_product_attention(
 
     Args:
         query: (B, heads, N, E).
-        key: (B, heads, M, E).
-        value: (B, heads, M, F).
+        key: (B, heads, M, E), or with `enable_gqa` (B, groups, M, E).
+        value: (B, heads, M, F), or with `enable_gqa` (B, groups, M, F).
         attn_mask: True for keys to attend, or floats that are added to the scores; broadcasts to (B, heads, N, M).
-        dropout_p: Not supported.
+        dropout_p: Not supported but for 0.
         is_causal: Whether query i attends keys up to i only.
         scale: Factor of the scores; 1 / sqrt(E) if None.
-        enable_gqa: Not supported.
+        enable_gqa: Whether as many heads of queries as there are in a group share one head of keys and values.
 
     Returns:
         (B, heads, N, F). As in PyTorch, zeros for a query whose keys are all masked.
     """
-    if enable_gqa or dropout_p:
-        raise NotImplementedError("grouped queries and dropout of scaled_dot_product_attention are not supported")
+    if dropout_p:
+        raise NotImplementedError("dropout of scaled_dot_product_attention is not supported: call eval() on the module")
+    heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
+    grouped = enable_gqa and heads != groups
     factor = scale if scale is not None else _default_scale(query)
     scaled = op.Mul(query, op.Constant(value_float=factor))
+    if grouped:  # heads that share keys become rows of one head
+        scaled = _reshaped(scaled, 0, groups, -1, width)
     scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
+    masked = is_causal or attn_mask is not None
+    if grouped and masked:
+        scores = _reshaped(scores, 0, heads, -1, 0)
     attends = None
     if is_causal:  # excludes attn_mask; every query attends the first key
         scores = op.Min(scores, _limit(_causal(query, key)))
     if attn_mask is not None:
         scores, attends = _masked(scores, attn_mask)
-    attended = op.MatMul(op.Softmax(scores, axis=-1), value)
+    weights = op.Softmax(scores, axis=-1)
+    if grouped and masked:
+        weights = _reshaped(weights, 0, groups, -1, 0)
+    attended = op.MatMul(weights, value)
+    if grouped:
+        attended = _reshaped(attended, 0, heads, -1, value.shape[3])
     result: TensorType = attended if attends is None else op.Where(attends, attended, op.Constant(value_float=0.0))
     return result
+
+
+def _reshaped(value: Any, *dims: int) -> Any:
+    """Reshape; 0 copies the dimension at that place, -1 is what remains."""
+    return op.Reshape(value, op.Constant(value_ints=list(dims)))
 
 
 def _masked(scores: Any, mask: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ class NodeBuilder:
         self._graph.insert_before(self._anchor, node)
         return output
 
+    def named(self, scope: str) -> NodeBuilder:
+        """A builder at the same place that names nodes after another scope."""
+        made = copy(self)
+        made._scope = scope
+        return made
+
     def constant(self, array: Array, name: str) -> ir.Value:
         """Add an initializer; floating-point arrays are rounded to FP32."""
         stored = np.ascontiguousarray(array, np.float32) if np.issubdtype(array.dtype, np.floating) else array
@@ -44,7 +51,8 @@ class NodeBuilder:
         return value
 
     def _unique(self, name: str) -> str:
-        stem = name if name.startswith(self._scope) else f"{self._scope}/{name}"
+        inside = not self._scope or name.startswith((f"{self._scope}/", f"{self._scope}."))
+        stem = name if inside else f"{self._scope}/{name}"
         label, n = stem, 1
         while label in self._taken:
             label, n = f"{stem}_{n}", n + 1

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
@@ -24,10 +25,11 @@ _PASSES = (
 def clean(model: ir.Model) -> ir.Model:
     """Fold constants, merge equal nodes and initializers, remove unused nodes and metadata of the exporting machine.
 
-    A weight shared by several layers is transposed for each of them. These Transposes are folded whatever their size,
-    because quantisers recognise constant weights only.
+    A weight shared by several layers is transposed for each of them, one packed for several is split. Both are folded
+    whatever their size, because quantisers recognise constant weights only.
     """
     common.CommonSubexpressionEliminationPass()(model)
+    _split_constants(model.graph)
     optimizer.fold_constants(model, output_size_limit=sys.maxsize, should_fold=_folds)
     for step in _PASSES:
         step(model)
@@ -99,7 +101,28 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 
 def _folds(node: ir.Node) -> bool | None:
-    return True if node.op_type == "Transpose" and constant_of(node.inputs[0]) is not None else None
+    moved = node.op_type in ("Transpose", "Reshape") and all(constant_of(value) is not None for value in node.inputs)
+    return True if moved else None
+
+
+def _split_constants(graph: ir.Graph) -> None:
+    """Replace the parts of a constant that a node splits by constants: the weights of packed projections."""
+    for node in [node for node in graph if node.op_type == "Split"]:
+        whole, given = constant_of(node.inputs[0]), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        if whole is None or (len(node.inputs) > 1 and given is None):
+            continue
+        array, axis = whole.numpy(), node.attributes.get_int("axis", 0)
+        each = -(-array.shape[axis] // len(node.outputs))
+        sizes = given.numpy().tolist() if given is not None else [each] * len(node.outputs)
+        ends = np.cumsum(sizes)[:-1]
+        for output, part in zip(node.outputs, np.split(array, ends, axis), strict=True):
+            tensor = ir.tensor(np.ascontiguousarray(part), name=f"{output.name}.part")
+            made = ir.Value(
+                name=tensor.name, shape=ir.Shape(part.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            if not output.is_graph_output():
+                graph.register_initializer(made)
+                ir.convenience.replace_all_uses_with(output, made)
 
 
 def _scope(node: ir.Node) -> str:

@@ -57,8 +57,14 @@ class SizedGraph:
         return self._sized[shapes]
 
 
-def infer_shapes(model: ir.Model, inputs: Shapes) -> ir.Model:
-    """A copy of the model that shares its tensors, with the shapes that follow from those of its inputs."""
+def infer_shapes(model: ir.Model, inputs: Shapes, **limits: int) -> ir.Model:
+    """A copy of the model that shares its tensors, with the shapes that follow from those of its inputs.
+
+    Args:
+        model: Model with symbolic dimensions.
+        inputs: Shapes of its inputs.
+        limits: Sizes from which constants are not folded (`fold_constants`); folded nodes are not in the copy.
+    """
     sized = model.clone()
     for node in sized.graph:
         for value in node.outputs:
@@ -66,7 +72,7 @@ def infer_shapes(model: ir.Model, inputs: Shapes) -> ir.Model:
     for value in sized.graph.inputs:
         value.shape = ir.Shape(inputs[str(value.name)])
     with quiet():
-        optimizer.fold_constants(sized, onnx_shape_inference=True)  # sizes that the graph computes from its inputs'
+        optimizer.fold_constants(sized, onnx_shape_inference=True, **limits)  # sizes that the graph computes from its inputs'
     common.ShapeInferencePass()(sized)
     return sized
 

@@ -10,6 +10,7 @@ import torch
 from onnxscript.onnx_types import TensorType
 
 from perceiver_exporters.ir.attention import scaled_dot_product_attention
+from perceiver_exporters.ir.einsum import einsum
 
 op: Any = onnxscript.opset20
 
@@ -28,4 +29,5 @@ def one_hot(ids: TensorType, num_classes: int = -1) -> TensorType:
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     torch.ops.aten.one_hot.default: one_hot,
+    torch.ops.aten.einsum.default: einsum,
 }

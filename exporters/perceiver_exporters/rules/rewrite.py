@@ -26,6 +26,9 @@ from perceiver_exporters.rules.constants.constant_query import CONSTANT_QUERY
 from perceiver_exporters.rules.constants.constant_sum import CONSTANT_SUM
 from perceiver_exporters.rules.constants.gathered_query import GATHERED_QUERY
 from perceiver_exporters.rules.constants.token_tables import TOKEN_TABLES
+from perceiver_exporters.rules.forms.attention_layout import ATTENTION_LAYOUT
+from perceiver_exporters.rules.forms.scaled_queries import SCALED_QUERIES
+from perceiver_exporters.rules.forms.softmax_maximum import SOFTMAX_MAXIMUM
 from perceiver_exporters.rules.products.folded_head import FOLDED_HEAD
 from perceiver_exporters.rules.products.folded_output import FOLDED_OUTPUT
 from perceiver_exporters.rules.products.packed_projections import PACKED_PROJECTIONS
@@ -36,6 +39,9 @@ METADATA = "perceiver.rules"
 """Metadata key of a rewritten graph: the outcomes, as JSON."""
 
 REWRITE_RULES: tuple[RewriteRule, ...] = (
+    SOFTMAX_MAXIMUM,
+    SCALED_QUERIES,
+    ATTENTION_LAYOUT,
     UNMASKED_ATTENTION,
     CONSTANT_QUERY,
     GATHERED_QUERY,

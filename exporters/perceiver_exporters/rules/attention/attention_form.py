@@ -169,7 +169,7 @@ def _query_operand(query: ir.Value) -> tuple[ir.Value | Array, float] | None:
     scaled = producer(query, "Mul")
     factor = array_of(scaled.inputs[1]) if scaled else None
     if scaled is not None and factor is not None and factor.size == 1:
-        query, scale = operand(scaled, 0), float(factor)
+        query, scale = operand(scaled, 0), float(factor.reshape(()))
     spread = producer(query, "Expand")  # queries of one row, over the batch
     merged = _heads_merged(operand(spread, 0) if spread else query, VALUE_PERM)
     return None if merged is None else (merged, scale)

@@ -5,12 +5,13 @@ They match the form that `perceiver_exporters.ir.attention` and the chunked atte
     scores   = MatMul(query, Transpose(Reshape(x Wk + bk)))        (B, heads, N, M)
     weighted = MatMul(weights, Transpose(Reshape(x Wv + bv)))      (B, heads, N, v_dim / heads)
 
-where the weights are softmax(scores), or exp(scores - maximum) in an online softmax over chunks.
+where the weights are softmax(scores), or exp(scores - maximum) in an online softmax over chunks. `rules.forms` brings
+other forms to this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ from perceiver_runtime.tensors import Array
 KEY_PERM = (0, 2, 3, 1)
 VALUE_PERM = (0, 2, 1, 3)
 """Transpositions of (B, M, heads, E) to transposed keys (B, heads, E, M) and to values (B, heads, M, E)."""
+
+MASKED = -1e4
+"""Largest number that counts as the score of a masked key, whose weight is zero whatever the other scores are."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class AttentionSite:
 
 def attention_sites(graph: ir.Graph) -> Iterator[AttentionSite]:
     """All attention whose keys and values are projected from the same input."""
-    keys = {p.x: (node, p) for node in graph if (p := _projected(node, KEY_PERM)) is not None}
+    keys = {p.x: (node, p) for node in graph if (p := projected_keys(node)) is not None}
     for node in list(graph):
         value = projected_values(node)
         if value is None or value.x not in keys:
@@ -93,7 +97,7 @@ def attention_sites(graph: ir.Graph) -> Iterator[AttentionSite]:
         scores, key = keys[value.x]
         heads = heads_of(node)
         if heads is not None and _weights_of(scores, operand(node, 0)):
-            softmax = producer(operand(node, 0), "Softmax") is not None
+            softmax = producer(_unshaped(operand(node, 0)), "Softmax") is not None
             yield AttentionSite(value.x, heads, operand(scores, 0), key, value, scores, node, softmax)
 
 
@@ -108,7 +112,7 @@ def projected_query(query: ir.Value) -> Query | None:
     found = projection(reshaped.inputs[0]) if reshaped else None
     if found is None or scale is None or scale.size != 1 or transposed is None:
         return None
-    return Query(found, float(scale)) if tuple(transposed.attributes["perm"].as_ints()) == VALUE_PERM else None
+    return Query(found, float(scale.reshape(()))) if tuple(transposed.attributes["perm"].as_ints()) == VALUE_PERM else None
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:
@@ -161,6 +165,11 @@ def _projected(node: ir.Node, perm: tuple[int, ...]) -> Projection | None:
     return projection(reshaped.inputs[0]) if reshaped else None
 
 
+def projected_keys(scores: ir.Node) -> Projection | None:
+    """The projection of the keys that a MatMul compares with queries, or None."""
+    return _projected(scores, KEY_PERM)
+
+
 def projected_values(weighted: ir.Node) -> Projection | None:
     """The projection of the values that a MatMul weights, or None."""
     return _projected(weighted, VALUE_PERM)
@@ -174,8 +183,28 @@ def heads_of(weighted: ir.Node) -> int | None:
 
 def _weights_of(scores: ir.Node, weights: ir.Value) -> bool:
     """Whether the weights are computed from these scores, through mask, maximum and softmax or exp."""
-    reached = weights
-    for op in ("Softmax", "Exp", "Add", "Min", "Sub"):
-        node = producer(reached, op)
-        reached = operand(node, 0) if node else reached
-    return reached is scores.outputs[0]
+    reached: ir.Value | None = weights
+    while reached is not None and reached is not scores.outputs[0]:
+        node = reached.producer()
+        index = _SCORES.get(node.op_type, lambda _: None)(node) if node is not None and not node.domain else None
+        reached = operand(node, index) if node is not None and index is not None else None
+    return reached is not None
+
+
+def _unshaped(value: ir.Value) -> ir.Value:
+    """The value before a Reshape, which grouped queries have before and after a mask."""
+    reshaped = producer(value, "Reshape")
+    return operand(reshaped, 0) if reshaped is not None else value
+
+
+def _filled(node: ir.Node) -> int | None:
+    """Index of the scores of a Where that sets those of masked keys to a constant, or None."""
+    fills = [array_of(node.inputs[i]) for i in (1, 2)]
+    return next((2 - i for i, fill in enumerate(fills) if fill is not None and fill.size and fill.max() <= MASKED), None)
+
+
+_SCORES: Mapping[str, Callable[[ir.Node], int | None]] = {
+    **dict.fromkeys(("Softmax", "Exp", "Add", "Min", "Sub", "Reshape"), lambda _: 0),
+    "Where": _filled,
+}
+"""By operator between scores and weights: index of the operand that the scores are."""
