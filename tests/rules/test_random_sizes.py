@@ -18,6 +18,7 @@ from perceiver_deploy.models.text import MaskedLanguageModelConfig, SequenceClas
 from perceiver_exporters.rules import REWRITE_RULES
 
 from .conftest import cross, subjects
+from .test_forms import NORMALISED
 
 CLOSE = 1e-5
 """Relative L2: sums of few addends in another order, in FP32, some of them nearly cancelling."""
@@ -92,7 +93,7 @@ MODELS: dict[str, tuple[str, Callable[[Draw], Any], tuple[str, ...], set[str]]] 
     "multimodal": ("multimodal-autoencoder", multimodal, ("image_decoder",), {"gathered-scores"}),
 }
 """Family, strategy of its config, components, and rules that apply to at least one of them."""
-ELSEWHERE = {"constant-product", "unmasked-attention"}
+ELSEWHERE = {"constant-product", "unmasked-attention", *(rule.name for rule in NORMALISED)}
 """Rules on graphs that no model of these has: see their own tests."""
 
 

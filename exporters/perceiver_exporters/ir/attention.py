@@ -47,7 +47,7 @@ def scaled_dot_product_attention(
     """
     if dropout_p:
         raise NotImplementedError("dropout of scaled_dot_product_attention is not supported: call eval() on the module")
-    heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
+    heads, groups, width, value_width = (_size(v, i) for v, i in ((query, 1), (key, 1), (query, 3), (value, 3)))
     grouped = enable_gqa and heads != groups
     factor = scale if scale is not None else _default_scale(query)
     scaled = op.Mul(query, op.Constant(value_float=factor))
@@ -67,9 +67,13 @@ def scaled_dot_product_attention(
         weights = _reshaped(weights, 0, groups, -1, 0)
     attended = op.MatMul(weights, value)
     if grouped:
-        attended = _reshaped(attended, 0, heads, -1, value.shape[3])
+        attended = _reshaped(attended, 0, heads, -1, value_width)
     result: TensorType = attended if attends is None else op.Where(attends, attended, op.Constant(value_float=0.0))
     return result
+
+
+def _size(value: Any, axis: int) -> Any:
+    return value.shape[axis]
 
 
 def _reshaped(value: Any, *dims: int) -> Any:

@@ -40,6 +40,12 @@ class NodeBuilder:
         made._scope = scope
         return made
 
+    def at(self, anchor: ir.Node) -> NodeBuilder:
+        """A builder of the same names that inserts before another node."""
+        made = copy(self)
+        made._anchor = anchor
+        return made
+
     def constant(self, array: Array, name: str) -> ir.Value:
         """Add an initializer; floating-point arrays are rounded to FP32."""
         stored = np.ascontiguousarray(array, np.float32) if np.issubdtype(array.dtype, np.floating) else array

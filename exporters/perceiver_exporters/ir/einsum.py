@@ -28,7 +28,7 @@ class Letters:
     contracted: str
 
 
-class _Unsupported(Exception):
+class _UnsupportedError(Exception):
     """The equation is no matrix product, or a merged dimension has no known size."""
 
 
@@ -45,14 +45,14 @@ def einsum(equation: str, tensors: Sequence[TensorType], path: Sequence[int] | N
     """
     try:
         made: TensorType = _product(equation, tensors)
-    except _Unsupported:
+    except _UnsupportedError:
         made = op.Einsum(*tensors, equation=equation)
     return made
 
 
 def _product(equation: str, tensors: Sequence[Any]) -> Any:
     if len(tensors) != 2:
-        raise _Unsupported
+        raise _UnsupportedError
     (a, b), result = _subscripts(equation, [len(tensor.shape) for tensor in tensors])
     letters = _letters(a, b, result)
     sizes = _sizes((a, tensors[0]), (b, tensors[1]))
@@ -79,15 +79,15 @@ def _subscripts(equation: str, ranks: Sequence[int]) -> tuple[tuple[str, ...], s
         missing = rank - len(operand.replace("...", ""))
         made.append(operand.replace("...", shared[len(shared) - missing :]))
     if not arrow or any(len(set(letters)) != len(letters) or "." in letters for letters in made):
-        raise _Unsupported
+        raise _UnsupportedError
     return tuple(made), result.replace("...", shared)
 
 
 def _letters(a: str, b: str, result: str) -> Letters:
-    """The part that each dimension has. Raises _Unsupported for a dimension that is summed over one operand alone."""
+    """The part that each dimension has. Raises _UnsupportedError for one that is summed over one operand alone."""
     both = set(a) & set(b)
     if not (set(a) ^ set(b)) <= set(result) or not both - set(result):
-        raise _Unsupported
+        raise _UnsupportedError
     return Letters(
         batch="".join(letter for letter in result if letter in both),
         left="".join(letter for letter in a if letter not in both),
@@ -97,13 +97,13 @@ def _letters(a: str, b: str, result: str) -> Letters:
 
 
 def _sizes(*operands: tuple[str, Any]) -> dict[str, int | None]:
-    """Size of each dimension; None if it is only known at run time. Raises _Unsupported where one is broadcast."""
+    """Size of each dimension; None if it is only known at run time. Raises _UnsupportedError where one is broadcast."""
     sizes: dict[str, int | None] = {}
     for letters, tensor in operands:
         for letter, size in zip(letters, tensor.shape, strict=True):
             known = size if isinstance(size, int) else None
             if sizes.setdefault(letter, known) != known:
-                raise _Unsupported
+                raise _UnsupportedError
     return sizes
 
 
@@ -138,7 +138,7 @@ def _separate(letters: Letters, sizes: dict[str, int | None], stacked: bool) -> 
     left = [0] * len(letters.left) if kept else [sizes[letter] or -1 for letter in letters.left]
     made = [*left, *(sizes[letter] or -1 for letter in letters.right)]
     if made.count(-1) > 1:
-        raise _Unsupported
+        raise _UnsupportedError
     return made
 
 
@@ -150,7 +150,7 @@ def _known(letters: str, sizes: dict[str, int | None]) -> int | None:
 def _static(letters: str, sizes: dict[str, int | None]) -> int:
     known = _known(letters, sizes)
     if known is None:
-        raise _Unsupported
+        raise _UnsupportedError
     return known
 
 

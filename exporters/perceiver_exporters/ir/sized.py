@@ -14,6 +14,8 @@ from perceiver_runtime.tensors import Profile, TensorSpec
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 """Static shapes by name of the value."""
+LARGEST_SHAPE = 16
+"""Elements of the largest constants that `distinct_shapes` folds: shapes, and no value whose own shape is asked for."""
 
 
 class SizedGraph:
@@ -72,7 +74,8 @@ def infer_shapes(model: ir.Model, inputs: Shapes, **limits: int) -> ir.Model:
     for value in sized.graph.inputs:
         value.shape = ir.Shape(inputs[str(value.name)])
     with quiet():
-        optimizer.fold_constants(sized, onnx_shape_inference=True, **limits)  # sizes that the graph computes from its inputs'
+        # sizes that the graph computes from those of its inputs
+        optimizer.fold_constants(sized, onnx_shape_inference=True, **limits)
     common.ShapeInferencePass()(sized)
     return sized
 
@@ -81,3 +84,21 @@ def static_shapes(graph: ir.Graph) -> dict[str, Shape]:
     """The shapes that are known, by name of the value: inputs, constants and results."""
     values = [*graph.inputs, *(v for node in graph for v in (*node.inputs, *node.outputs) if v is not None)]
     return {str(v.name): tuple(v.shape.numpy()) for v in values if v.shape is not None and v.shape.is_static()}
+
+
+def distinct_shapes(sized: SizedGraph, place: int = 0) -> dict[str, Shape]:
+    """Shapes of all nodes at sizes near the profile's `opt`: above 1 and unlike each other, where it allows that.
+
+    Args:
+        sized: Graph and profile.
+        place: Which of these sizes: every symbol has another one at the next place, if its range has several.
+    """
+    taken: set[int] = set()
+    sizes = {}
+    for symbol, bounds in sized.profile.dimensions.items():
+        around = sorted(range(bounds.min, bounds.max + 1), key=lambda n: (n < 2, abs(n - bounds.opt)))
+        free = [n for n in around if n not in taken] or around
+        sizes[symbol] = free[min(place, len(free) - 1)]
+        taken.add(sizes[symbol])
+    given = {spec.name: spec.resolve(sizes) for spec in sized.inputs}
+    return static_shapes(infer_shapes(sized.model, given, output_size_limit=LARGEST_SHAPE).graph)

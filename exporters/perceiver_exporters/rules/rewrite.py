@@ -27,6 +27,8 @@ from perceiver_exporters.rules.constants.constant_sum import CONSTANT_SUM
 from perceiver_exporters.rules.constants.gathered_query import GATHERED_QUERY
 from perceiver_exporters.rules.constants.token_tables import TOKEN_TABLES
 from perceiver_exporters.rules.forms.attention_layout import ATTENTION_LAYOUT
+from perceiver_exporters.rules.forms.layer_normalization import LAYER_NORMALIZATION
+from perceiver_exporters.rules.forms.root_mean_square import ROOT_MEAN_SQUARE
 from perceiver_exporters.rules.forms.scaled_queries import SCALED_QUERIES
 from perceiver_exporters.rules.forms.softmax_maximum import SOFTMAX_MAXIMUM
 from perceiver_exporters.rules.products.folded_head import FOLDED_HEAD
@@ -39,6 +41,8 @@ METADATA = "perceiver.rules"
 """Metadata key of a rewritten graph: the outcomes, as JSON."""
 
 REWRITE_RULES: tuple[RewriteRule, ...] = (
+    LAYER_NORMALIZATION,
+    ROOT_MEAN_SQUARE,
     SOFTMAX_MAXIMUM,
     SCALED_QUERIES,
     ATTENTION_LAYOUT,

@@ -1,6 +1,7 @@
 """Compute queries that depend on no input at export.
 
 Latents are learned, so their normalisation and query projection are constant; so are those of a learned output query.
+The normalisation may be the operator, or an RMSNorm of several nodes.
 All rows of a batch are equal: one is computed, and broadcast where it is read.
 """
 
@@ -19,6 +20,9 @@ from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRu
 
 Known = dict[ir.Value, Float64Array]
 """Values that are equal for all rows of a batch, as one row (1, ...) in FP64."""
+Handler = Callable[[Float64Array, ir.Node, Known], Float64Array | None]
+SPREADS = ("Expand", "Tile")
+"""Operators that repeat learned rows over the batch; their second input starts with its size."""
 
 
 def layer_norm(x: Float64Array, node: ir.Node) -> Float64Array:
@@ -66,7 +70,7 @@ def _materialise(value: ir.Value, known: Known, draft: Callable[[ir.Node], NodeB
     assert node is not None
     readers = [(n, i) for n, i in value.uses() if n.outputs[0] not in known]
     broadcast = not keep_batch and not value.is_graph_output() and all(_broadcasts(n, i) for n, i in readers)
-    if node.op_type == "Expand" and not broadcast:
+    if node.op_type in SPREADS and not broadcast:
         return None
     build = draft(node)
     row = known[value]
@@ -90,10 +94,10 @@ def _replace_unknown(value: ir.Value, new: ir.Value, known: Known) -> None:
 
 def _batch(node: ir.Node, known: Known) -> ir.Value:
     """The target shape (batch first) of the Expand that this node depends on."""
-    while node.op_type != "Expand":
+    while node.op_type not in SPREADS:
         above = next(v for v in node.inputs if v in known)
         following = above.producer() if above is not None else None
-        assert following is not None  # only an Expand adds the batch
+        assert following is not None  # only these add the batch
         node = following
     return operand(node, 1)
 
@@ -116,15 +120,15 @@ def _evaluate(node: ir.Node, known: Known) -> Float64Array | None:
     handler = _HANDLERS.get(node.op_type)
     first = node.inputs[0]
     x = known.get(first)
-    if x is None and node.op_type in ("Expand", "LayerNormalization"):
+    if x is None and node.op_type in (*SPREADS, "LayerNormalization"):
         constant = array_of(first)
         x = None if constant is None else constant.astype(np.float64)
     if handler is None or x is None:
         return None
-    return handler(x, node)
+    return handler(x, node, known)
 
 
-def _expand(x: Float64Array, node: ir.Node) -> Float64Array | None:
+def _expand(x: Float64Array, node: ir.Node, _: Known) -> Float64Array | None:
     shape = node.outputs[0].shape
     if shape is None or len(shape) < 3:
         return None
@@ -132,20 +136,20 @@ def _expand(x: Float64Array, node: ir.Node) -> Float64Array | None:
     return row if row.ndim == len(shape) and row.shape[0] == 1 and row.shape[1:] == tuple(shape[1:]) else None
 
 
-def _layer_norm(x: Float64Array, node: ir.Node) -> Float64Array | None:
+def _layer_norm(x: Float64Array, node: ir.Node, _: Known) -> Float64Array | None:
     usable = x.ndim >= 3 and x.shape[0] == 1 and node.attributes.get_int("axis", -1) in (-1, x.ndim - 1)
     return layer_norm(x, node) if usable and array_of(node.inputs[1]) is not None else None
 
 
-def _matmul(x: Float64Array, node: ir.Node) -> Float64Array | None:
+def _matmul(x: Float64Array, node: ir.Node, _: Known) -> Float64Array | None:
     weight = array_of(node.inputs[1])
     return None if weight is None or weight.ndim != 2 else x @ weight.astype(np.float64)
 
 
-def _elementwise(
-    function: Callable[[Float64Array, Float64Array], Float64Array],
-) -> Callable[[Float64Array, ir.Node], Float64Array | None]:
-    def handle(x: Float64Array, node: ir.Node) -> Float64Array | None:
+def _elementwise(function: Callable[[Float64Array, Float64Array], Float64Array]) -> Handler:
+    def handle(x: Float64Array, node: ir.Node, known: Known) -> Float64Array | None:
+        if (row := known.get(operand(node, 1))) is not None:
+            return function(x, row) if row.ndim == x.ndim else None
         other = array_of(node.inputs[1])
         if other is None or other.ndim >= x.ndim:
             return None
@@ -154,7 +158,7 @@ def _elementwise(
     return handle
 
 
-def _reshape(x: Float64Array, node: ir.Node) -> Float64Array | None:
+def _reshape(x: Float64Array, node: ir.Node, _: Known) -> Float64Array | None:
     """A reshape within a row; the batch must stay the first dimension."""
     output, target = node.outputs[0].shape, array_of(node.inputs[1])
     if output is None or target is None or not all(isinstance(d, int) for d in output[1:]):
@@ -163,13 +167,24 @@ def _reshape(x: Float64Array, node: ir.Node) -> Float64Array | None:
     return x.reshape(1, *sizes) if math.prod(sizes) == x.size else None
 
 
-def _transpose(x: Float64Array, node: ir.Node) -> Float64Array | None:
+def _transpose(x: Float64Array, node: ir.Node, _: Known) -> Float64Array | None:
     perm = tuple(node.attributes["perm"].as_ints())
     return x.transpose(perm) if perm[0] == 0 else None
 
 
-_HANDLERS: dict[str, Callable[[Float64Array, ir.Node], Float64Array | None]] = {
+def _mean(x: Float64Array, node: ir.Node, _: Known) -> Float64Array | None:
+    """The mean over channels, as an RMSNorm takes it."""
+    axes = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    last = axes is not None and axes.tolist() in ([-1], [x.ndim - 1]) and node.attributes.get_int("keepdims", 1) == 1
+    return x.mean(-1, keepdims=True) if last and x.ndim >= 3 else None
+
+
+_HANDLERS: dict[str, Handler] = {
     "Expand": _expand,
+    "Tile": _expand,
+    "Pow": _elementwise(np.power),
+    "ReduceMean": _mean,
+    "Sqrt": lambda x, *_: np.sqrt(x),
     "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
     "Add": _elementwise(np.add),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.ir.builder import NodeBuilder, ints
-from perceiver_exporters.rules.matchers.layout import Atom, Dimension, NoLayout, extent, settled
+from perceiver_exporters.rules.matchers.layout import Atom, Dimension, Integers, LayoutError, extent, settled
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Arranger:
         """The value, whose dimensions are `before`, with the dimensions `after`.
 
         Raises:
-            NoLayout: A shape can't be written: several of its dimensions are known only at run time.
+            LayoutError: A shape can't be written: several of its dimensions are known only at run time.
         """
         before, after = settled(before), settled(after)
         stored, wanted = [a for dim in before for a in dim], [a for dim in after for a in dim]
         if {id(a) for a in stored} != {id(a) for a in wanted} or len(stored) != len(wanted):
-            raise NoLayout
+            raise LayoutError
         order = [next(i for i, a in enumerate(stored) if a is atom) for atom in wanted]
         if order == sorted(order):
             return self.reshaped(value, before, after, name)
@@ -65,7 +66,7 @@ def same(one: Dimension, other: Dimension) -> bool:
     return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def columns(atoms: Sequence[Atom], order: Sequence[Atom]) -> np.ndarray:
+def columns(atoms: Sequence[Atom], order: Sequence[Atom]) -> Integers:
     """For each index of the dimension `order`: the index in the dimension `atoms`, which has the same leaves."""
     shape = [atom.size for atom in atoms]
     places = np.arange(int(np.prod(shape))).reshape(shape)
@@ -75,15 +76,11 @@ def columns(atoms: Sequence[Atom], order: Sequence[Atom]) -> np.ndarray:
 
 def _apart(dims: Sequence[Dimension], others: Sequence[Dimension]) -> list[Dimension]:
     """The atoms of these dimensions, those together that are neighbours in both layouts."""
-    place = {id(a): (i, j) for i, dim in enumerate(others) for j, a in enumerate(dim)}
-    flat = [a for dim in others for a in dim]
-    follows = {id(a): b for a, b in zip(flat, flat[1:], strict=False)}
+    neighbours = {(id(a), id(b)) for dim in others for a, b in pairwise(dim)}
     made: list[Dimension] = []
     for dim in dims:
-        for j, atom in enumerate(dim):
-            before = dim[j - 1] if j else None
-            joined = before is not None and follows.get(id(before)) is atom and place[id(before)][0] == place[id(atom)][0]
-            if joined:
+        for before, atom in zip([None, *dim], dim, strict=False):
+            if before is not None and (id(before), id(atom)) in neighbours:
                 made[-1].append(atom)
             else:
                 made.append([atom])

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from perceiver_exporters.ir.builder import NodeBuilder, replace
-from perceiver_exporters.ir.sized import Shapes, SizedGraph, infer_shapes, static_shapes
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, distinct_shapes
 from perceiver_exporters.precision.integers.layers import layer_of
 from perceiver_exporters.rules.forms.arrange import Arranger, columns, same
 from perceiver_exporters.rules.matchers.attention import (
@@ -27,23 +27,19 @@ from perceiver_exporters.rules.matchers.attention import (
     projected_keys,
     projected_values,
 )
-from perceiver_exporters.rules.matchers.layout import Atom, Dimension, NoLayout, settled
+from perceiver_exporters.rules.matchers.layout import Atom, Dimension, LayoutError, settled
 from perceiver_exporters.rules.matchers.linear import PACKED, Linear
-from perceiver_exporters.rules.matchers.operands import Operand, is_projected
+from perceiver_exporters.rules.matchers.operands import Operand, is_projected, readers
 from perceiver_exporters.rules.matchers.score_path import ScorePath, score_paths
 from perceiver_exporters.rules.matchers.written_attention import (
     BATCH,
     GROUP,
     HEAD,
     Part,
-    WrittenAttention,
     written_attention,
 )
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 from perceiver_runtime.tensors import Array
-
-LARGEST_SHAPE = 16
-"""Elements of a constant that is folded: those that shapes are made of, and nothing whose own shape is asked for."""
 
 
 def apply(sized: SizedGraph, _: Context) -> Verdict:
@@ -51,14 +47,11 @@ def apply(sized: SizedGraph, _: Context) -> Verdict:
     paths = [path for path in score_paths(sized.graph) if not _is_plain(path)]
     if not paths:
         return Declined("no attention of another form")
-    both = [_shapes(sized, place) for place in range(2)]
-    done, failed = [], []
+    both = [distinct_shapes(sized, place) for place in range(2)]
+    done: list[str] = []
+    failed: list[str] = []
     for path in reversed(paths):  # whatever reads an attention is rewritten before it, by the shapes of the old graph
-        try:
-            _Rewrite(sized.graph, path, *both).run()
-            done.append(path.name)
-        except NoLayout:
-            failed.append(path.name)
+        (done if _rewrite(sized.graph, path, *both) else failed).append(path.name)
     common.RemoveUnusedNodesPass()(sized.model)
     left = f"{', '.join(reversed(failed))}: heads are no channels of projections, or not to be told apart"
     if not done:
@@ -66,27 +59,22 @@ def apply(sized: SizedGraph, _: Context) -> Verdict:
     return Applied(", ".join(reversed(done)) + (f"; not {left}" if failed else ""))
 
 
+def _rewrite(graph: ir.Graph, path: ScorePath, here: Shapes, there: Shapes) -> bool:
+    """Rewrite one attention; whether its layout could be followed."""
+    try:
+        _Rewrite(graph, path, here, there).run()
+    except LayoutError:
+        return False
+    return True
+
+
 def _is_plain(path: ScorePath) -> bool:
-    """Whether the matchers of other rules read its keys and values, where these are projections."""
+    """Whether the matchers of other rules read its keys and values, or can't in any layout: they are no projections."""
+    if not is_projected(operand(path.scores, 1)) or not is_projected(operand(path.weighted, 1)):
+        return True
     shape = path.scores.outputs[0].shape
-    read = (
-        projected_keys(path.scores) is not None or not is_projected(operand(path.scores, 1)),
-        projected_values(path.weighted) is not None or not is_projected(operand(path.weighted, 1)),
-    )
-    return shape is not None and len(shape) == 4 and all(read)
-
-
-def _shapes(sized: SizedGraph, place: int) -> Shapes:
-    """All shapes at sizes near the profile's `opt`, above 1 and unlike each other where the profile allows it."""
-    taken: set[int] = set()
-    sizes = {}
-    for symbol, bounds in sized.profile.dimensions.items():
-        around = sorted(range(bounds.min, bounds.max + 1), key=lambda n: (n < 2, abs(n - bounds.opt)))
-        free = [n for n in around if n not in taken] or around
-        sizes[symbol] = free[min(place, len(free) - 1)]
-        taken.add(sizes[symbol])
-    given = {spec.name: spec.resolve(sizes) for spec in sized.inputs}
-    return static_shapes(infer_shapes(sized.model, given, output_size_limit=LARGEST_SHAPE).graph)
+    matched = projected_keys(path.scores) is not None and projected_values(path.weighted) is not None
+    return shape is not None and len(shape) == 4 and matched
 
 
 class _Rewrite:
@@ -95,19 +83,22 @@ class _Rewrite:
     def __init__(self, graph: ir.Graph, path: ScorePath, here: Shapes, there: Shapes) -> None:
         found, other = written_attention(path, here), written_attention(path, there)
         if found.listing() != other.listing():
-            raise NoLayout
+            raise LayoutError
+        for one in (found.query, found.key, found.value):
+            if one.linear is not None and not readers(one.linear.made) <= {path.scores, path.weighted}:
+                raise LayoutError  # it would be computed for this attention and for its other readers
         pairs = zip(found.atoms(), other.atoms(), strict=True)
         self._dynamic = {id(atom) for atom, again in pairs if atom.size != again.size}
         self._graph, self._path, self._found = graph, path, found
         self._inputs: dict[tuple[object, ...], ir.Value] = {}
 
     def run(self) -> None:
-        """Raise NoLayout, and leave the graph as it is but for unread nodes, where a shape can't be written."""
+        """Raise LayoutError, and leave the graph as it is but for unread nodes, where a shape can't be written."""
         path, found = self._path, self._found
         build = NodeBuilder(self._graph, path.name, path.scores)
         query, key = self._query(build), self._key(build)
         scores = build("MatMul", query, key, name="scores")
-        after = NodeBuilder(self._graph, path.name, path.weighted)
+        after = build.at(path.weighted)
         value = self._value(after)
         old, new = found.scores, [*self._rows(), found.scores[-1]]
         if path.nodes:  # masks keep the form they are written in
@@ -136,9 +127,10 @@ class _Rewrite:
         spread = [part.query for part in found.of(BATCH)]
         batch = [atom for atom in spread if atom is not None]
         if batch and len(batch) < len(spread):
-            raise NoLayout
+            raise LayoutError
         heads, groups = ([part.query for part in found.of(kind) if part.query] for kind in (HEAD, GROUP))
         *_, rows, width = one.layout.settled()
+        rows = [atom for atom in rows if all(atom is not group for group in groups)]
         whole = [batch, heads, [*groups, *rows], width]
         if one.linear is None:
             value = self._arranger(build)(one.source, one.origin.dims, whole, "queries")
@@ -146,7 +138,8 @@ class _Rewrite:
             made = self._product(build, one, batch, rows, [*heads, *groups, *width], "query")
             parts = [batch, rows, heads, groups, width] if groups else [batch, rows, heads, width]
             value = self._moved(build, made, parts, (0, 2, 3, 1, 4) if groups else VALUE_PERM, "queries")
-            value = self._arranger(build)(value, [batch, heads, groups, rows, width], whole, "queries") if groups else value
+            if groups:
+                value = self._arranger(build)(value, [batch, heads, groups, rows, width], whole, "queries")
         return build("Mul", value, _number(one.scale * found.key.scale), name="scaled")
 
     def _key(self, build: NodeBuilder) -> ir.Value:
@@ -158,7 +151,7 @@ class _Rewrite:
         *_, rows, width = self._found.value.layout.settled()
         parts = [(part.kind, part.value) for part in self._found.parts]
         if self._found.value.scale != 1:
-            raise NoLayout
+            raise LayoutError
         return self._keyed(build, self._found.value, parts, rows, width, VALUE_PERM, "value")
 
     def _keyed(
@@ -227,12 +220,15 @@ class _Rewrite:
         old, new = [*found.scores[:-1], found.width], [batch, heads, rows, found.width]
         first = path.weighted.outputs[0]
         unmoved = len(old) == len(new) and all(map(same, old, new))
-        if ending.guard is not None and not unmoved or ending.value in (first, ending.guard and ending.guard.outputs[0]):
+        guarded = ending.guard.outputs[0] if ending.guard is not None else first
+        if (guarded is not first and not unmoved) or ending.value is guarded:
             return first, arrange(attended, new, old, "attended")
         if ending.guard is not None:
-            build = NodeBuilder(self._graph, path.name, ending.guard)
+            build = build.at(ending.guard)
             arrange = self._arranger(build)
             attended = build("Where", operand(ending.guard, 0), attended, operand(ending.guard, 2), name="attended")
+        if ending.linear is None:
+            return ending.value, arrange(attended, new, ending.layout, "merged")
         groups = _made(found.of(GROUP))
         channels = [*heads, *groups, *found.width]
         parts = [batch, heads, groups, found.rows, found.width] if groups else new
@@ -240,8 +236,6 @@ class _Rewrite:
         perm = (0, 3, 1, 2, 4) if groups else VALUE_PERM
         moved = build("Transpose", divided, perm=list(perm), name="merged")
         merged = arrange.reshaped(moved, [parts[i] for i in perm], [batch, found.rows, channels], "merged")
-        if ending.linear is None:
-            return ending.value, arrange(merged, [batch, found.rows, channels], ending.layout, "merged")
         weight = ending.linear.weight[columns(ending.read[-1], channels)]
         linear = Linear(merged, ending.linear.product, weight, ending.linear.bias, ending.linear.made)
         made, _ = self._linear(build, linear, "output")

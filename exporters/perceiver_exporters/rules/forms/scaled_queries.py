@@ -1,6 +1,6 @@
 """Scale queries only: there are fewer of them than scores, and FP16 products stay in range.
 
-    (q k^T) s = (q s) k^T        (q a) (k b)^T = (q a b) k^T        scores / d = (q / d) k^T
+(q k^T) s = (q s) k^T        (q a) (k b)^T = (q a b) k^T        scores / d = (q / d) k^T
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ def projected_query(query: ir.Value) -> Query | None:
     found = projection(reshaped.inputs[0]) if reshaped else None
     if found is None or scale is None or scale.size != 1 or transposed is None:
         return None
-    return Query(found, float(scale.reshape(()))) if tuple(transposed.attributes["perm"].as_ints()) == VALUE_PERM else None
+    return (
+        Query(found, float(scale.reshape(()))) if tuple(transposed.attributes["perm"].as_ints()) == VALUE_PERM else None
+    )
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:
@@ -186,7 +188,8 @@ def _weights_of(scores: ir.Node, weights: ir.Value) -> bool:
     reached: ir.Value | None = weights
     while reached is not None and reached is not scores.outputs[0]:
         node = reached.producer()
-        index = _SCORES.get(node.op_type, lambda _: None)(node) if node is not None and not node.domain else None
+        find = _SCORES.get(node.op_type) if node is not None and not node.domain else None
+        index = find(node) if find is not None and node is not None else None
         reached = operand(node, index) if node is not None and index is not None else None
     return reached is not None
 
@@ -200,7 +203,9 @@ def _unshaped(value: ir.Value) -> ir.Value:
 def _filled(node: ir.Node) -> int | None:
     """Index of the scores of a Where that sets those of masked keys to a constant, or None."""
     fills = [array_of(node.inputs[i]) for i in (1, 2)]
-    return next((2 - i for i, fill in enumerate(fills) if fill is not None and fill.size and fill.max() <= MASKED), None)
+    return next(
+        (2 - i for i, fill in enumerate(fills) if fill is not None and fill.size and fill.max() <= MASKED), None
+    )
 
 
 _SCORES: Mapping[str, Callable[[ir.Node], int | None]] = {

@@ -21,7 +21,7 @@ from perceiver_exporters.rules.matchers.attention import array_of
 Integers = npt.NDArray[np.int64]
 
 
-class NoLayout(Exception):
+class LayoutError(Exception):
     """The value is no layout of its source that can be followed."""
 
 
@@ -97,11 +97,11 @@ class Layout:
         return settled(self.dims)
 
     def after(self, node: ir.Node, output: int, shapes: Shapes) -> Layout:
-        """The layout of a node's output, given that of its first input. Raises NoLayout."""
+        """The layout of a node's output, given that of its first input. Raises LayoutError."""
         shape = shapes.get(str(node.outputs[output].name))
         step = STEPS.get(node.op_type) if not node.domain else None
         if shape is None or step is None:
-            raise NoLayout
+            raise LayoutError
         return step(Layout(self.settled()), node, output, shape)
 
 
@@ -116,14 +116,14 @@ def extent(atoms: Sequence[Atom]) -> int:
 
 
 def regroup(atoms: Sequence[Atom], shape: Shape) -> list[Dimension]:
-    """Distribute atoms over dimensions of these sizes, splitting atoms where needed. Raises NoLayout."""
+    """Distribute atoms over dimensions of these sizes, splitting atoms where needed. Raises LayoutError."""
     left, made = list(atoms), []
     for size in shape:
         dim: Dimension = []
         while extent(dim) != size:
             missing, rest = divmod(size, extent(dim))
             if not left or rest:
-                raise NoLayout
+                raise LayoutError
             first = left.pop(0)
             if missing % first.size == 0:
                 dim.append(first)
@@ -132,10 +132,10 @@ def regroup(atoms: Sequence[Atom], shape: Shape) -> list[Dimension]:
                 dim.append(outer)
                 left.insert(0, inner)
             else:
-                raise NoLayout
+                raise LayoutError
         made.append(dim)
     if left:
-        raise NoLayout
+        raise LayoutError
     return made
 
 
@@ -170,18 +170,18 @@ def _split(layout: Layout, node: ir.Node, output: int, shape: Shape) -> Layout:
 def _slice(layout: Layout, node: ir.Node, _: int, shape: Shape) -> Layout:
     given = [array_of(value) for value in node.inputs[1:]]
     if len(given) < 3 or any(a is None or a.size != 1 for a in given):
-        raise NoLayout
+        raise LayoutError
     start, _end, axis, *step = (int(a.item()) for a in given if a is not None)
     whole = extent(layout.dims[axis])
     if step not in ([], [1]):
-        raise NoLayout
+        raise LayoutError
     return _ranged(layout, axis % len(shape), start + whole if start < 0 else start, shape[axis])
 
 
 def _gather(layout: Layout, node: ir.Node, _: int, shape: Shape) -> Layout:
     index, axis = array_of(node.inputs[1]), node.attributes.get_int("axis", 0) % len(layout.dims)
     if index is None or index.ndim:
-        raise NoLayout
+        raise LayoutError
     whole = extent(layout.dims[axis])
     picked = _ranged(layout, axis, int(index) % whole, 1)
     return Layout([dim for i, dim in enumerate(picked.dims) if i != axis])
@@ -196,14 +196,14 @@ def _ranged(layout: Layout, axis: int, start: int, size: int) -> Layout:
     if start % size == 0 and whole % size == 0:
         try:
             outer, inner = regroup(dim, (whole // size, size))
-        except NoLayout:
+        except LayoutError:
             outer, inner = [], []
         if len(outer) == 1:
             outer[0].index = start // size
             dims[axis] = inner
             return Layout(dims)
     if len(dim) != 1 or dim[0].parts:
-        raise NoLayout
+        raise LayoutError
     dims[axis] = [dim[0].range(start, size)]
     return Layout(dims)
 

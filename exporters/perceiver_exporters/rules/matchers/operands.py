@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.ir.sized import Shapes
 from perceiver_exporters.rules.matchers.attention import operand
-from perceiver_exporters.rules.matchers.layout import STEPS, Atom, Dimension, Layout, NoLayout
+from perceiver_exporters.rules.matchers.layout import STEPS, Atom, Dimension, Layout, LayoutError
 from perceiver_exporters.rules.matchers.linear import Linear, linear_of
 from perceiver_exporters.rules.matchers.score_path import scaled
 
@@ -40,7 +40,7 @@ class Operand:
     scale: float
 
     def rows(self) -> list[Atom]:
-        """Leaves of the source's dimensions in the order in which they are stored, without a linear layer's channels."""
+        """Leaves of the source's dimensions in the order of storage, without the channels that a linear layer reads."""
         dims = self.origin.settled()
         return [atom for dim in (dims[:-1] if self.linear else dims) for atom in dim]
 
@@ -54,7 +54,7 @@ def candidates(value: ir.Value, shapes: Shapes) -> list[Operand]:
     """What a value may be traced back to, the nearest first.
 
     Raises:
-        NoLayout: Its layout can't be followed.
+        LayoutError: Its layout can't be followed.
     """
     steps, at, scale = _back(value, scales=True)
     linear = linear_of(at)
@@ -67,16 +67,27 @@ def candidates(value: ir.Value, shapes: Shapes) -> list[Operand]:
         source = operand(used[0][0], 0) if used else linear.x
         try:
             made.append(_projected(source, used, linear, steps, scale, shapes))
-        except NoLayout:
+        except LayoutError:
             break
     if not made:
-        raise NoLayout
+        raise LayoutError
     return made
 
 
 def is_projected(value: ir.Value) -> bool:
     """Whether a value is a linear layer's result, moved and scaled."""
     return linear_of(_back(value, scales=True)[1]) is not None
+
+
+def readers(value: ir.Value) -> set[ir.Node | None]:
+    """The nodes that read a value, behind moves and scales; None for what is a graph output."""
+    found: set[ir.Node | None] = {None} if value.is_graph_output() else set()
+    for node, _ in value.uses():
+        if not node.domain and (node.op_type in STEPS or scaled(node)):
+            found |= {each for output in node.outputs for each in readers(output)}
+        else:
+            found.add(node)
+    return found
 
 
 def _plain(at: ir.Value, steps: Sequence[Step], scale: float, shapes: Shapes) -> Operand:
@@ -90,7 +101,7 @@ def _projected(
     origin = _origin(source, shapes)
     read = _through(origin, before, shapes).settled()
     if read[-1] != origin.settled()[-1]:
-        raise NoLayout  # the layer's channels are others than the source's
+        raise LayoutError  # the layer's channels are others than the source's
     channel = Atom((CHANNEL,), linear.weight.shape[1])
     made = Layout([*read[:-1], [channel]])
     return Operand(source, linear, origin, channel, _through(made, steps, shapes), scale)
@@ -99,7 +110,7 @@ def _projected(
 def _origin(value: ir.Value, shapes: Shapes) -> Layout:
     shape = shapes.get(str(value.name))
     if shape is None:
-        raise NoLayout
+        raise LayoutError
     return Layout.of(ROWS, shape)
 
 

@@ -11,6 +11,7 @@ from perceiver_exporters.rules.matchers.attention import MASKED, array_of, opera
 from perceiver_exporters.rules.matchers.layout import STEPS
 from perceiver_exporters.rules.matchers.linear import only_reader
 
+
 @dataclass(frozen=True)
 class ScorePath:
     """From the product of queries and keys to the product with values.
@@ -98,7 +99,9 @@ def _scores_of(node: ir.Node) -> list[ir.Value]:
     if node.op_type in ("Add", "Min"):
         return [operand(node, 0), operand(node, 1)] if len(node.inputs) == 2 else []
     if node.op_type == "Where":
-        return [operand(node, i) for i in (1, 2) if (fill := _fill(operand(node, 3 - i))) is not None and fill <= MASKED]
+        return [
+            operand(node, i) for i in (1, 2) if (fill := _fill(operand(node, 3 - i))) is not None and fill <= MASKED
+        ]
     return []
 
 

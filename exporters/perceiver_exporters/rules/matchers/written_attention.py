@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from perceiver_exporters.ir.sized import Shapes
 from perceiver_exporters.rules.matchers.attention import array_of, operand
-from perceiver_exporters.rules.matchers.layout import Atom, Dimension, Layout, NoLayout, extent, regroup, settled
+from perceiver_exporters.rules.matchers.layout import Atom, Dimension, Layout, LayoutError, extent, regroup, settled
 from perceiver_exporters.rules.matchers.linear import Linear, only_reader, reading
 from perceiver_exporters.rules.matchers.operands import CHANNEL, ROWS, Operand, candidates
 from perceiver_exporters.rules.matchers.score_path import ScorePath
@@ -57,7 +57,13 @@ class Ending:
 
 @dataclass(frozen=True)
 class WrittenAttention:
-    """An attention at certain sizes: its operands, and the parts of its batch axes from the outermost on."""
+    """An attention at certain sizes: its operands, and the parts of its batch axes from the outermost on.
+
+    Attributes:
+        scores: Dimensions of the scores, by the names of the result's.
+        rows: The queries, without the groups that may be rows as well.
+        width: Channels of one head of the result.
+    """
 
     path: ScorePath
     query: Operand
@@ -66,16 +72,12 @@ class WrittenAttention:
     parts: tuple[Part, ...]
     scores: list[Dimension]
     ending: Ending
+    rows: Dimension
     width: Dimension
 
     def of(self, *kinds: str) -> list[Part]:
         """The parts of these kinds, in their order."""
         return [part for kind in kinds for part in self.parts if part.kind == kind]
-
-    @property
-    def rows(self) -> Dimension:
-        """The queries, as a dimension of the result."""
-        return self.scores[-2]
 
     def listing(self) -> list[tuple[object, ...]]:
         """All dimensions by name: equal at other sizes, unless the attention is another there."""
@@ -88,14 +90,14 @@ class WrittenAttention:
     def _dims(self) -> list[Dimension]:
         operands = (self.query, self.key, self.value)
         traced = [dim for one in operands for dim in (*one.origin.settled(), *one.layout.settled())]
-        return [*traced, *settled([*self.scores, *self.ending.read, *self.ending.layout, self.width])]
+        return [*traced, *settled([*self.scores, *self.ending.read, *self.ending.layout, self.rows, self.width])]
 
 
 def written_attention(path: ScorePath, shapes: Shapes) -> WrittenAttention:
     """The attention on a path at these sizes.
 
     Raises:
-        NoLayout: Its operands are no layouts of linear layers that can be followed, or of no batch and heads.
+        LayoutError: Its operands are no layouts of linear layers that can be followed, or of no batch and heads.
     """
     query = _chosen(candidates(operand(path.scores, 0), shapes), transposed=False)
     key = _chosen(candidates(operand(path.scores, 1), shapes), transposed=True)
@@ -103,20 +105,23 @@ def written_attention(path: ScorePath, shapes: Shapes) -> WrittenAttention:
     scores_shape, made_shape = (shapes.get(str(node.outputs[0].name)) for node in (path.scores, path.weighted))
     weights = shapes.get(str(operand(path.weighted, 0).name))
     if scores_shape is None or made_shape is None or weights != scores_shape:
-        raise NoLayout
+        raise LayoutError
     made = Layout.of("made", (*made_shape, scores_shape[-1]))
-    parts = _parts(query, key, value, made)
-    _check(query, rows=-2, channels=-1)
-    _check(key, rows=-1, channels=-2)
-    _check(value, rows=-2, channels=-1)
+    groups, rows = _groups_of_rows(query, made)
+    parts = (*_parts(query, key, value, made), *groups)
+    _check(query, len(groups), rows=-2, channels=-1)
+    _check(key, 0, rows=-1, channels=-2)
+    _check(value, 0, rows=-2, channels=-1)
     channels = {id(part.made) for part in parts if part.kind != BATCH} | {id(atom) for atom in made.settled()[-2]}
     ending = _ending(path, made, shapes, channels)
     dims = made.settled()
-    return WrittenAttention(path, query, key, value, parts, [*dims[:-2], dims[-1]], ending, dims[-2])
+    rows = settled([rows])[0]
+    return WrittenAttention(path, query, key, value, parts, [*dims[:-2], dims[-1]], ending, rows, dims[-2])
 
 
 def _chosen(found: Sequence[Operand], *, transposed: bool) -> Operand:
     """The nearest source that stores batch and rows in the order of the operand, or the nearest."""
+
     def in_order(one: Operand) -> bool:
         *batch, first, second = one.layout.settled()
         wanted = [atom for dim in (*batch, second if transposed else first) for atom in dim]
@@ -129,7 +134,7 @@ def _parts(query: Operand, key: Operand, value: Operand, made: Layout) -> tuple[
     rank = len(made.dims) - 3
     operands = [o.layout.settled()[:-2] for o in (query, key, value)]
     if any(len(dims) > rank for dims in operands):
-        raise NoLayout
+        raise LayoutError
     padded = [[*([] for _ in range(rank - len(dims))), *dims] for dims in operands]
     found = []
     for axis in range(rank):
@@ -145,17 +150,17 @@ def _parts(query: Operand, key: Operand, value: Operand, made: Layout) -> tuple[
 def _common(dims: Sequence[Dimension]) -> tuple[int, ...]:
     """Sizes of the parts that an axis is divided in where any operand's dimensions meet."""
     if len({extent(dim) for dim in dims}) > 1:
-        raise NoLayout
+        raise LayoutError
     ends = sorted({extent(dim[: i + 1]) for dim in dims for i in range(len(dim))})
     if any(after % before for before, after in pairwise(ends)):
-        raise NoLayout
+        raise LayoutError
     return tuple(after // before for before, after in pairwise([1, *ends]))
 
 
 def _single(dim: Dimension, sizes: tuple[int, ...]) -> list[Atom | None]:
     grouped = regroup(dim, sizes)
     if any(len(each) != 1 for each in grouped):
-        raise NoLayout
+        raise LayoutError
     return [each[0] for each in grouped]
 
 
@@ -164,24 +169,38 @@ def _part(query: Atom | None, key: Atom | None, value: Atom | None, made: Atom) 
     kinds = [atom.key[0] if atom is not None else "repeated" for atom in (query, key, value)]
     if CHANNEL not in kinds:
         if "repeated" in kinds[1:]:
-            raise NoLayout
+            raise LayoutError
         return Part(BATCH, query if kinds[0] == ROWS else None, key, value, made)
     if kinds[0] == "repeated":
-        raise NoLayout
+        raise LayoutError
     if kinds[1:] == ["repeated", "repeated"]:
         return Part(GROUP, query, None, None, made)
     if "repeated" in kinds:
-        raise NoLayout
+        raise LayoutError
     return Part(HEAD, query, key, value, made)
 
 
-def _check(one: Operand, rows: int, channels: int) -> None:
-    """Raise NoLayout unless rows are rows of what is projected, and channels channels of the projection."""
+def _groups_of_rows(query: Operand, made: Layout) -> tuple[list[Part], Dimension]:
+    """Groups of heads that are the outermost rows already, and the other rows of the result."""
+    dim = query.layout.settled()[-2]
+    heads = [atom for atom in dim if atom.key[0] == CHANNEL]
+    if not heads or len(heads) == len(dim):
+        return [], made.dims[-3]
+    sizes = (*(atom.size for atom in heads), extent(dim) // extent(heads))
+    *atoms, rows = regroup(made.settled()[-3], sizes)
+    if any(len(each) != 1 for each in atoms):
+        raise LayoutError
+    return [Part(GROUP, atom, None, None, each[0]) for atom, each in zip(heads, atoms, strict=True)], rows
+
+
+def _check(one: Operand, groups: int, rows: int, channels: int) -> None:
+    """Raise LayoutError unless rows are rows of what is projected, and channels channels of the projection."""
     dims = one.layout.settled()
     if one.linear is not None and not (
-        all(atom.key[0] == ROWS for atom in dims[rows]) and all(atom.key[0] == CHANNEL for atom in dims[channels])
+        all(atom.key[0] == ROWS for atom in dims[rows][groups:])
+        and all(atom.key[0] == CHANNEL for atom in (*dims[rows][:groups], *dims[channels]))
     ):
-        raise NoLayout
+        raise LayoutError
 
 
 def _ending(path: ScorePath, made: Layout, shapes: Shapes, channels: set[int]) -> Ending:
@@ -205,7 +224,7 @@ def _moved(value: ir.Value, layout: Layout, shapes: Shapes) -> tuple[ir.Value, L
     while (node := only_reader(value)) is not None and node.op_type in MOVES and node.inputs[0] is value:
         try:
             layout = layout.after(node, 0, shapes)
-        except NoLayout:
+        except LayoutError:
             break
         value = node.outputs[0]
     return value, layout

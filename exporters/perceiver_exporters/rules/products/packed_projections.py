@@ -24,9 +24,9 @@ def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Pack the projections of every self-attention."""
     if context.integers:
         return Declined(f"{context.precision} quantises each projection separately")
-    found = [(site, packed) for site in attention_sites(sized.graph) if (packed := _projections(site)) is not None]
-    for site, packed in found:
-        _pack(sized.graph, site.name, packed)
+    found = [(site, three) for site in attention_sites(sized.graph) if (three := _projections(site)) is not None]
+    for site, three in found:
+        _pack(sized.graph, site.name, three)
     again = _packed_before(sized.graph)
     for layer, packed in again:
         _pack(sized.graph, layer, packed)
@@ -41,7 +41,7 @@ def _packed_before(graph: ir.Graph) -> list[tuple[str, list[Projection]]]:
     parts: dict[tuple[str, ir.Value | None], list[Projection]] = defaultdict(list)
     for node in graph:
         layer = projection(biased(node)) if PACKED in node.metadata_props else None
-        if layer is not None and layer.product is node:
+        if layer is not None and layer.product is node and biased(node).uses():
             parts[node.metadata_props[PACKED], node.inputs[0]].append(layer)
     return [(layer_of(each[0].product), each) for each in parts.values() if len(each) > 1]
 
@@ -59,13 +59,13 @@ def _pack(graph: ir.Graph, scope: str, packed: Sequence[Projection]) -> None:
     weight = np.concatenate([p.weight for p in packed], axis=1)
     product = build("MatMul", packed[0].x, weight, name="packed")
     start = 0
-    for projection in packed:
-        stop = start + projection.weight.shape[1]
+    for layer in packed:
+        stop = start + layer.weight.shape[1]
         bounds = [np.array([n], np.int64) for n in (start, stop, 2)]
         part = build("Slice", product, *bounds, name="part")
-        if projection.bias.any():
-            part = build("Add", part, projection.bias, name="part_bias")
-        replace(biased(projection.product), part)
+        if layer.bias.any():
+            part = build("Add", part, layer.bias, name="part_bias")
+        replace(biased(layer.product), part)
         start = stop
 
 
