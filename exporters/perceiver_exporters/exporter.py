@@ -24,6 +24,7 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.ir.value_ranges import with_float_ranges
 from perceiver_exporters.precision import Graphs, Measured, Precision, Request
+from perceiver_exporters.precision.adopted import check_quantizers, refuse_quantized, refuse_uncalibrated
 from perceiver_exporters.precision.audit.activations import Findings, audit_activations
 from perceiver_exporters.precision.audit.constants import audit
 from perceiver_exporters.precision.audit.finding import refuse
@@ -42,7 +43,6 @@ from perceiver_exporters.samples import make_samples, save_samples
 from perceiver_exporters.stream import FeedStream, Unchanging
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.bundle import write_manifest
-from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.staging import check_destination, staged
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import Manifest, Tolerance
@@ -172,6 +172,7 @@ class Exporter:
             report(f"{record.component.name}: trace")
             component, profile = record.component, self.cut.profile
             model = self.tracer(component, self.cut.limits or profile, self.target.opset)
+            refuse_quantized(model, self.precision)
             return dataclasses.replace(record, fp32=SizedGraph(model, component.inputs, profile))
 
         return records.update(traced)
@@ -212,6 +213,8 @@ class Exporter:
 
     def quantize(self, records: Records) -> Records:
         """Stage: how each component is quantised: calibration, scale migration."""
+        if self.precision.calibrated and not self.blueprint.calibration:
+            refuse_uncalibrated(self.blueprint.source.name, records.models)
         golden = self.golden if self.precision.planned and self.quantization.smooth else ()
         measured = Measured(self.measured_cut, records.models, self.calibration, golden)
         statistics = self.precision.calibrate(measured, self.quantization)
@@ -278,13 +281,9 @@ class Exporter:
 
 
 def _check_calibration(exporter: Exporter) -> None:
-    precision, blueprint = exporter.precision, exporter.blueprint
-    if precision.calibrated and not blueprint.calibration:
-        raise UsageError(
-            f"{precision.name} takes its ranges from real inputs, and {blueprint.source.name} has no calibration data; "
-            "export fp32, fp16 or int8-dynamic, or give inputs of your own (--data)"
-        )
-    exporter.quantization.check(tuple(component.name for component in blueprint.cut.components))
+    if exporter.precision.calibrated and not exporter.blueprint.calibration:
+        check_quantizers(exporter.precision, exporter.blueprint.source, exporter.cut, exporter.blueprint.golden[:1])
+    exporter.quantization.check(tuple(component.name for component in exporter.cut.components))
 
 
 STAGES: tuple[Stage, ...] = (

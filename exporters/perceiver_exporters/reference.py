@@ -7,10 +7,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from perceiver_exporters.component import Component, Cut
 from perceiver_runtime.errors import FeedError
@@ -123,7 +125,7 @@ class Reference:
 
     def _apply(self, component: Component, inputs: Tensors) -> Tensors:
         try:
-            with torch.no_grad(), self._scope(component.name):
+            with torch.no_grad(), DoubleQuantizers(), self._scope(component.name):
                 result = self._modules[component.name](*(inputs[spec.name] for spec in component.inputs))
         except IndexError as error:
             raise _out_of_range(component, inputs, error) from error
@@ -133,6 +135,18 @@ class Reference:
     def _tensor(self, array: Array) -> Tensor:
         tensor = torch.tensor(array)
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+class DoubleQuantizers(TorchFunctionMode):
+    """Fake quantizers with scales per channel in FP64, which PyTorch has no kernel for."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.fake_quantize_per_channel_affine and args[1].dtype == torch.float64:
+            x, scale, zero, axis, low, high = args
+            shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+            step, offset = scale.view(shape), zero.view(shape)
+            return ((x / step).round() + offset).clamp(low, high).sub(offset) * step
+        return func(*args, **(kwargs or {}))
 
 
 def _out_of_range(component: Component, inputs: Tensors, error: IndexError) -> FeedError:

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from perceiver_exporters.ir.fused_attention import is_fused
+from perceiver_exporters.ir.prequantized import store_quantized
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _PASSES = (
@@ -31,6 +32,7 @@ def clean(model: ir.Model) -> ir.Model:
     common.CommonSubexpressionEliminationPass()(model)
     _split_constants(model.graph)
     optimizer.fold_constants(model, output_size_limit=sys.maxsize, should_fold=_folds)
+    store_quantized(model)
     for step in _PASSES:
         step(model)
     return model

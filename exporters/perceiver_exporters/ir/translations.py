@@ -11,6 +11,7 @@ from onnxscript.onnx_types import TensorType
 
 from perceiver_exporters.ir.attention import scaled_dot_product_attention
 from perceiver_exporters.ir.einsum import einsum
+from perceiver_exporters.ir.fake_quantize import FAKE_QUANTIZERS
 
 op: Any = onnxscript.opset20
 
@@ -30,4 +31,5 @@ TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     torch.ops.aten.one_hot.default: one_hot,
     torch.ops.aten.einsum.default: einsum,
+    **FAKE_QUANTIZERS,
 }

@@ -101,6 +101,28 @@ def observe_sites(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
     return emulate_products(cut, observing)
 
 
+def quantizes(cut: Cut, samples: Iterable[Feeds]) -> bool:
+    """Whether the modules quantise anything themselves on these samples."""
+    seen = _Quantizers()
+    with seen:
+        for feeds in samples:
+            for _ in Reference(cut).calls(feeds):
+                pass
+    return seen.any
+
+
+class _Quantizers(DispatchMode):  # type: ignore[misc]
+    """Notices operators that quantise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.any |= "quantize" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
 def calibrate_sites(cut: Cut, calibration: Iterable[Feeds]) -> Plan:
     """Plans whose ranges are those of the reference on these samples."""
     statistics = {component.name: Statistics() for component in cut.components}

@@ -23,7 +23,8 @@ from perceiver_exporters.precision.calibration.calibrate import calibrate
 from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.emulation import Product, calibrate_sites, emulate_products
-from perceiver_exporters.precision.integers.layers import layer_of, weighted
+from perceiver_exporters.precision.integers.adopt import adopt, scale_of
+from perceiver_exporters.precision.integers.layers import is_dequantized, layer_of, trained, weighted
 from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.integers.qdq import (
     Floats,
@@ -32,7 +33,7 @@ from perceiver_exporters.precision.integers.qdq import (
     output_axis,
     reads_dynamic_range,
     reads_integers,
-    weight_of,
+    weight_shape,
 )
 from perceiver_exporters.precision.integers.rounding import round_activation, round_weight
 from perceiver_exporters.precision.integers.scheme import Scheme
@@ -75,7 +76,7 @@ class StaticIntegers(Precision):
 
     def rewrite(self, model: ir.Model, request: Request) -> ir.Model:
         """Quantise an FP32 graph as the request's plan says; returns a new one. Raises CheckError without a plan."""
-        if not weighted(model.graph):
+        if not trained(model.graph):
             return model
         if request.plan is None:
             raise CheckError(f"component {request.component}: expected a quantization plan, got none")
@@ -131,9 +132,10 @@ def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
 
 def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
     """A copy of the graph with all layers quantised except the plan's `kept`."""
-    layers = {str(node.name): layer_of(node) for node in weighted(model.graph)}
+    layers = {str(node.name): layer_of(node) for node in trained(model.graph)}
     made = smooth(model.clone(), plan.divisors)
-    _Rewrite(made.graph, plan, scheme).run({n: layers[str(n.name)] for n in weighted(made.graph)})
+    adopt(made.graph, scheme)
+    _Rewrite(made.graph, plan, scheme).run({n: layers[str(n.name)] for n in trained(made.graph)})
     return made
 
 
@@ -157,10 +159,13 @@ class _Rewrite:
         x, x_scale = self._activation(node, layer)
         bias = self._bias(node)
         least: Floats | float = 0.0 if bias is None else (np.abs(bias) / (x_scale * MAX_BIAS)).astype(np.float32)
-        weight, scale = self._writer.weight(node, least)
+        weight, scale = self._weight(node, least)
+        if bias is not None and (np.abs(bias) > MAX_BIAS * x_scale * scale).any():
+            bias = None  # scales of the model's own, too small for the bias in integers
         if bias is not None:
-            integers, name = np.rint(bias / (scale * x_scale)).astype(np.int32), str(node.inputs[2].name)  # type: ignore[union-attr]
-            node.replace_input_with(2, self._writer.stored(name, integers, scale * x_scale, 0, node))
+            steps = np.broadcast_to(scale * x_scale, bias.shape)
+            integers, name = np.rint(bias / steps).astype(np.int32), str(node.inputs[2].name)  # type: ignore[union-attr]
+            node.replace_input_with(2, self._writer.stored(name, integers, steps, 0, node))
         node.replace_input_with(0, x)
         node.replace_input_with(1, weight)
         if node.op_type == "Conv" and self._scheme.conv_output:
@@ -169,6 +174,8 @@ class _Rewrite:
     def _activation(self, node: ir.Node, layer: str) -> tuple[ir.Value, np.float32]:
         x = node.inputs[0]
         assert x is not None
+        if is_dequantized(x):
+            return x, np.float32(scale_of(x))
         if x not in self._activations:
             scale, zero = self._scheme.activations(self._bounds(x, layer))
             nodes, value = self._writer.fixed(x, scale, zero)
@@ -176,10 +183,17 @@ class _Rewrite:
             self._activations[x] = value, scale
         return self._activations[x]
 
+    def _weight(self, node: ir.Node, least: Floats | float) -> tuple[ir.Value, Floats]:
+        """The dequantised weight and its scales: the model's own, or new ones."""
+        given = node.inputs[1]
+        if given is None or not is_dequantized(given):
+            return self._writer.weight(node, least)
+        return given, np.atleast_1d(scale_of(given)).astype(np.float32)
+
     def _bias(self, node: ir.Node) -> Floats | None:
         """The bias (N,) to be stored as integers, if there is one."""
         tensor = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        channels = weight_of(node).shape[output_axis(node)]
+        channels = weight_shape(node)[output_axis(node)]
         if tensor is None or not self._scheme.bias or tensor.size not in (1, channels):
             return None
         bias: Floats = np.broadcast_to(tensor.numpy().astype(np.float32).reshape(-1), (channels,))
@@ -188,6 +202,8 @@ class _Rewrite:
     def _round_output(self, node: ir.Node) -> None:
         """Quantise a convolution's output for all its readers."""
         y = node.outputs[0]
+        if str(y.name) not in self._plan.statistics.tensors:
+            return  # the model quantised the convolution, and may have quantised this
         scale, zero = self._scheme.activations(self._bounds(y))
         nodes, value = self._writer.fixed(y, scale, zero)
         ir.convenience.replace_all_uses_with(y, value, replace_graph_outputs=True)

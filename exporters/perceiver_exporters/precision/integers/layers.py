@@ -10,8 +10,21 @@ from perceiver_exporters.ir.graph import has_constant_weight, products
 
 
 def weighted(graph: ir.Graph) -> list[ir.Node]:
-    """Products whose second operand is a trained weight, which INT8 quantises."""
+    """Products whose second operand is a trained weight, which INT8 quantises unless the model did."""
+    return [node for node in trained(graph) if not all(map(is_dequantized, node.inputs[:2]))]
+
+
+def trained(graph: ir.Graph) -> list[ir.Node]:
+    """Products whose second operand is a trained weight, quantised or not."""
     return [node for node in products(graph) if has_constant_weight(node)]
+
+
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Whether a value comes from 8-bit integers."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return False
+    return node.inputs[0].dtype in (ir.DataType.INT8, ir.DataType.UINT8)
 
 
 def layer_of(node: ir.Node) -> str:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from perceiver_exporters.ir.graph import constant_of, drop_unread
+from perceiver_exporters.precision.integers.layers import is_dequantized
 from perceiver_exporters.precision.integers.relu_clip import make_plain
 from perceiver_exporters.precision.integers.scheme import Scheme
 from perceiver_runtime.errors import CheckError
@@ -29,7 +30,17 @@ def output_axis(node: ir.Node) -> int:
         return 0
     if node.op_type == "Gemm":
         return 0 if node.attributes.get_int("transB", 0) else 1
-    return weight_of(node).ndim - 1
+    return len(weight_shape(node)) - 1
+
+
+def weight_shape(node: ir.Node) -> tuple[int, ...]:
+    """Shape of a product's weight, which may be stored as integers."""
+    value = node.inputs[1]
+    source = value.producer() if value is not None else None
+    tensor = constant_of(source.inputs[0] if source is not None else value)
+    if tensor is None:
+        raise CheckError(f"{node.name}: expected a stored weight, got one that is computed: export fp32 or fp16")
+    return tuple(tensor.shape.numpy())
 
 
 def weight_of(node: ir.Node) -> Floats:
@@ -146,7 +157,7 @@ class Writer:
 
 def reads_integers(node: ir.Node) -> bool:
     """Whether both operands of a product are dequantised 8-bit integers."""
-    return all(_is_dequantized(value) for value in node.inputs[:2])
+    return all(map(is_dequantized, node.inputs[:2]))
 
 
 def reads_dynamic_range(node: ir.Node) -> bool:
@@ -154,10 +165,3 @@ def reads_dynamic_range(node: ir.Node) -> bool:
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
     quantizer = source.inputs[0].producer() if source is not None and source.inputs[0] is not None else None
     return quantizer is not None and quantizer.op_type == "DynamicQuantizeLinear"
-
-
-def _is_dequantized(value: ir.Value | None) -> bool:
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
-        return False
-    return node.inputs[0].dtype in (ir.DataType.INT8, ir.DataType.UINT8)

@@ -68,7 +68,9 @@ def _sites(graph: ir.Graph) -> Iterator[_Site]:
 
 
 def _smoothable(product: ir.Node, norm: ir.Node) -> bool:
-    if product.op_type not in ("MatMul", "Gemm") or not has_constant_weight(product):
+    if product.op_type not in ("MatMul", "Gemm") or constant_of(product.inputs[1]) is None:
+        return False
+    if not has_constant_weight(product):
         return False
     return product.inputs[0] is norm.outputs[0] and not product.attributes.get_int("transA", 0)
 
