@@ -9,31 +9,50 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_exporters.ir.builder import NodeBuilder, replace
-from perceiver_exporters.ir.sized import SizedGraph
+from perceiver_exporters.ir.sized import Shapes, SizedGraph, distinct_shapes
 from perceiver_exporters.rules.matchers.attention import operand
-from perceiver_exporters.rules.matchers.layout import STEPS
+from perceiver_exporters.rules.matchers.layout import STEPS, LayoutError
 from perceiver_exporters.rules.matchers.linear import linear_of, only_reader
 from perceiver_exporters.rules.matchers.score_path import ScorePath, scaled, score_paths
+from perceiver_exporters.rules.matchers.written_attention import written_attention
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
 
 def apply(sized: SizedGraph, _: Context) -> Verdict:
     """Move the scales of all scores and keys to the queries."""
-    done = [path.name for path in score_paths(sized.graph) if _move(sized.graph, path)]
+    scales = [path for path in score_paths(sized.graph) if _of_scores(path) or _of_keys(path)]
+    shapes = distinct_shapes(sized) if scales else {}
+    done = [path.name for path in scales if _is_over_rows(path, shapes)]
+    for path in scales:
+        if path.name in done:
+            _move(sized.graph, path)
+    if scales and not done:
+        return Declined("no keys and values are rows of one input")
     return Applied(", ".join(done)) if done else Declined("no scores or keys are scaled")
 
 
-def _move(graph: ir.Graph, path: ScorePath) -> bool:
-    """Move the scales of one attention; whether there were any."""
+def _is_over_rows(path: ScorePath, shapes: Shapes) -> bool:
+    """Whether scores are of heads, or keys and values are rows of one input: other rules match no other attention."""
+    scores = path.scores.outputs[0].shape
+    if scores is not None and len(scores) == 4:
+        return True
+    try:
+        found = written_attention(path, shapes)
+    except LayoutError:
+        return False
+    key, value = found.key.linear, found.value.linear
+    return key is not None and value is not None and key.x is value.x
+
+
+def _move(graph: ir.Graph, path: ScorePath) -> None:
+    """Move the scales of one attention."""
     found = [*_of_scores(path), *_of_keys(path)]
     factor = 1.0
     for node in found:
         before, times = scaled(node) or (operand(node, 0), 1.0)
         replace(node.outputs[0], before)
         factor *= times
-    if found:
-        _scale(graph, path, factor)
-    return bool(found)
+    _scale(graph, path, factor)
 
 
 def _of_scores(path: ScorePath) -> list[ir.Node]:
