@@ -35,12 +35,13 @@ class ImageFolder:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the subdirectories in alphabetical order."""
-        return tuple(sorted({file.parent.name for file in self._files}))
+        return tuple(sorted({place.partition("/")[0] for place in self._files}))
 
     @cached_property
-    def _files(self) -> tuple[Path, ...]:
+    def _files(self) -> tuple[str, ...]:
+        """Places of the images, as `CLASS/NAME`: texts take less memory than paths."""
         found = (f for f in self.path.glob("*/*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-        return tuple(sorted(found))
+        return tuple(sorted(f"{file.parent.name}/{file.name}" for file in found))
 
     def count(self, interface: Interface) -> int:
         """Number of image files."""
@@ -50,7 +51,7 @@ class ImageFolder:
         """Only the wanted images are decoded."""
         main = interface.outputs[0]
         mode = _mode(interface)
-        for file in (self._files[i] for i in wanted.tolist()):
+        for file in (self.path / self._files[i] for i in wanted.tolist()):
             with located(str(file)):
                 label = class_number(file.parent.name, main, interface, self.classes)
                 sample = Sample(item=read_image(file, mode), targets={main.name: np.int64(label)})
@@ -58,7 +59,7 @@ class ImageFolder:
 
     def first(self) -> Record:
         """The first image."""
-        return {"image": read_image(self._files[0], "RGB")}
+        return {"image": read_image(self.path / self._files[0], "RGB")}
 
 
 @dataclass(frozen=True)

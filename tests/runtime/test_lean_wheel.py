@@ -15,7 +15,7 @@ from environments import PIP, ROOT, call
 
 RUNTIME = ROOT / "runtime"
 WHEEL_LIMIT_BYTES = 220_000
-"""163 KB, of which 159 KB are code and 4 KB the licence."""
+"""201 KB, of which 197 KB are code and 4 KB the licence."""
 IMPORT_LIMIT_SECONDS = 0.3
 TIME_IMPORT = """
 import time, numpy, onnxruntime
