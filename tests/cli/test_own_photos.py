@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from perceiver_runtime.processing.files import read_image
 pytestmark = pytest.mark.xdist_group("cli")
 README = Path(__file__).parents[2] / "README.md"
 CLASSES = ("china", "flower")
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "size": {"height": 32, "width": 32},
     "crop_size": {"height": 36, "width": 36},
     "resample": 2,
@@ -36,8 +37,8 @@ SETTINGS = {
     "image_std": [0.3, 0.25, 0.2],
 }
 """None of them is a released model's."""
-WIDTHS = {"num_latents": 8, "d_latents": 32, "d_model": 24, "num_self_attends_per_block": 2}
-HEADS = {"num_blocks": 1, "num_self_attention_heads": 4, "num_cross_attention_heads": 2}
+WIDTHS: dict[str, Any] = {"num_latents": 8, "d_latents": 32, "d_model": 24, "num_self_attends_per_block": 2}
+HEADS: dict[str, Any] = {"num_blocks": 1, "num_self_attention_heads": 4, "num_cross_attention_heads": 2}
 ORACLE = PerceiverImageProcessorPil(**SETTINGS)
 
 
@@ -66,7 +67,10 @@ def pixels(files: list[Path]) -> torch.Tensor:
 def checkpoint(directory: Path, files: list[Path]) -> transformers.PerceiverForImageClassificationLearned:
     """Random weights, and a last layer that tells the classes apart (ridge regression)."""
     torch.manual_seed(1)
-    named = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: i for i, name in enumerate(CLASSES)}}
+    named: dict[str, Any] = {
+        "id2label": dict(enumerate(CLASSES)),
+        "label2id": {name: i for i, name in enumerate(CLASSES)},
+    }
     model = transformers.PerceiverForImageClassificationLearned(
         transformers.PerceiverConfig(image_size=32, **WIDTHS, **HEADS, **named)
     ).eval()
@@ -110,7 +114,7 @@ def test_three_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     model = checkpoint(tmp_path / "my-checkpoint", files)
     said = []
     for name, *words in commands():
-        assert not ended({"perceiver-export": program.main, "perceiver-run": device.main}[name], words), words
+        assert not ended({"perceiver-export": program.main, "perceiver-run": device.main}[name], words), words  # type: ignore[arg-type]
         said.append(capsys.readouterr().out)
     exported, evaluated, predicted = said
     assert re.search(r"golden sample.*photos \(6 samples", exported)

@@ -65,7 +65,7 @@ class Alternating(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.embed(x)
         latents = self.latents.expand(x.shape[0], -1, -1)
-        for read, think in (self.first, self.later, self.later, self.later):  # type: ignore[misc]
+        for read, think in (self.first, self.later, self.later, self.later):
             latents = think(read(latents, tokens))
         out: Tensor = self.head(latents.mean(1))
         return out

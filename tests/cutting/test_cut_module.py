@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cutting import modules
+from factories.weights import randomise
 from torch import nn
 
 from perceiver_deploy.sources.module import Call
@@ -17,8 +19,6 @@ from perceiver_exporters.cutting.call import Called, arrays, tensors
 from perceiver_exporters.reference import Reference, in_double
 from perceiver_runtime.errors import CheckError, UsageError
 from perceiver_runtime.tensors import Profile
-from tests.cutting import modules
-from tests.factories.weights import randomise
 
 Shapes = Mapping[str, Sequence[int | str]]
 

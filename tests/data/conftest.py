@@ -33,7 +33,7 @@ def model(checkpoint: Path) -> Model:
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "mine.npz"
-    np.savez(path, **arrays())
+    np.savez(path, **arrays())  # type: ignore[arg-type]
     return path
 
 

@@ -47,7 +47,7 @@ def same(samples: list[Sample], numbers: list[int], seed: int = 0) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_rows_of_an_archive_are_samples(tmp_path: Path, compressed: bool) -> None:
-    (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", **arrays(200))
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", **arrays(200))  # type: ignore[arg-type]
     source = open_data(tmp_path / "a.npz")
     assert (source.name, source.count(IMAGES)) == ("a.npz", 200)
     assert source.first()["pixel_values"].shape == (2, 1, 16, 16)
@@ -60,9 +60,9 @@ def test_rows_of_an_archive_are_samples(tmp_path: Path, compressed: bool) -> Non
 
 def test_a_directory_of_archives_holds_samples_and_batches(tmp_path: Path) -> None:
     given = arrays(5)
-    np.savez(tmp_path / "1.npz", **{name: array[:3] for name, array in given.items()})
+    np.savez(tmp_path / "1.npz", **{name: array[:3] for name, array in given.items()})  # type: ignore[arg-type]
     np.savez(tmp_path / "2.npz", **{name: array[3] for name, array in given.items()})
-    np.savez(tmp_path / "3.npz", **{name: array[4:] for name, array in given.items()})
+    np.savez(tmp_path / "3.npz", **{name: array[4:] for name, array in given.items()})  # type: ignore[arg-type]
     source = open_data(tmp_path)
     assert source.count(IMAGES) == 5
     pixels = [sample.inputs["pixel_values"] for sample in read(source, IMAGES)]

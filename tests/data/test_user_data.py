@@ -74,13 +74,13 @@ def test_data_that_lie_beside_the_bundle_are_found_by_name(moved: Path) -> None:
 
 @pytest.mark.parametrize(("count", "seed", "message"), [(59, 0, "59 samples, not 60"), (60, 1, "other samples")])
 def test_changed_data_are_refused(moved: Path, count: int, seed: int, message: str) -> None:
-    np.savez(moved.parent / "mine.npz", **arrays(count, seed))
+    np.savez(moved.parent / "mine.npz", **arrays(count, seed))  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match=message):
         pd.evaluate(moved)
 
 
 def test_other_data_are_evaluated_whole(bundle: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "test.npz", **arrays(12, 3))
+    np.savez(tmp_path / "test.npz", **arrays(12, 3))  # type: ignore[arg-type]
     assert pd.evaluate(bundle, data=tmp_path / "test.npz")[0][0].samples == 12
     assert pd.evaluate(bundle, data=tmp_path / "test.npz", samples=5)[0][0].samples == 5
     with pytest.raises(DatasetError, match="at least 13 samples, got 12"):
@@ -148,7 +148,7 @@ def test_code_runs_only_where_it_is_named_and_as_it_was(checkpoint: Path, elsewh
 def test_bad_data_leave_nothing_behind(checkpoint: Path, tmp_path: Path) -> None:
     given = arrays()
     given["pixel_values"][7, 0, 1, 2] = np.nan
-    np.savez(tmp_path / "mine.npz", **given)
+    np.savez(tmp_path / "mine.npz", **given)  # type: ignore[arg-type]
     before = sorted(tmp_path.iterdir())
     arguments = [str(checkpoint), "-o", str(tmp_path / "out"), "--precision", "int8", "--data"]
     result = CliRunner().invoke(export_command, [*arguments, str(tmp_path / "mine.npz")])
@@ -180,7 +180,7 @@ def test_bench_takes_any_batch_of_the_profile(bundle: Path, batch: int) -> None:
 
 def test_the_device_evaluates_an_archive(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "test.npz"
-    np.savez(path, **arrays(70, 3))
+    np.savez(path, **arrays(70, 3))  # type: ignore[arg-type]
     ((report,),) = pd.evaluate(bundle, data=path, threads=1)
     with open_session(bundle, threads=1) as session:
         (found,) = evaluate_here(session, path, batch=64)

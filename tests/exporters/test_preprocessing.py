@@ -186,7 +186,7 @@ def test_the_whole_path_of_a_shipped_model(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_folded_is_refused(tmp_path: Path, source: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        pd.export(source, tmp_path / "b", **options)  # type: ignore[arg-type]
+        pd.export(source, tmp_path / "b", **options)
     assert not (tmp_path / "b").exists()
 
 

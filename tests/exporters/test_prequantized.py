@@ -88,7 +88,7 @@ def _export(
     blueprint = Foreign(kind, X, Y).blueprint()
     if not data:
         blueprint = dataclasses.replace(blueprint, calibration=())
-    export_bundle(blueprint, folder / "b", precision, target, tracer=_tracer(kind))
+    export_bundle(blueprint, folder / "b", precision, target, tracer=_tracer(kind))  # type: ignore[arg-type]
     return folder / "b"
 
 

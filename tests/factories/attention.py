@@ -49,7 +49,7 @@ class Written(nn.Module):
 
     def attend(self, latents: Tensor, x: Tensor, keep: Tensor) -> Tensor:
         q, (k, v) = self.q(latents), self.kv(x).chunk(2, -1)
-        return self.o(self.merge(self.scores(*map(self.split, (q, k, v)), keep)))
+        return self.o(self.merge(self.scores(*map(self.split, (q, k, v)), keep)))  # type: ignore[call-arg]
 
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.s.heads, self.s.head)).transpose(1, 2)
@@ -87,7 +87,7 @@ class Stable(Written):
 
     def attend(self, latents: Tensor, x: Tensor, keep: Tensor) -> Tensor:
         q, (k, v) = self.q(latents), self.kv(x).chunk(2, -1)
-        made = self.scores(*map(self.split, (q, k, v)), keep)
+        made = self.scores(*map(self.split, (q, k, v)), keep)  # type: ignore[call-arg]
         weight = self.o.weight.unflatten(1, (self.s.heads, self.s.head))
         return torch.einsum("b h i d, o h d -> b i o", made, weight) + self.o.bias
 

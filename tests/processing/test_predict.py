@@ -74,7 +74,7 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -
     return " ".join(capsys.readouterr().err.split())
 
 
-def solid(path: Path, colour: object, size: tuple[int, int] = (20, 30)) -> Path:
+def solid(path: Path, colour: Any, size: tuple[int, int] = (20, 30)) -> Path:
     Image.new("RGB", size, colour).save(path)
     return path
 
@@ -308,7 +308,7 @@ def test_pairs_of_frames_become_one_batch(flow_session: Session) -> None:
     processor = processor_of(Processing(flow=FlowSettings()), flow_session.inputs)
     frames = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3)).astype(np.uint8)
     flow = flow_session.run(processor.encode([tuple(frames)]))["flow"][0] * 20
-    np.testing.assert_allclose(flow, predict_flow(flow_session, *frames, FlowOptions(overlap=3)), atol=1e-4)
+    np.testing.assert_allclose(flow, predict_flow(flow_session, *frames, FlowOptions(overlap=3)), atol=1e-4)  # type: ignore[arg-type, call-arg]
     with pytest.raises(FeedError, match=r"inputs: expected inputs: float32\[2, 27, 12, 16\]"):
         processor.encode([tuple(frames[:, :8])])
     with pytest.raises(FeedError, match=r"expected a pair of frames, got \[3\] frames"):

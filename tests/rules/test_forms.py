@@ -55,7 +55,7 @@ def _feeds(made: Component, batch: int, tokens: int) -> dict[str, Array]:
     shapes = {spec.name: spec.resolve({"batch": batch, "tokens": tokens}) for spec in made.inputs}
     feeds = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     if "keep" in feeds:
-        feeds["keep"] = feeds["keep"] > -0.5
+        feeds["keep"] = feeds["keep"] > -0.5  # type: ignore[assignment]
         feeds["keep"][:, 0] = True
     return feeds
 

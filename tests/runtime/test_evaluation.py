@@ -107,7 +107,7 @@ def test_targets_that_do_not_fit_are_refused() -> None:
 
 
 def test_an_archive_is_evaluated(session: Session, model: tiny_bundles.Model, tmp_path: Path) -> None:
-    np.savez(tmp_path / "test.npz", **samples())
+    np.savez(tmp_path / "test.npz", **samples())  # type: ignore[arg-type]
     found = [evaluate(session, tmp_path / "test.npz", batch=batch)[0] for batch in (1, 4, 64)]
     metric, given = Tokens(), samples()
     for rows in (slice(0, 4), slice(4, 8), slice(8, 9)):  # the bundle takes 4
@@ -120,7 +120,7 @@ def test_an_archive_is_evaluated(session: Session, model: tiny_bundles.Model, tm
 
 
 def test_the_command_prints_metrics(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez(tmp_path / "test.npz", **samples())
+    np.savez(tmp_path / "test.npz", **samples())  # type: ignore[arg-type]
     arguments = ["evaluate", str(bundle), "--data", str(tmp_path / "test.npz"), "--threads", "1"]
     assert main(arguments) == 0
     assert "bits_per_byte" in capsys.readouterr().out
@@ -150,7 +150,7 @@ GOOD = samples()
 def test_archives_that_do_not_fit_are_refused(
     session: Session, tmp_path: Path, arrays: dict[str, Array], error: type[PerceiverError], message: str
 ) -> None:
-    np.savez(tmp_path / "test.npz", **arrays)
+    np.savez(tmp_path / "test.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(error, match=message) as caught:
         evaluate(session, tmp_path / "test.npz")
     assert caught.value.exit_code == 3

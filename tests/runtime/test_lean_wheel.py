@@ -60,7 +60,7 @@ def test_verifies_a_bundle_alone(binaries: Path, bundle: Path) -> None:
 
 
 def test_evaluates_labelled_samples_alone(binaries: Path, bundle: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "test.npz", **tiny_bundles.feeds(3), logits=np.zeros((3, 5), np.int64))
+    np.savez(tmp_path / "test.npz", **tiny_bundles.feeds(3), logits=np.zeros((3, 5), np.int64))  # type: ignore[arg-type]
     call(binaries / "perceiver-run", "evaluate", bundle, "--data", tmp_path / "test.npz")
 
 

@@ -43,6 +43,7 @@ def einsum(equation: str, tensors: Sequence[TensorType], path: Sequence[int] | N
     Returns:
         The contraction.
     """
+    tensors = _promoted(tensors)
     try:
         made: TensorType = _product(equation, tensors)
     except _UnsupportedError:
@@ -50,12 +51,27 @@ def einsum(equation: str, tensors: Sequence[TensorType], path: Sequence[int] | N
     return made
 
 
+def _promoted(tensors: Sequence[Any]) -> Sequence[Any]:
+    """The operands in one type, the floating one if there is one: PyTorch promotes, ONNX doesn't."""
+    types = {tensor.dtype for tensor in tensors}
+    if len(types) == 1:
+        return tensors
+    wanted = next(tensor for tensor in tensors if tensor.dtype.is_floating_point())
+    return [tensor if tensor.dtype == wanted.dtype else _cast(tensor, wanted) for tensor in tensors]
+
+
+def _cast(tensor: Any, like: Any) -> Any:
+    cast = op.CastLike(tensor, like)
+    cast.shape, cast.dtype = tensor.shape, like.dtype
+    return cast
+
+
 def _product(equation: str, tensors: Sequence[Any]) -> Any:
     if len(tensors) != 2:
         raise _UnsupportedError
     (a, b), result = _subscripts(equation, [len(tensor.shape) for tensor in tensors])
     letters = _letters(a, b, result)
-    sizes = _sizes((a, tensors[0]), (b, tensors[1]))
+    sizes = _sizes(letters.batch, (a, tensors[0]), (b, tensors[1]))
     stacked = bool(letters.batch)  # then all that is left of an operand has to be one dimension
     left = _arranged(tensors[0], a, letters.batch, (letters.left, letters.contracted), sizes, merge_first=stacked)
     right = _arranged(tensors[1], b, letters.batch, (letters.contracted, letters.right), sizes)
@@ -96,13 +112,16 @@ def _letters(a: str, b: str, result: str) -> Letters:
     )
 
 
-def _sizes(*operands: tuple[str, Any]) -> dict[str, int | None]:
-    """Size of each dimension; None if it is only known at run time. Raises _UnsupportedError where one is broadcast."""
+def _sizes(batch: str, *operands: tuple[str, Any]) -> dict[str, int | None]:
+    """Size of each dimension; None if it is only known at run time.
+
+    A size of 1 is broadcast in the batch, as MatMul does it. Raises _UnsupportedError where another one is.
+    """
     sizes: dict[str, int | None] = {}
     for letters, tensor in operands:
         for letter, size in zip(letters, tensor.shape, strict=True):
             known = size if isinstance(size, int) else None
-            if sizes.setdefault(letter, known) != known:
+            if sizes.setdefault(letter, known) != known and not (letter in batch and 1 in (sizes[letter], known)):
                 raise _UnsupportedError
     return sizes
 

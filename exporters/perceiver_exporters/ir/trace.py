@@ -55,7 +55,7 @@ def trace(component: Component, profile: Profile, opset: int = 20) -> ir.Model:
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise CheckError(f"component {component.name} can't be traced: {_cause(error)}") from error
         assert program is not None  # for mypy: only the legacy exporter returns None
-        model = clean(_name_outputs(name_by_module(program.model), component.outputs))
+        model = clean(_name_values(name_by_module(program.model), component.outputs))
         common.CheckerPass(full_check=False)(model)
     model.graph.name = component.name
     model.metadata_props[PARAMETERS] = str(_parameters(program.exported_program))
@@ -117,16 +117,17 @@ class SharedTraces:
         return self._models[key].clone()
 
 
-def _name_outputs(model: ir.Model, specs: Sequence[TensorSpec]) -> ir.Model:
-    """Name the outputs after their specs, and rename parameters that have one of these names.
+def _name_values(model: ir.Model, outputs: Sequence[TensorSpec]) -> ir.Model:
+    """Name the outputs after their specs, and rename parameters that have the name of an input or output.
 
     The exporter does not resolve such conflicts. Outputs without a spec are reported by `check_specs`.
     """
-    initializers = model.graph.initializers
-    for value, spec in zip(model.graph.outputs, specs, strict=False):
-        if (parameter := initializers.get(spec.name)) is not None and parameter is not value:
-            parameter.name = f"{spec.name}.parameter"
-        value.name = spec.name
+    named = [(value, str(value.name)) for value in model.graph.inputs]
+    named += [(value, spec.name) for value, spec in zip(model.graph.outputs, outputs, strict=False)]
+    for value, name in named:
+        if (parameter := model.graph.initializers.get(name)) is not None and parameter is not value:
+            parameter.name = f"{name}.parameter"
+        value.name = name
     return model
 
 

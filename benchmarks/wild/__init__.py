@@ -1,0 +1,1 @@
+"""Perceivers that others published, exported as their packages have them: no family, no copied code."""
