@@ -120,6 +120,9 @@ class Exporter:
     def check(self) -> None:
         """Raise UsageError for whatever can be refused before anything is traced: options, missing data."""
         self.precision.check(self.quantization, self.target)
+        if self.precision.calibrated and not self.blueprint.calibration:
+            check_quantizers(self.precision, self.blueprint.source, self.cut, self.blueprint.golden[:1])
+        self.quantization.check(tuple(component.name for component in self.cut.components))
         for stage in STAGES:
             stage.check(self)
 
@@ -280,17 +283,11 @@ class Exporter:
             yield from (a.inputs for a in reference.calls(feeds) if a.component == component)
 
 
-def _check_calibration(exporter: Exporter) -> None:
-    if exporter.precision.calibrated and not exporter.blueprint.calibration:
-        check_quantizers(exporter.precision, exporter.blueprint.source, exporter.cut, exporter.blueprint.golden[:1])
-    exporter.quantization.check(tuple(component.name for component in exporter.cut.components))
-
-
 STAGES: tuple[Stage, ...] = (
     Stage("trace", lambda exporter, records: exporter.trace(records)),
     Stage("rewrite", lambda exporter, records: exporter.rewrite(records)),
     Stage("audit", lambda exporter, records: exporter.audit(records)),
-    Stage("quantize", lambda exporter, records: exporter.quantize(records), _check_calibration),
+    Stage("quantize", lambda exporter, records: exporter.quantize(records)),
     Stage("place", lambda exporter, records: exporter.place(records)),
     Stage("lower", lambda exporter, records: exporter.lower(records), repeated=True),
 )
