@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from perceiver_deploy.api import export as exporting
+from perceiver_deploy.api.export import export
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.released import RELEASED
@@ -24,9 +23,7 @@ CROSS = CrossAttentionConfig(heads=1, qk_dim=64, v_dim=64)
 PERCEIVER = PerceiverConfig(32, 64, CROSS, ProcessorConfig(blocks=2, layers=2, heads=4), CROSS)
 
 
-def test_a_small_classifier_of_large_images_builds_with_default_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_classifier_of_large_images_builds_with_default_options(tmp_path: Path) -> None:
     config = replace(RELEASED["vision-perceiver-fourier"], query_dim=64, classes=10, perceiver=PERCEIVER)
     torch.manual_seed(0)
     family = FAMILIES["image-classifier-fourier"]
@@ -34,9 +31,7 @@ def test_a_small_classifier_of_large_images_builds_with_default_options(
     assert (config.height, config.width) == (224, 224)
     assert sum(p.numel() for p in model.module.parameters()) < 300_000
     made = replace(blueprint(model), golden=())  # what is compared elsewhere takes most of an export's time
-    monkeypatch.setattr(exporting, "resolve", lambda source, options: model)
-    monkeypatch.setattr(exporting, "blueprint", lambda model: made)
-    manifest = exporting.export("small", tmp_path / "bundle", target="rtx")
+    manifest = export(made, tmp_path / "bundle", target="rtx")
     assert dict(manifest.profiles[0].dimensions) == {"batch": Range(1, 1, 8)}
     outcome = build(tmp_path / "bundle", "rtx")
     assert len(outcome.engines) == 3
