@@ -41,6 +41,11 @@ def export_program(
         with quiet(), torch.no_grad():
             exported = _export(called, given, shapes, profile)
             _refuse_data_dependent(exported.graph, kind)
+            if changed := list(exported.run_decompositions({}).graph_signature.buffers_to_mutate.values()):
+                raise CheckError(
+                    f"{kind} can't be exported: forward changes the buffer {changed[0].removeprefix('module.')}; take "
+                    "it as an input and return it"
+                )
             return exported.run_decompositions({}) if any(map(_mutates, exported.graph.nodes)) else exported
     except PerceiverError:
         raise

@@ -156,6 +156,8 @@ def _plain(graph: fx.Graph) -> fx.Graph:
     for node in graph.nodes:
         if node.op == "call_function" and _untyped(node):
             node.kwargs = {**node.kwargs, "dtype": node.meta["val"].dtype}
+        if node.target is torch.ops.aten.view.default:  # the strides of the trace need not hold elsewhere
+            node.target = torch.ops.aten.reshape.default
         if node.op == "call_function":
             _free_of_devices(node)
         if node.op == "get_attr":
