@@ -242,3 +242,29 @@ def test_forms_of_modules(module: nn.Module, example: dict[str, Any]) -> None:
     made = cut(module, example).cut
     for name, array in whole(module, example).items():
         np.testing.assert_allclose(run(made, example)[name], array, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_that_differ_in_an_index_alone_are_no_repetition() -> None:
+    class Indexed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(torch.randn(4, 16, 16))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for i in (-1, -2):  # whose hashes are equal
+                x = torch.tanh(x @ self.weights[i])
+            return x
+
+    module, example = Indexed(), {"x": numbers(3, 7, 16)}
+    np.testing.assert_array_equal(run(cut(module, example).cut, example)["output"], whole(module, example)["output"])
+
+
+def test_a_list_of_inputs_is_in_the_order_of_its_numbers() -> None:
+    class Listed(nn.Module):
+        def forward(self, xs: list[torch.Tensor]) -> torch.Tensor:
+            return xs[0] - 2 * xs[1]
+
+    example = {"xs.1": X, "xs.0": X + 1}
+    np.testing.assert_allclose(run(cut(Listed(), example).cut, example)["output"], (1 - X).numpy(), atol=1e-6)
+    with pytest.raises(UsageError, match="expected the entries 0 to 1 of a list, got 1, 2"):
+        cut(Listed(), {"xs.1": X, "xs.2": X})

@@ -110,7 +110,12 @@ def _listed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     entries = {key: _listed(each) for key, each in value.items()}
-    return list(entries.values()) if all(key.isdigit() for key in entries) else entries
+    if not all(key.isdigit() for key in entries):
+        return entries
+    numbered = {int(key): each for key, each in entries.items()}
+    if sorted(numbered) != list(range(len(entries))):
+        raise UsageError(f"inputs: expected the entries 0 to {len(entries) - 1} of a list, got {', '.join(entries)}")
+    return [numbered[number] for number in range(len(entries))]
 
 
 def _leaves(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:

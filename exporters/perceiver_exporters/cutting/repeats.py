@@ -168,11 +168,11 @@ class _Search:
             return tuple(self._key(each) for each in argument)
         if isinstance(argument, slice):
             return tuple(self._key(each) for each in (argument.start, argument.stop, argument.step))
-        return argument if isinstance(argument, Hashable) else repr(argument)
+        return type(argument), argument if isinstance(argument, Hashable) else repr(argument)  # 1 == 1.0 == True
 
     def _constant(self, node: fx.Node) -> Hashable:
         if is_size(node):
             return "size", str(node.meta["val"])
         if node.op == "get_attr":
             return "weight", self.weights[id(self.program.tensors[str(node.target)])]
-        return hash(self._token(node))
+        return self._token(node)  # not its hash: those of -1 and -2 are equal
