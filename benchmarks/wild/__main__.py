@@ -4,7 +4,7 @@
     python benchmarks/wild --packages DIR [--only NAME ...] [--rounds 9] [--write docs/wild.md]
 
 Each package has a folder of its own in DIR, because three of them share an import name, and each module is measured in
-a process of its own. Results are added to benchmarks/results/wild.json, from which `--write` makes the page.
+a process of its own. Results are added to benchmarks/results/wild/modules.json, from which `--write` makes the page.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent)]
@@ -26,7 +27,7 @@ from wild.catalogue import CATALOGUE  # noqa: E402
 from wild.entry import Entry  # noqa: E402
 from wild.page import page  # noqa: E402
 
-RECORD = RESULTS / "wild.json"
+RECORD = RESULTS / "wild" / "modules.json"
 
 
 def install(packages: Path) -> None:
@@ -40,15 +41,23 @@ def install(packages: Path) -> None:
         subprocess.run([*command, *sorted(names)], check=True)
 
 
+def recorded() -> dict[str, Any]:
+    """The results so far."""
+    RECORD.parent.mkdir(exist_ok=True)
+    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"modules": {}}
+    return found
+
+
 def here(entry: Entry, packages: Path, rounds: int, speed: bool) -> None:
     """Measure an entry in this process, and record it."""
     if not entry.installed:
         sys.path.insert(1, str(packages / entry.folder))
     from wild.measure import Result, measure
 
-    known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"modules": {}}
+    known = recorded()
     found = Result(**known["modules"][entry.slug]) if speed else None
     result = measure(entry, rounds, lambda text: print(f"{entry.name}: {text}", flush=True), found)
+    known = recorded()
     known |= {"machine": described(), "versions": versions()}
     folder = str(packages.resolve() / entry.folder)  # messages name files; where they are installed is of no interest
     known["modules"][entry.slug] = encode(replace(result, failed=result.failed.replace(f"{folder}/", "")))

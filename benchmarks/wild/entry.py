@@ -102,8 +102,7 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
     """The module with weights for which inputs matter, as after training.
 
     Matrices and kernels are drawn with a standard deviation of fan_in ** -0.5, so that activations keep their size;
-    other parameters keep the initial values that their package gives them, with noise of 0.5 (tables, latents) or 0.1
-    (biases, normalisation).
+    other parameters keep the initial values that their package gives them, with noise of 0.1.
     """
     torch.manual_seed(seed)
     tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d)}
@@ -112,15 +111,20 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
             if id(parameter) in tables:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
             else:
-                parameter.add_(torch.randn_like(parameter) * (0.5 if parameter.ndim > 1 else 0.1))
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     return module.eval().requires_grad_(False)
 
 
+def features(random: np.random.Generator, *shape: int) -> Array:
+    """Features of variance 1, of which each row's tokens share the greater part, as an image's or a text's do."""
+    shared = random.standard_normal((shape[0], *[1] * (len(shape) - 2), shape[-1]), dtype=np.float32)
+    own = random.standard_normal(shape, dtype=np.float32)
+    return np.float32(0.8) * shared + np.float32(0.6) * own
+
+
 def normal(**shapes: tuple[int, ...]) -> Callable[[np.random.Generator, int], Feeds]:
-    """Standard-normal inputs of these shapes, without the batch."""
-    return lambda random, batch: {
-        name: random.standard_normal((batch, *shape), dtype=np.float32) for name, shape in shapes.items()
-    }
+    """Random features of these shapes, without the batch."""
+    return lambda random, batch: {name: features(random, batch, *shape) for name, shape in shapes.items()}
 
 
 def mask(random: np.random.Generator, batch: int, length: int) -> Array:

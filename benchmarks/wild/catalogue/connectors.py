@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from perceiver_runtime.tensors import Range
-from wild.entry import Entry, Feeds, absent, mask, normal, pending, without_init
+from wild.entry import Entry, Feeds, absent, features, mask, normal, pending, without_init
 
 TOKENS = Range(1, 64, 1024)
 """Numbers of features that a resampler takes; 64 are drawn."""
@@ -29,10 +29,10 @@ def idefics2() -> nn.Module:
     return pending(f"{models}.modeling_idefics2", "Idefics2PerceiverResampler")(config)
 
 
-def masked_features(length: int, width: int, features: str, kept: str, dtype: str = "int64"):
+def masked_features(length: int, width: int, name: str, kept: str, dtype: str = "int64"):
     def draw(random: np.random.Generator, batch: int) -> Feeds:
-        values = random.standard_normal((batch, length, width), dtype=np.float32)
-        return {features: values, kept: mask(random, batch, length).astype(dtype)}
+        values = features(random, batch, length, width)
+        return {name: values, kept: mask(random, batch, length).astype(dtype)}
 
     return draw
 
@@ -62,8 +62,8 @@ def instruct_blip() -> nn.Module:
 def instruct_blip_inputs(random: np.random.Generator, batch: int) -> Feeds:
     return {
         "input_ids": random.integers(1000, 30000, (batch, 32)),
-        "query_embeds": random.standard_normal((batch, 32, 768), dtype=np.float32),
-        "encoder_hidden_states": random.standard_normal((batch, 64, 1408), dtype=np.float32),
+        "query_embeds": features(random, batch, 32, 768),
+        "encoder_hidden_states": features(random, batch, 64, 1408),
     }
 
 

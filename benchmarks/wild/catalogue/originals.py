@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from perceiver_runtime.tensors import Range
-from wild.entry import Entry, Feeds, fixed, mask, normal, pending, pictures, texts, without_init
+from wild.entry import Entry, Feeds, features, fixed, mask, normal, pending, pictures, texts, without_init
 
 LUCIDRAINS, KRASSERM, TRANSFORMERS = "perceiver-pytorch==0.11.0", "perceiver-io==0.11.0", "transformers==5.23.0"
 TRUNK = {"num_latents": 256, "latent_dim": 512}
@@ -23,9 +23,9 @@ def lucidrains(module: str, kind: str, **arguments: Any) -> nn.Module:
 
 def io_inputs(random: np.random.Generator, batch: int) -> Feeds:
     return {
-        "data": random.standard_normal((batch, 512, 32), dtype=np.float32),
+        "data": features(random, batch, 512, 32),
         "mask": mask(random, batch, 512).astype(bool),
-        "queries": random.standard_normal((batch, 128, 32), dtype=np.float32),
+        "queries": features(random, batch, 128, 32),
     }
 
 
@@ -94,9 +94,9 @@ def several(random: np.random.Generator, batch: int) -> Feeds:
     image = pictures(32, name="image")(random, batch)["image"]
     return {
         "multi_modality_data.video": np.stack([image[:, ::2, ::2]] * 4, 1)
-        + 0.1 * random.standard_normal((batch, 4, 16, 16, 3), dtype=np.float32),
+        + 0.1 * features(random, batch, 4, 16, 16, 3),
         "multi_modality_data.image": image,
-        "multi_modality_data.audio": random.standard_normal((batch, 256, 1), dtype=np.float32),
+        "multi_modality_data.audio": features(random, batch, 256, 1),
     }
 
 
@@ -120,7 +120,7 @@ def multi_perceiver() -> nn.Module:
 
 
 def asked_for_several(random: np.random.Generator, batch: int) -> Feeds:
-    return {**several(random, batch), "queries": random.standard_normal((batch, 48, 64), dtype=np.float32)}
+    return {**several(random, batch), "queries": features(random, batch, 48, 64)}
 
 
 ORIGINALS = (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perceiver_runtime.tensors import Range
 from wild.catalogue.connectors import aurora_alone
-from wild.entry import Entry, Feeds, absent, fixed, normal, pending, pictures, texts, without_init
+from wild.entry import Entry, Feeds, absent, features, fixed, normal, pending, pictures, texts, without_init
 
 AURORA = "microsoft-aurora==2.0.1"
 SURFACE, ATMOSPHERE, STATIC = ("2t", "10u", "10v", "msl"), ("z", "u", "v", "t", "q"), ("lsm", "z", "slt")
@@ -129,7 +129,7 @@ def weather(random: np.random.Generator, batch: int) -> Feeds:
 
 def weather_and_latents(random: np.random.Generator, batch: int) -> Feeds:
     tokens = 4 * GRID[0] * GRID[1] // 16
-    return {**weather(random, batch), "latents": random.standard_normal((batch, tokens, 256), dtype=np.float32)}
+    return {**weather(random, batch), "latents": features(random, batch, tokens, 256)}
 
 
 OTHERS = (
