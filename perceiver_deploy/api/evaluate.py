@@ -46,6 +46,7 @@ M = TypeVar(
 class EvaluationReport(Generic[M]):
     """Reference and deployed metrics of one `output` over the same `samples` of `dataset`.
 
+    `held_out` is false where some of these samples may have calibrated the bundle.
     `difference` is deployed minus reference, by metric (a metric that either lacks is left out); `agreement` is the
     share of samples for which both predict the same class, right or wrong, and None for other tasks. `share` names the
     metric that is a share, such as an accuracy, and `points_lost` are the hundredths of it that the bundle has lost.
@@ -64,6 +65,7 @@ class EvaluationReport(Generic[M]):
     share: str = ""
     points_lost: float | None = None
     range_shift: tuple[RangeShift, ...] = ()
+    held_out: bool = True
 
 
 def evaluate_bundle(
@@ -152,7 +154,7 @@ def evaluate_sessions(
     watches = [RangeWatch(session.bundle) for session in sessions]
     found: dict[str, list[EvaluationReport[Any]]] = {}
     for samples, group in groups(dataset.scored):
-        for each in _group(sessions, watches, samples, group, model, batch, dataset.name):
+        for each in _group(sessions, watches, samples, group, model, batch, dataset):
             found.setdefault(each[0].output, []).extend(each)
     for session, watch in zip(sessions, watches, strict=True):
         _warn(session, watch)
@@ -177,7 +179,7 @@ def _group(
     group: Sequence[Scored],
     model: Reference,
     batch: int,
-    dataset: str,
+    dataset: Dataset,
 ) -> Iterator[list[EvaluationReport[Any]]]:
     """Of each output that is scored on these samples, the reports of all sessions."""
     outputs = _outputs(group, model.cut)
@@ -234,7 +236,7 @@ class _Tally:
             name = self._scored.output
             self._alike += int((expected[name].argmax(axis=1) == got[name].argmax(axis=1)).sum())
 
-    def report(self, dataset: str, session: Session, watch: RangeWatch) -> EvaluationReport[Any]:
+    def report(self, dataset: Dataset, session: Session, watch: RangeWatch) -> EvaluationReport[Any]:
         """What came of it."""
         metrics = self._reference.result(), self._deployed.result()
         pairs = zip(*(compared(self._scored, each).items() for each in metrics), strict=True)
@@ -242,7 +244,7 @@ class _Tally:
         name, shares = share_name(self._scored), [share(self._scored, each) for each in metrics]
         lost = None if shares[0] is None or shares[1] is None else 100 * (shares[0] - shares[1])
         return EvaluationReport(
-            dataset=dataset,
+            dataset=dataset.name,
             output=self._scored.output,
             samples=samples,
             precision=session.manifest.precision,
@@ -254,4 +256,5 @@ class _Tally:
             share=name if lost is not None else "",
             points_lost=lost,
             range_shift=watch.shifts(),
+            held_out=dataset.held_out,
         )

@@ -59,7 +59,9 @@ def command(
     else:
         runs = ", ".join(dict.fromkeys(str(reports[0].runs_on) for reports in evaluated))
         caption = "\n".join((f"Ran on {runs}.", *_shifts(bundles, evaluated)))
-        print_table(f"Held-out samples of {evaluated[0][0].dataset}", columns, rows, caption)
+        first = evaluated[0][0]
+        title = "Held-out samples of" if first.held_out else "Samples, some of which may have calibrated the bundle, of"
+        print_table(f"{title} {first.dataset}", columns, rows, caption)
     return 0 if max_accuracy_drop is None else _judge(bundles, evaluated, max_accuracy_drop)
 
 

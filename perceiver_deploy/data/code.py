@@ -40,7 +40,10 @@ class Records:
 
     def first(self) -> Record:
         """The first record. Raises DatasetError if there is none."""
-        record = next(self._records(), None)
+        with located(self.name):
+            record = next(self._records(), None)
+        if record is None:
+            raise DatasetError(f"{self.name}: expected at least one sample, got none")
         if not isinstance(record, Mapping):
             raise DatasetError(f"{self.name}: expected dicts of arrays by name, got {type(record).__name__}")
         return record
@@ -55,14 +58,14 @@ class Records:
             yield from self.start()
         except (PerceiverError, MemoryError):
             raise
-        except Exception as error:
-            raise DatasetError(f"{self.name}: {raised(error, self.file)}") from error
+        except (Exception, SystemExit) as error:
+            raise DatasetError(raised(error, self.file)) from error
 
 
 def records_of(function: UserFunction) -> Records:
     """The records that a function of the user's returns or yields. Raises UsageError if it returns none."""
-    return _records(function.call, Path(function.spec.rpartition(":")[0]).name + f":{function.function.__name__}",
-                    function.file, function.sha256)  # fmt: skip
+    name = f"{function.file.name}:{function.function.__name__}"
+    return _records(function.call, name, function.file, function.sha256)
 
 
 def records_in(data: object) -> Records:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from perceiver_deploy.data.source import Indices, Record, Sample, pick, read_records, samples_of
+from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, pick, read_records, samples_of
 from perceiver_runtime.errors import DatasetError
 from perceiver_runtime.evaluation.interface import Interface, located
 from perceiver_runtime.format.arrays import archived
@@ -18,17 +17,8 @@ PIECE = 64
 
 
 @dataclass(frozen=True)
-class Archive:
+class Archive(FileSource):
     """An .npz file: arrays by input and by output, samples first."""
-
-    path: Path
-    classes: tuple[str, ...] = ()
-    code_sha256: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.path.name
 
     def count(self, interface: Interface) -> int:
         """The length of all its arrays. Raises DatasetError if they have several."""
@@ -64,17 +54,8 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Archives:
+class Archives(FileSource):
     """A directory of .npz files, in the order of their names."""
-
-    path: Path
-    classes: tuple[str, ...] = ()
-    code_sha256: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the directory."""
-        return self.path.resolve().name
 
     def count(self, interface: Interface) -> int:
         """The samples of all files."""

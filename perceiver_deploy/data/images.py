@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.data.source import Indices, Record, Sample, class_number
+from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, class_number
 from perceiver_runtime.errors import DatasetError, UnavailableError
 from perceiver_runtime.evaluation.interface import Interface, located
+from perceiver_runtime.processing.files import read_image
 from perceiver_runtime.tensors import Array
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp"))
@@ -21,21 +22,14 @@ FLO_MAGIC = b"PIEH"
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(FileSource):
     """A directory with one subdirectory of images per class."""
-
-    path: Path
-    code_sha256: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the directory."""
-        return self.path.resolve().name
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the subdirectories in alphabetical order."""
-        return tuple(sorted({place.partition("/")[0] for place in self._files}))
+        """Names of the subdirectories in alphabetical order; numbers in theirs."""
+        names = {place.partition("/")[0] for place in self._files}
+        return tuple(sorted(names, key=lambda name: (int(name), name) if name.isdecimal() else (0, name)))
 
     @cached_property
     def _files(self) -> tuple[str, ...]:
@@ -50,31 +44,23 @@ class ImageFolder:
     def read(self, interface: Interface, wanted: Indices) -> Iterator[Sample]:
         """Only the wanted images are decoded."""
         main = interface.outputs[0]
-        mode = _mode(interface)
+        channels = _channels(interface)
         for file in (self.path / self._files[i] for i in wanted.tolist()):
             with located(str(file)):
                 label = class_number(file.parent.name, main, interface, self.classes)
-                sample = Sample(item=read_image(file, mode), targets={main.name: np.int64(label)})
+                sample = Sample(item=read_image(file, channels), targets={main.name: np.int64(label)})
             yield sample
 
     def first(self) -> Record:
         """The first image."""
-        return {"image": read_image(self.path / self._files[0], "RGB")}
+        return {"image": read_image(self.path / self._files[0])}
 
 
 @dataclass(frozen=True)
-class FlowPairs:
+class FlowPairs(FileSource):
     """Pairs of frames with the flow from the first to the second, in one of the layouts of `flow_pairs`."""
 
-    path: Path
     pairs: tuple[tuple[Path, Path, Path], ...]
-    classes: tuple[str, ...] = ()
-    code_sha256: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the directory."""
-        return self.path.resolve().name
 
     def count(self, interface: Interface) -> int:
         """Number of pairs."""
@@ -85,7 +71,7 @@ class FlowPairs:
         main = interface.outputs[0]
         for first, second, flow in (self.pairs[i] for i in wanted.tolist()):
             with located(str(flow)):
-                frames, truth = (read_image(first, "RGB"), read_image(second, "RGB")), read_flow(flow)
+                frames, truth = (read_image(first), read_image(second)), read_flow(flow)
                 if not frames[0].shape[:2] == frames[1].shape[:2] == truth.shape[:2]:
                     sizes = " and ".join(str(list(each.shape[:2])) for each in (*frames, truth))
                     raise DatasetError(f"expected two frames and a flow of one size, got {sizes}")
@@ -99,7 +85,7 @@ class FlowPairs:
 
     def first(self) -> Record:
         """The first pair."""
-        return {"frames": tuple(read_image(file, "RGB") for file in self.pairs[0][:2])}
+        return {"frames": tuple(read_image(file) for file in self.pairs[0][:2])}
 
 
 def flow_pairs(path: Path) -> tuple[tuple[Path, Path, Path], ...]:
@@ -125,20 +111,9 @@ def flow_pairs(path: Path) -> tuple[tuple[Path, Path, Path], ...]:
     return tuple(found)
 
 
-def read_image(path: Path, mode: str) -> Array:
-    """An image file as 8-bit numbers (H, W, channels), turned upright. Raises DatasetError, UnavailableError."""
-    pillow = _pillow(path)
-    try:
-        with pillow.Image.open(path) as image:
-            pixels: Array = np.asarray(pillow.ImageOps.exif_transpose(image).convert(mode))
-    except (OSError, ValueError, SyntaxError, pillow.Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path}: expected an image: {error}; remove the file or save it again") from error
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
 def read_flow(path: Path) -> Array:
     """A flow (H, W, 2) from a .flo file, or from KITTI's 16-bit PNG; NaN where it is not known. Raises DatasetError."""
-    if path.suffix == ".flo":
+    if path.suffix.lower() == ".flo":
         content = path.read_bytes()
         width, height = np.frombuffer(content[4:12], "<i4") if len(content) >= 12 else (0, 0)
         if content[:4] != FLO_MAGIC or len(content) != 12 + 8 * int(width) * int(height):
@@ -150,9 +125,18 @@ def read_flow(path: Path) -> Array:
 
 def _kitti(path: Path) -> Array:
     """u = (R - 2^15) / 64, v = (G - 2^15) / 64, valid where B is not 0. Pillow reads 16-bit PNG in 8 bits only."""
-    from perceiver_deploy.data.png16 import read_png16
-
-    levels = read_png16(path).astype(np.float32)
+    try:
+        import png
+    except ImportError as error:
+        raise UnavailableError(f"{path}: needs pypng ({error}); pip install 'perceiver-deploy[data]'") from error
+    try:
+        width, height, rows, form = png.Reader(filename=str(path)).read()
+        levels = np.vstack([np.asarray(row, np.float32) for row in rows])
+    except (png.Error, zlib.error) as error:
+        raise DatasetError(f"{path}: expected a PNG file: {error}; copy it again") from error
+    if (form["bitdepth"], form["planes"]) != (16, 3):
+        raise DatasetError(f"{path}: expected 3 channels of 16 bits, got {form['planes']} of {form['bitdepth']}")
+    levels = levels.reshape(height, width, 3)
     flow: Array = (levels[:, :, :2] - 2**15) / np.float32(64)
     flow[levels[:, :, 2] == 0] = np.nan
     return flow
@@ -168,16 +152,7 @@ def _middle(array: Array, height: int, width: int) -> Array:
     return array[top : top + height, left : left + width]
 
 
-def _mode(interface: Interface) -> str:
-    """Pillow's mode of what the model takes: grey for one channel."""
+def _channels(interface: Interface) -> int:
+    """Channels of what the model takes: grey for one."""
     images = [spec for spec in interface.inputs if spec.rank == 4 and spec.dtype == "float32"]
-    return "L" if images and images[0].shape[1] == 1 else "RGB"
-
-
-def _pillow(path: Path) -> Any:
-    try:
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError as error:
-        raise UnavailableError(f"{path}: needs Pillow ({error}); pip install pillow") from error
-    return PIL
+    return 1 if images and images[0].shape[1] == 1 else 3

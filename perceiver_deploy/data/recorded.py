@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from perceiver_deploy.data.draw import DataOptions, counted, draw, made_dataset, reader_of
@@ -43,15 +44,16 @@ def recorded_data(bundle: Bundle, model: Model, options: DataOptions, uses: Sequ
     reader = reader_of(model, source or _found(bundle, record), options.metric)
     total = counted(reader)
     numbers = {use: getattr(record, use).samples for use in ("golden", "calibration", "evaluation")}
+    same_code = bool(record.code_sha256)  # then other samples are a defect of the code
     if total != record.samples:
-        if source is not None:
+        if source is not None and not same_code:
             return None
         raise _changed(record, f"{total:,} samples, not {record.samples:,}")
     drawn = draw(total, numbers, record.seed)
     found, tasks = survey(reader, {use: drawn[use] for use in uses})
     for use in uses:
         if found[use].sha256 != getattr(record, use).sha256:
-            if source is not None:
+            if source is not None and not same_code:
                 return None
             raise _changed(record, f"other samples for {use}")
     return made_dataset(reader, found, tasks, options.metric, record)
@@ -114,7 +116,7 @@ def _all(model: Model, options: DataOptions) -> Dataset:
     numbers = {"golden": 0, "calibration": 0, "evaluation": wanted}
     drawn = draw(total, numbers, options.seed)
     found, tasks = survey(reader, {"evaluation": drawn["evaluation"]})
-    return made_dataset(reader, found, tasks, options.metric, None)
+    return replace(made_dataset(reader, found, tasks, options.metric, None), held_out=False)
 
 
 def _expected_code(data: object, record: DataRecord) -> str | None:
@@ -144,8 +146,9 @@ def _places(bundle: Bundle, record: DataRecord) -> Iterator[Path]:
     stored = read_record(bundle.path)
     if stored is not None and stored.data is not None and not names_code(stored.data):
         yield Path(stored.data)
-    yield Path(record.name).absolute()
-    yield bundle.path.resolve().parent / record.name
+    if Path(record.name).name == record.name:  # a manifest names no other place
+        yield Path(record.name).absolute()
+        yield bundle.path.resolve().parent / record.name
 
 
 def _changed(record: DataRecord, got: str) -> DatasetError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +57,28 @@ class Source(Protocol):
 
     def first(self) -> Record:
         """The first record, before it is known what the model takes."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """What sources of files have in common: the place, and the name, which is that of the file or directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the file or directory."""
+        return (self.path.resolve() if self.path.is_dir() else self.path).name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in order; none by default."""
+        return ()
+
+    @property
+    def code_sha256(self) -> str:
+        """Empty: files are no code."""
+        return ""
 
 
 def samples_of(record: Any, interface: Interface) -> list[Sample]:
@@ -117,13 +140,22 @@ def class_number(label: Any, spec: TensorSpec, interface: Interface, classes: Se
     if not isinstance(label, str):
         return label
     names = interface.classes(spec)
-    named = names if names == interface.labels else (classes or names)
-    if label in named:
-        return named.index(label)
+    if label in interface.labels and names == interface.labels:
+        return names.index(label)
     if label.isascii() and label.isdigit():
         return int(label)
-    shown = ", ".join(named[:8]) + (", ..." if len(named) > 8 else "")
-    raise DatasetError(f"label {label!r:.80}: expected a class of {shown}{did_you_mean(label, named)}")
+    if names != interface.labels and label in classes:
+        if len(classes) != len(names):
+            raise DatasetError(
+                f"expected as many classes as the model has ({len(names)}), got {len(classes)}; name classes by their "
+                "numbers, or set id2label in the checkpoint's config.json"
+            )
+        return classes.index(label)
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    raise DatasetError(
+        f"label {label!r:.80}: expected a class of {shown}, or its number{did_you_mean(label, names)}; names of the "
+        "model's classes are set by id2label in the checkpoint's config.json"
+    )
 
 
 def _plain(value: Any) -> Any:

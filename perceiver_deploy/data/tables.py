@@ -6,12 +6,11 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.data.source import Indices, Record, Sample, class_number, pick
+from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, class_number, pick
 from perceiver_runtime.errors import DatasetError
 from perceiver_runtime.evaluation.interface import Interface, located
 from perceiver_runtime.suggest import did_you_mean
@@ -20,17 +19,8 @@ TEXT, LABEL = "text", "label"
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(FileSource):
     """A CSV file with a header, or lines of JSON objects: the column `text`, and `label` for what is to be scored."""
-
-    path: Path
-    classes: tuple[str, ...] = ()
-    code_sha256: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.path.name
 
     def count(self, interface: Interface) -> int:
         """Number of rows."""
@@ -58,7 +48,7 @@ class Table:
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Line numbers and rows."""
-        rows = self._objects() if self.path.suffix != ".csv" else self._records()
+        rows = self._objects() if self.path.suffix.lower() != ".csv" else self._records()
         try:
             for line, row in rows:
                 if not isinstance(row.get(TEXT), str):

@@ -120,6 +120,7 @@ class Dataset:
         scored: What is evaluated, the main output first, on samples that are not among those of the calibration.
         origin: What the golden samples are, in words.
         record: The source, the draw and its hashes, for the manifest; None for data that come with the package.
+        held_out: Whether the scored samples are known to have had no part in the export.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Dataset:
     scored: tuple[Scored, ...]
     origin: str = ""
     record: DataRecord | None = None
+    held_out: bool = True
 
 
 def shipped(

@@ -199,7 +199,7 @@ CLASSIC_PERCEIVER = Family(
 )
 CLASSIC_IO = Family(
     name="classic-perceiver-io",
-    summary="any sequence, asked by the caller's queries",
+    summary="any sequence, read by the caller's queries",
     config=ClassicIOConfig,
     build=ClassicIO,
     cut=cut_io,

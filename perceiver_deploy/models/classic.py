@@ -43,7 +43,7 @@ class ClassicConfig:
 
 @dataclass(frozen=True)
 class ClassicIOConfig:
-    """Inputs of width `token_dim`, asked by queries of `query_dim`, which a head of `outputs` follows unless None."""
+    """Inputs of width `token_dim`, queries of `query_dim`, and a head of `outputs` unless None."""
 
     token_dim: int
     query_dim: int
@@ -132,7 +132,7 @@ class ClassicPerceiver(nn.Module):
 
 
 class ClassicIO(nn.Module):
-    """Inputs (B, M, C) asked by queries (B, O, query_dim): (B, O, outputs), or without a head (B, O, query_dim)."""
+    """Inputs (B, M, C) and queries (B, O, query_dim): (B, O, outputs), or without a head (B, O, query_dim)."""
 
     def __init__(self, config: ClassicIOConfig) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class ClassicIO(nn.Module):
         return self.perceiver.encode(inputs, None if mask is None else mask != 0)
 
     def decode(self, latents: Tensor, queries: Tensor) -> Tensor:
-        """Latents (B, N, D) asked by queries (B, O, query_dim)."""
+        """Cross-attention from queries (B, O, query_dim) to latents (B, N, D)."""
         answers: Tensor = self.head(self.perceiver.decode(queries, latents))
         return answers
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
@@ -41,8 +42,15 @@ class UserFunction:
     def call(self, *arguments: Any) -> Any:
         """Call it. Raises UsageError that names the line of the user's code, for any exception of it."""
         try:
+            inspect.signature(self.function).bind(*arguments)
+        except TypeError as error:
+            takes = f"{len(arguments)} arguments" if arguments else "no arguments"
+            raise UsageError(f"{self.spec}: expected a function that can be called with {takes}: {error}") from error
+        except ValueError:
+            pass  # of a builtin, whose signature is not known
+        try:
             return self.function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{self.spec}: {raised(error, self.file)}") from error
 
 
@@ -113,7 +121,7 @@ def _run(file: Path, content: bytes, spec: str) -> ModuleType:
     sys.path.insert(0, str(file.parent))
     try:
         exec(compile(content, str(file), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise UsageError(f"{spec}: {raised(error, file)}") from error
     finally:
@@ -124,5 +132,5 @@ def _run(file: Path, content: bytes, spec: str) -> ModuleType:
 def _import(name: str, spec: str, file: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{spec}: {raised(error, file)}") from error

@@ -268,3 +268,100 @@ def test_a_list_of_inputs_is_in_the_order_of_its_numbers() -> None:
     np.testing.assert_allclose(run(cut(Listed(), example).cut, example)["output"], (1 - X).numpy(), atol=1e-6)
     with pytest.raises(UsageError, match="expected the entries 0 to 1 of a list, got 1, 2"):
         cut(Listed(), {"xs.1": X, "xs.2": X})
+
+
+class Conditional(nn.Module):
+    """Computes something else for one size, of the batch or of the length."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[self.axis] != 5 else x
+
+
+class Even(nn.Module):
+    """Computes something else for odd lengths."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[1] % 2 == 0 else x
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "words"),
+    [
+        (Conditional(0), (3, 8, 6), "something else for batch 5"),
+        (Conditional(1), (3, 8, 6), "something else for length 5"),
+        (Even(), (3, 8, 6), "something else for length 1 at test_cut_module.py"),
+    ],
+)
+def test_conditions_hold_for_every_size(module: nn.Module, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(CheckError, match=words):
+        cut(module, {"x": numbers(*shape)}, {"x": ("batch", "length", 6)})
+
+
+class Counting(nn.Module):
+    """Keeps a number from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+class Remembering(nn.Module):
+    """Keeps a tensor from call to call."""
+
+    state: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.state
+        self.state = x.mean((0, 1))
+        return x
+
+
+class Accumulating(Remembering):
+    """Changes its buffer in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.state += x.mean((0, 1))
+        return x + self.state
+
+
+class InPlace(nn.Module):
+    """Changes its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += 1
+        return x
+
+
+class Random(nn.Module):
+    """Draws noise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand_like(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Counting(), "differs between two calls"),
+        (Remembering(), "differs between two calls"),
+        (Accumulating(), "forward changes the buffer state"),
+        (InPlace(), "forward changes the input"),
+        (Random(), "differs between two calls"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_graph_cannot_keep_is_refused(module: nn.Module, words: str) -> None:
+    with pytest.raises(CheckError, match=words):
+        cut(module, {"x": X})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import png
 import pytest
 from factories.samples import arrays
 from torch.utils.data import DataLoader
@@ -107,17 +108,31 @@ def test_folders_of_images_are_classes(tmp_path: Path) -> None:
         image.fromarray(np.full((4, 5, 3), 40 * number, np.uint8)).save(tmp_path / name / f"{number}.png")
     (tmp_path / "dog" / "notes.txt").write_text("no image")
     source = open_data(tmp_path)
-    samples = read(source, IMAGES)
+    two = Interface(IMAGES.inputs, (TensorSpec("logits", "float32", ("batch", 2)),))
+    samples = read(source, two)
     assert source.classes == ("cat", "dog")
     assert [int(sample.targets["logits"]) for sample in samples] == [0, 1, 1]
     assert [(s.item.shape, int(s.item[0, 0, 0])) for s in samples] == [((4, 5, 1), 0), ((4, 5, 1), 40), ((4, 5, 1), 80)]
     named = Interface(IMAGES.inputs, IMAGES.outputs, labels=(*"abcdefgh", "dog", "cat"))
     assert [int(sample.targets["logits"]) for sample in read(source, named)] == [9, 8, 8]
+    with pytest.raises(DatasetError, match=r"expected as many classes as the model has \(10\), got 2"):
+        read(source, IMAGES)
     with pytest.raises(DatasetError, match=r"label 'cat': expected a class of a, b.*did you mean cats"):
         read(source, Interface(IMAGES.inputs, IMAGES.outputs, labels=(*"abcdefgh", "dogs", "cats")))
     (tmp_path / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"0\.png: expected an image"):
-        read(source, IMAGES)
+        read(source, two)
+
+
+def test_numbers_as_names_of_folders_are_the_classes(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for name in ("9", "2"):
+        (tmp_path / name).mkdir()
+        image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / name / "0.PNG")
+    assert [int(sample.targets["logits"]) for sample in read(open_data(tmp_path), IMAGES)] == [2, 9]
+    image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "2" / "0.PNG")
+    with pytest.raises(DatasetError, match="expected an image of 8 bits"):
+        read(open_data(tmp_path), IMAGES)
 
 
 TABLES = {
@@ -152,21 +167,11 @@ def test_damaged_tables_are_refused(tmp_path: Path, name: str, content: bytes, m
 
 
 def png16(levels: np.ndarray) -> bytes:
-    """A 16-bit RGB PNG, each line with another filter."""
-    lines = levels.astype(">u2").reshape(len(levels), -1).view(np.uint8).astype(int)
-    above, out = np.zeros(lines.shape[1] + 6, int), b""
-    for number, line in enumerate(lines):
-        padded = np.concatenate([np.zeros(6, int), line])
-        left, corner, up = padded[:-6], above[:-6], above[6:]
-        near = np.abs(np.stack([up - corner, left - corner, left + up - 2 * corner]))
-        paeth = np.choose(near.argmin(axis=0), [left, up, corner])
-        predicted = {0: 0, 1: left, 2: up, 3: (left + up) // 2, 4: paeth}[number % 5]
-        out += bytes([number % 5]) + ((line - predicted) % 256).astype(np.uint8).tobytes()
-        above = padded
-    header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 16, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(out)), (b"IEND", b"")]
-    packed = [struct.pack(">I4s", len(c), n) + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+    """A 16-bit RGB PNG."""
+    out = io.BytesIO()
+    writer = png.Writer(levels.shape[1], levels.shape[0], greyscale=False, bitdepth=16)
+    writer.write(out, levels.astype(np.uint16).reshape(len(levels), -1).tolist())
+    return out.getvalue()
 
 
 def test_flow_files_are_read(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_manifest_names_the_data_and_its_uses(bundle: Path, archive: Path) -
 
 def test_evaluation_finds_the_data_from_any_directory(bundle: Path, elsewhere: Path) -> None:
     ((report,),) = pd.evaluate(bundle)
-    assert (report.dataset, report.output, report.samples) == ("mine.npz", "logits", 35)
+    assert (report.dataset, report.output, report.samples, report.held_out) == ("mine.npz", "logits", 35, True)
     assert report.agreement is not None
     assert report.agreement > 0.8
     assert {shift.component for shift in report.range_shift} == {"encoder", "processor_block", "decoder"}
@@ -72,6 +72,17 @@ def test_data_that_lie_beside_the_bundle_are_found_by_name(moved: Path) -> None:
         pd.evaluate(moved)
 
 
+@pytest.mark.parametrize("name", ["../mine.npz", "data/../mine.npz", "{folder}/mine.npz"])
+def test_a_manifest_names_no_other_place(moved: Path, name: str) -> None:
+    path = moved / "manifest.json"
+    content = json.loads(path.read_text())
+    content["data"]["name"] = name.format(folder=moved.parent)
+    path.write_text(json.dumps(content))
+    (moved.parent / "data").mkdir()
+    with pytest.raises(UsageError, match="found none"):
+        pd.evaluate(moved)
+
+
 @pytest.mark.parametrize(("count", "seed", "message"), [(59, 0, "59 samples, not 60"), (60, 1, "other samples")])
 def test_changed_data_are_refused(moved: Path, count: int, seed: int, message: str) -> None:
     np.savez(moved.parent / "mine.npz", **arrays(count, seed))  # type: ignore[arg-type]
@@ -81,7 +92,8 @@ def test_changed_data_are_refused(moved: Path, count: int, seed: int, message: s
 
 def test_other_data_are_evaluated_whole(bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "test.npz", **arrays(12, 3))  # type: ignore[arg-type]
-    assert pd.evaluate(bundle, data=tmp_path / "test.npz")[0][0].samples == 12
+    ((report,),) = pd.evaluate(bundle, data=tmp_path / "test.npz")
+    assert (report.samples, report.held_out) == (12, False)
     assert pd.evaluate(bundle, data=tmp_path / "test.npz", samples=5)[0][0].samples == 5
     with pytest.raises(DatasetError, match="at least 13 samples, got 12"):
         pd.evaluate(bundle, data=tmp_path / "test.npz", samples=13)
@@ -190,4 +202,9 @@ def test_the_device_evaluates_an_archive(bundle: Path, tmp_path: Path, capsys: p
     assert perceiver_run(["evaluate", str(bundle), "--data", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["metrics"]["accuracy"] == found.metrics.accuracy
     assert perceiver_run(["evaluate", str(bundle), "--data", str(path)]) == 0
-    assert "top_5" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "top_5" in said.out
+    assert "calibrated it" not in said.err
+    np.savez(tmp_path / "mine.npz", **arrays(70, 3))  # type: ignore[arg-type]
+    assert perceiver_run(["evaluate", str(bundle), "--data", str(tmp_path / "mine.npz")]) == 0
+    assert "some of its samples calibrated it" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.cutting.call import Example
+from perceiver_exporters.cutting.check import check_cut
 from perceiver_exporters.cutting.part_builder import PartBuilder
 from perceiver_exporters.cutting.program import Program, capture
 from perceiver_exporters.cutting.repeats import find_repeats
@@ -63,7 +64,9 @@ def cut_module(
     if len(segments) == 1 and segments[0].repeat is None and not names:
         segments, note = [Segment("model", 0, len(program.steps))], _reason(sites)
     latents = frozenset(site.queries for site in sites if site.kind is Kind.READ)
-    return Cutting(_Assembly(program, latents).cut(segments), note)
+    cut = _Assembly(program, latents).cut(segments)
+    check_cut(module, cut, example)
+    return Cutting(cut, note)
 
 
 def _reason(sites: Sequence[Site]) -> str:

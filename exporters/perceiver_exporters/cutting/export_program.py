@@ -7,21 +7,20 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, free_unbacked_symbols
 
 from perceiver_exporters.cutting.call import Called
+from perceiver_exporters.cutting.conditions import check_conditions, is_users, line_of
 from perceiver_exporters.ir.quiet import quiet
 from perceiver_runtime.errors import CheckError, PerceiverError
 from perceiver_runtime.tensors import Profile, TensorSpec
 
 _SHAPES_LOGGER = "torch.fx.experimental.symbolic_shapes"
-_GUARD = re.compile(r"eval (.*?) \[guard added\] \(([^)]*)\)")
+_GUARD = re.compile(r"(?:eval|runtime_assert) (.*?) \[guard added\] \(([^)]*)\)")
 
 
 def export_program(
@@ -39,14 +38,15 @@ def export_program(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with quiet(), torch.no_grad():
-            exported = _export(called, given, shapes, profile)
-            _refuse_data_dependent(exported.graph, kind)
-            if changed := list(exported.run_decompositions({}).graph_signature.buffers_to_mutate.values()):
-                raise CheckError(
-                    f"{kind} can't be exported: forward changes the buffer {changed[0].removeprefix('module.')}; take "
-                    "it as an input and return it"
-                )
-            return exported.run_decompositions({}) if any(map(_mutates, exported.graph.nodes)) else exported
+            exported, places = _export(called, given, shapes)
+            check_conditions(exported.graph, _symbols(exported, inputs), profile, places)
+            _refuse_data_dependent(exported.graph)
+            if any(map(_mutates, exported.graph.nodes)):
+                exported = exported.run_decompositions({})
+                _refuse_side_effects(exported.graph_signature)
+            return exported
+    except CheckError as error:
+        raise CheckError(f"{kind} can't be exported: {error}") from error
     except PerceiverError:
         raise
     except Exception as error:
@@ -56,44 +56,57 @@ def export_program(
 
 
 def _export(
-    called: Called, given: tuple[Tensor, ...], shapes: tuple[Mapping[int, Any], ...], profile: Profile
-) -> torch.export.ExportedProgram:
-    """Trace; conditions on sizes that PyTorch can't prove are checked at the smallest and largest sizes."""
-    dynamic = (shapes,)
+    called: Called, given: tuple[Tensor, ...], shapes: tuple[Mapping[int, Any], ...]
+) -> tuple[torch.export.ExportedProgram, Mapping[str, str]]:
+    """Trace; conditions on sizes that PyTorch can't prove become assertions of the program.
+
+    Returns:
+        The program, and where in the user's code its conditions were made, by their text.
+    """
+
+    def export(*, deferred: bool) -> torch.export.ExportedProgram:
+        return torch.export.export(
+            called,
+            given,
+            dynamic_shapes=(shapes,),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=deferred,
+        )
+
     with _guards() as guards:
         try:
-            return torch.export.export(called, given, dynamic_shapes=dynamic, strict=False)
+            exported = export(deferred=False)
         except torch._dynamo.exc.UserError as error:
             if "Constraints violated" not in str(error):
                 raise
             if "specialized" in str(error):
-                raise CheckError(_fixed(type(called.module).__name__, str(error), guards)) from error
-    deferred = torch.export.export(
-        called, given, dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
-    )
-    checked = deferred.module()
-    for end in ("min", "opt", "max"):
-        sizes = {name: getattr(range_, end) for name, range_ in profile.dimensions.items()}
-        zeros = (torch.zeros(_shape(t, axes, sizes), dtype=t.dtype) for t, axes in zip(given, shapes, strict=True))
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            checked(*zeros)
-    return deferred
+                raise CheckError(_fixed(str(error), guards)) from error
+            exported = export(deferred=True)
+        return exported, {m[1]: m[2].rpartition("/")[2] for m in map(_GUARD.search, guards) if m is not None}
 
 
-def _shape(tensor: Tensor, axes: Mapping[int, Any], sizes: Mapping[str, int]) -> list[int]:
-    return [sizes[axes[axis].__name__] if axis in axes else size for axis, size in enumerate(tensor.shape)]
+def _symbols(exported: torch.export.ExportedProgram, inputs: Sequence[TensorSpec]) -> Mapping[str, str]:
+    """Names of the dimensions by PyTorch's symbols."""
+    nodes = {node.name: node for node in exported.graph.nodes}
+    given = [nodes[name] for name in exported.graph_signature.user_inputs if name in nodes]
+    return {
+        str(size): dimension
+        for node, spec in zip(given, inputs, strict=True)
+        for size, dimension in zip(node.meta["val"].shape, spec.shape, strict=True)
+        if isinstance(dimension, str)
+    }
 
 
-def _fixed(kind: str, message: str, guards: Sequence[str]) -> str:
+def _fixed(message: str, guards: Sequence[str]) -> str:
     """What a dimension was taken for, and where."""
     found = dict(
         re.findall(r"marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)", message)
     )
     where = next((g for value in found.values() for g in guards if re.search(rf"Eq\(\w+, {value}\)", g)), "")
-    line = found_line[2] if (found_line := _GUARD.search(where)) else "a line that PyTorch does not name"
+    line = found_line[2].rpartition("/")[2] if (found_line := _GUARD.search(where)) else "a line that is not known"
     sizes = " and ".join(f"{name} for the constant {value}" for name, value in found.items())
     return (
-        f"{kind} can't be traced with dynamic sizes: {line} takes {sizes}; len(x), int(size) and loops over a size do "
+        f"{line} takes {sizes}; len(x), int(size) and loops over a size do "
         "that (x.shape[0] does not); change the line, or fix the size with --dynamic"
     )
 
@@ -119,18 +132,23 @@ def _guards() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
-def _refuse_data_dependent(graph: fx.Graph, kind: str) -> None:
+def _refuse_data_dependent(graph: fx.Graph) -> None:
     """Raise CheckError for a value whose shape depends on the content of an input: no buffer can be planned for it."""
     for node in graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, Tensor) and free_unbacked_symbols(value.shape):
-            lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-            users = [f"{file}:{line}" for file, line in lines if _is_users(file)]
-            where = f" at {users[-1]}" if users else ""
             raise CheckError(
-                f"{kind} can't be exported: the shape of {node.target}{where} depends on the content of an input; "
+                f"the shape of {node.target}{line_of(node)} depends on the content of an input; "
                 "compute it over all entries, with a mask"
             )
+
+
+def _refuse_side_effects(signature: torch.export.ExportGraphSignature) -> None:
+    """Raise CheckError for a module that changes its buffers or inputs in place: a graph has no such effects."""
+    for what, names in (("buffer", signature.buffers_to_mutate), ("input", signature.user_inputs_to_mutate)):
+        for name in names.values():
+            remedy = "take it as an input and return it" if what == "buffer" else "change a clone of it"
+            raise CheckError(f"forward changes the {what} {name.removeprefix('module.')}; {remedy}")
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -140,13 +158,11 @@ def _mutates(node: fx.Node) -> bool:
 
 def _reason(error: BaseException) -> str:
     """The exception, with the last line outside of PyTorch that it passed through."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     if isinstance(error, TypeError) and "Sym" in str(error):
         where += " (a dynamic size; --dynamic can fix it)"
-    return f"{type(error).__name__}{where}: {str(error).strip().split(chr(10) * 2)[0][:800]}"
-
-
-def _is_users(filename: str) -> bool:
-    parts = Path(filename).parts
-    return not {"torch", "perceiver_exporters", "perceiver_deploy"} & set(parts) and not filename.startswith("<")
+    said = str(error).strip().split("\n\n")[0][:800]
+    if isinstance(error, GuardOnDataDependentSymNode):
+        said = "it branches on the content of an input; compute both results and choose with torch.where"
+    return f"{type(error).__name__}{where}: {said}"

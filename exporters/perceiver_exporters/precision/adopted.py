@@ -31,7 +31,8 @@ def check_quantizers(precision: Precision, source: Source, cut: Cut, samples: Se
     if not quantizes(cut, samples):
         raise UsageError(
             f"{precision.name} takes its ranges from real inputs, and {source.name} has no calibration data; "
-            "export fp32, fp16 or int8-dynamic, or give inputs of your own (--data)"
+            "export fp32, fp16 or int8-dynamic, or give inputs of your own (--data; of a single sample "
+            "none is left for calibration)"
         )
 
 

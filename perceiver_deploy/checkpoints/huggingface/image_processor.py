@@ -148,8 +148,12 @@ def with_size(found: FoundProcessing, size: tuple[int, int]) -> FoundProcessing:
         return found
     if found.image.center_crop or found.image.shortest_edge:
         return _refused(f"it makes images of one size, and the model was exported for {size[0]} x {size[1]}")
-    sized = replace(found.image, size=size) if found.image.size else found.image
-    return replace(found, processing=replace(found.processing, image=sized))
+    if not found.image.size:
+        return found
+    made, taken = (f"{sides[0]} x {sides[1]}" for sides in (found.image.size, size))
+    note = f"{PREPROCESSOR} resizes images to {made}, and the model takes {taken}: they are resized to that"
+    image = replace(found.image, size=size)
+    return replace(found, processing=replace(found.processing, image=image), notes=(*found.notes, note))
 
 
 def _refused(why: str) -> FoundProcessing:

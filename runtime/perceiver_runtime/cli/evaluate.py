@@ -16,8 +16,10 @@ from perceiver_runtime.execution.session import Session
 COLUMNS = ("output:<", "metric:<", "samples", "value")
 
 
-def add_command(commands: Any, device: argparse.ArgumentParser, opened: Callable[..., Session]) -> None:
-    """Add the command to a parser's subcommands; `opened` opens the session that its options ask for."""
+def add_command(
+    commands: Any, device: argparse.ArgumentParser, opened: Callable[..., Session], tell: Callable[[str], None]
+) -> None:
+    """Add the command to a parser's subcommands; `opened` opens the session of its options, `tell` prints a note."""
     parser = commands.add_parser("evaluate", parents=[device], help="measure task metrics on labelled samples")
     parser.add_argument(
         "--data",
@@ -27,13 +29,15 @@ def add_command(commands: Any, device: argparse.ArgumentParser, opened: Callable
         help="samples: arrays by input, and targets by output, or as targets/NAME where an input has that name",
     )
     parser.add_argument("--batch", type=integer(1), default=64, help="samples per run (default: 64)")
-    parser.set_defaults(command=lambda options: _evaluate(options, opened))
+    parser.set_defaults(command=lambda options: _evaluate(options, opened, tell))
 
 
-def _evaluate(options: argparse.Namespace, opened: Callable[..., Session]) -> int:
+def _evaluate(options: argparse.Namespace, opened: Callable[..., Session], tell: Callable[[str], None]) -> int:
     with opened(options, check_finite=True) as session:
         found = evaluate(session, options.data, batch=options.batch)
-        runs_on = session.runs_on
+        runs_on, made_with = session.runs_on, session.manifest.data
+    if made_with is not None and made_with.name == options.data.name:
+        tell(f"note: {made_with.name} is what the bundle was made with: some of its samples calibrated it")
     if options.json:
         print(report.to_json(report.records(found, runs_on)))
     else:

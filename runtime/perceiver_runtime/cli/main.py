@@ -145,6 +145,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
     run.set_defaults(command=_run)
     add_predict_command(commands, device, _open)
-    add_evaluate_command(commands, device, _open)
+    add_evaluate_command(commands, device, _open, _tell)
     add_build_command(commands, shared)
     return parser
