@@ -115,7 +115,7 @@ def _cut(entry: Entry, module: nn.Module, result: Result) -> Blueprint:
     values = Reference(made.cut).run(_arrays(example)).values
     expected = _eager(module, example)
     shown = made.cut.pipeline.aliases
-    result.split = max(relative_l2(array, values[shown.get(name, name)]) for name, array in expected.items())
+    result.split = max(relative_l2(values[shown.get(name, name)], array) for name, array in expected.items())
     return dataclasses.replace(
         made,
         golden=tuple(_arrays(batch(entry, seed)) for seed in GOLDEN),
@@ -163,7 +163,7 @@ def _parity(
         with open_session(path, backend="onnxruntime", threads=1) as session:
             got = _joined([session.run(_arrays(each)) for each in feeds])
         result.parity[precision] = {
-            "rel_l2": max(relative_l2(expected[name], got[name]) for name in expected),
+            "rel_l2": max(relative_l2(got[name], expected[name]) for name in expected),
             "centred": max(_centred(expected[name], got[name]) for name in expected),
             "verified": verify(path, backend="onnxruntime", threads=1).passed,
         }

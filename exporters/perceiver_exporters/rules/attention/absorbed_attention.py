@@ -21,6 +21,11 @@ from perceiver_exporters.rules.attention.absorption import (
 from perceiver_exporters.rules.matchers.attention import AttentionSite, attention_sites
 from perceiver_exporters.rules.rule import Applied, Context, Declined, RewriteRule, Verdict
 
+MIN_ROWS = 64
+"""Inputs in a batch from which on a product per head is bound by arithmetic; below, by reading the weights."""
+MAX_SHARE = 0.7
+"""Of the projected FLOPs, with several heads and queries: a product per head is slower (`benchmarks/wild`)."""
+
 
 def apply(sized: SizedGraph, context: Context) -> Verdict:
     """Absorb the projections of every attention for which that takes fewer FLOPs."""
@@ -39,6 +44,9 @@ def _refusal(site: AttentionSite, shapes: Shapes, context: Context) -> str:
     as_it_is, absorbed = projected_flops(site, shapes)
     if absorbed >= as_it_is:
         return f"absorbed {gigaflop(absorbed)}, projected {gigaflop(as_it_is)}"
+    batch, heads, queries, keys = shapes[str(site.scores.outputs[0].name)]
+    if min(heads, queries) > 1 and (batch * keys < MIN_ROWS or absorbed > MAX_SHARE * as_it_is):
+        return f"absorbed {gigaflop(absorbed)}, projected {gigaflop(as_it_is)}: no gain in {heads} products per head"
     if context.integers and site.heads > 1:
         return "a value projection per head has no integer kernel"
     return ""
