@@ -15,6 +15,7 @@ PROVIDES = {
     "pynvml": "nvidia-ml-py",
     "tensorrt_rtx": "tensorrt-rtx-cu13-bindings",
     "google": "protobuf",
+    "png": "pypng",
 }
 """Import names that are not their distribution's name."""
 UNDECLARED = {
