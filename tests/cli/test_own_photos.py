@@ -119,6 +119,9 @@ def test_three_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     exported, evaluated, predicted = said
     assert re.search(r"golden sample.*photos \(6 samples", exported)
     assert "FAILED" not in exported
+    card = (tmp_path / "photos-int8" / "README.md").read_text(encoding="utf-8")
+    assert "`perceiver-run predict . photo.jpg`" in card
+    assert "Settings: preprocessor_config.json." in card
     with pd.open_session("photos-int8") as session:
         manifest, (golden, *_) = session.manifest, load_golden(session.bundle)
         assert manifest.labels == CLASSES

@@ -162,3 +162,5 @@ def test_other_files_are_refused(session: Session, tmp_path: Path) -> None:
         evaluate(session, tmp_path / "test.npy")
     with pytest.raises(UsageError, match="--batch"):
         evaluate(session, tmp_path / "test.npy", batch=0)
+    with pytest.raises(UsageError, match=r"expected one \.npz file, got a directory"):
+        evaluate(session, tmp_path)

@@ -15,6 +15,13 @@ from perceiver_runtime.measure.tolerances import is_indistinct, varies
 from perceiver_runtime.measure.verify import golden_origin
 from perceiver_runtime.tensors import TensorSpec
 
+PROCESSED = {
+    "image": "photo.jpg",
+    "text": "--text 'a text'",
+    "flow": "frame1.png frame2.png",
+    "clip": "frame*.png --audio sound.wav",
+}
+"""What processing is made for, with arguments of `perceiver-run predict`."""
 _RANDOM = "**The weights are random: this bundle shows speed and parity, its answers mean nothing.**"
 _SHARED_RANGES = (
     "Ranges of activations are taken at run time, over all rows of a batch together: what a row gets depends on its "
@@ -56,6 +63,7 @@ def render(manifest: Manifest, report: Sequence[ComponentPrecision] = (), pareto
         ),
         *_indistinct(manifest),
         f"Derived from: {manifest.tolerances[0].provenance}." if manifest.tolerances else "No golden samples.",
+        *_processing(manifest),
         *_data(manifest),
         *_accuracy(pareto),
         "## Provenance",
@@ -64,6 +72,21 @@ def render(manifest: Manifest, report: Sequence[ComponentPrecision] = (), pareto
         + ". `manifest.json` lists every file's hash.",
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _processing(manifest: Manifest) -> Iterator[str]:
+    """What becomes an input, and the command that does it."""
+    processing = manifest.processing
+    if processing is None:
+        return
+    yield "## Processing"
+    if processing.refusal:
+        yield f"Inputs must be given as arrays: {processing.refusal}."
+        return
+    kinds = [name for name in PROCESSED if getattr(processing, name) is not None]
+    origin = f" Settings: {processing.origin}." if processing.origin else ""
+    files = " ".join(PROCESSED[name] for name in kinds)
+    yield f"`perceiver-run predict . {files}` makes the inputs and prints labelled answers.{origin}"
 
 
 def _data(manifest: Manifest) -> Iterator[str]:

@@ -46,11 +46,15 @@ def evaluate(session: Session, data: str | Path, *, batch: int = 64) -> tuple[Ev
         DatasetError: The file has no samples or no targets, or its arrays do not fit the model.
         FeedError: An input is out of range, or the file is damaged.
         CheckError: An output is NaN or infinite.
-        UsageError: `batch` is less than 1.
+        UsageError: `batch` is less than 1, or `data` is a directory.
     """
     if batch < 1:
         raise UsageError(f"batch (--batch): expected at least 1, got {batch}")
     path, interface = Path(data), Interface.of(session.manifest)
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: expected one .npz file, got a directory; `perceiver-export evaluate` reads directories"
+        )
     stored = archived(path)
     with located(str(path)):
         inputs, targets = interface.roles(stored)

@@ -105,7 +105,7 @@ def _not_finite(name: str, array: Array, allowed: ValueRange) -> str:
     limit = f"finite numbers, of magnitude at most {float(allowed.max):.6g}"
     return (
         f"{name}: expected {limit}, got {_first(array, allowed)}; correct what made it, "
-        "or open the session with check_finite=False (perceiver-run: --no-check-finite)"
+        "or open the session with check_finite=False (perceiver-run run --no-check-finite)"
     )
 
 
