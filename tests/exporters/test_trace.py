@@ -155,6 +155,41 @@ def test_a_mask_excludes_keys_and_a_row_without_keys_is_zero_as_in_pytorch(added
     assert not got[3].any()
 
 
+class Contraction(nn.Module):
+    """einsum of its input and a constant."""
+
+    other: Tensor
+
+    def __init__(self, equation: str, *shape: int) -> None:
+        super().__init__()
+        self.equation = equation
+        self.register_buffer("other", torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum(self.equation, x, self.other)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "result", "operators"),
+    [
+        ("b i, j -> b i j", (4,), ("batch", 3, 4), {"Unsqueeze", "Mul"}),
+        ("... , f -> ... f", (4,), ("batch", 3, 4), {"Unsqueeze", "Mul"}),
+        ("b i, i -> i b", (3,), (3, "batch"), {"Transpose", "Unsqueeze", "Mul"}),
+        ("b i, i j -> b j", (3, 5), ("batch", 5), {"MatMul"}),
+    ],
+)
+def test_einsum_is_a_product(
+    equation: str, shape: tuple[int, ...], result: tuple[int | str, ...], operators: set[str]
+) -> None:
+    module = Contraction(equation, *shape)
+    made = component(module, TensorSpec("x", "float32", ("batch", 3)), output=TensorSpec("y", "float32", result))
+    graph = trace(made, Profile("default", {"batch": Range(1, 2, 8)}))
+    assert {node.op_type for node in graph.graph} <= operators | {"Constant"}
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    (got,) = run(graph, {"x": x})
+    assert relative_l2(module(torch.from_numpy(x)).numpy(), got) < 1e-6
+
+
 def test_a_fixed_range_keeps_its_symbol() -> None:
     fixed = Profile("default", {"batch": Range(1, 1, 8), "length": Range(4, 4, 4)})
     graph = trace(component(SharedLayer(), X, output=Y), fixed)

@@ -1,7 +1,7 @@
-"""ONNX translation of einsum: a matrix product, where the equation is one.
+"""ONNX translation of einsum: a matrix product or a product of elements, where the equation is one.
 
 ONNX Runtime computes `Einsum` itself, outside of its fused products; TensorRT fuses no attention around it; and INT8
-quantises products only.
+quantises products only. An outer product (rotary positions) is a Mul: TensorRT has no FP32 products for Turing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _UnsupportedError(Exception):
 
 
 def einsum(equation: str, tensors: Sequence[TensorType], path: Sequence[int] | None = None) -> TensorType:
-    """torch.einsum: MatMul between transpositions and reshapes; `Einsum` for other equations.
+    """torch.einsum: MatMul between transpositions and reshapes, or Mul; `Einsum` for other equations.
 
     Args:
         equation: Subscripts, with or without an ellipsis and a result.
@@ -70,6 +70,8 @@ def _product(equation: str, tensors: Sequence[Any]) -> Any:
     if len(tensors) != 2:
         raise _UnsupportedError
     (a, b), result = _subscripts(equation, [len(tensor.shape) for tensor in tensors])
+    if set(a) | set(b) == set(result):
+        return op.Mul(_spread(tensors[0], a, result), _spread(tensors[1], b, result))
     letters = _letters(a, b, result)
     sizes = _sizes(letters.batch, (a, tensors[0]), (b, tensors[1]))
     stacked = bool(letters.batch)  # then all that is left of an operand has to be one dimension
@@ -79,6 +81,13 @@ def _product(equation: str, tensors: Sequence[Any]) -> Any:
     if len(letters.right) != 1 or (stacked and len(letters.left) != 1):
         made = _reshaped(made, [0] * len(letters.batch) + _separate(letters, sizes, stacked))
     return _transposed(made, letters.batch + letters.left + letters.right, result)
+
+
+def _spread(tensor: Any, letters: str, result: str) -> Any:
+    """An operand with the dimensions of the result, for an equation that sums over none; size 1 where it has none."""
+    ordered = _transposed(tensor, letters, "".join(letter for letter in result if letter in letters))
+    missing = [axis for axis, letter in enumerate(result) if letter not in letters]
+    return op.Unsqueeze(ordered, op.Constant(value_ints=missing)) if missing else ordered
 
 
 def _subscripts(equation: str, ranks: Sequence[int]) -> tuple[tuple[str, ...], str]:
