@@ -62,6 +62,7 @@ class Result:
     threads: int = 1
     rounds: int = 0
     load: float = 0.0
+    plain_failed: str = ""
     failed: str = ""
 
 
@@ -195,25 +196,35 @@ def _engines(bundles: Mapping[str, Path], result: Result, say: Callable[[str], N
 def _speed(entry: Entry, module: nn.Module, bundle: Path, folder: Path, rounds: int, result: Result) -> None:
     """One row per call, one thread, FP32: PyTorch, ONNX Runtime on PyTorch's own export, and the bundle, in turn."""
     feeds = batch(entry, EVALUATION[0], 1)
-    called, given = Called(module, feeds).eval(), tuple(tensors(feeds).values())
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(called, given, opset_version=20, dynamo=True, verbose=False)
-        assert program is not None
-        program.save(folder / "plain.onnx", external_data=True)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    plain = ort.InferenceSession(folder / "plain.onnx", options, ["CPUExecutionProvider"])
-    named = dict(zip((i.name for i in plain.get_inputs()), _arrays(feeds).values(), strict=True))
-    arrays = _arrays(feeds)
-    result.load, result.threads, result.rounds = round(os.getloadavg()[0], 1), 1, rounds
+    arrays, called, given = _arrays(feeds), Called(module, feeds).eval(), tuple(tensors(feeds).values())
 
     def eager() -> None:
         with torch.no_grad():
             called(*given)
 
+    calls: dict[str, Callable[[], object]] = {"torch": eager}
+    result.plain_failed = ""
+    try:
+        calls["plain"] = _plain(called, given, list(arrays.values()), folder / "plain.onnx")
+    except Exception as error:  # PyTorch's exporter, or ONNX Runtime on what it wrote: said in the table
+        result.plain_failed = f"{type(error).__name__}: {str(error).splitlines()[0].replace(str(folder), '')[:200]}"
+    result.load, result.threads, result.rounds = round(os.getloadavg()[0], 1), 1, rounds
     with open_session(bundle, backend="onnxruntime", threads=1) as session:
-        times = interleave(
-            {"torch": eager, "plain": lambda: plain.run(None, named), "bundle": lambda: session.run(arrays)}, rounds
-        )
+        times = interleave({**calls, "bundle": lambda: session.run(arrays)}, rounds)
     result.milliseconds = {name: float(np.median(each)) for name, each in times.items()}
-    result.faster = {name: ratio(times[name], times["bundle"]) for name in ("torch", "plain")}
+    result.faster = {name: ratio(times[name], times["bundle"]) for name in calls}
+
+
+def _plain(
+    called: Called, given: tuple[torch.Tensor, ...], arrays: Sequence[Array], path: Path
+) -> Callable[[], object]:
+    """ONNX Runtime on PyTorch's own export at these sizes."""
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(called, given, opset_version=20, dynamo=True, verbose=False)
+        assert program is not None
+        program.save(path, external_data=True)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    plain = ort.InferenceSession(path, options, ["CPUExecutionProvider"])
+    named = dict(zip((i.name for i in plain.get_inputs()), arrays, strict=True))
+    return lambda: plain.run(None, named)

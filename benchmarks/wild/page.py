@@ -143,16 +143,19 @@ def _rules(done: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _speed(timed: Iterable[Mapping[str, Any]]) -> str:
-    rows = []
+    rows, notes = [], []
     for m in timed:
-        ms = [_figure(m["milliseconds"][name]) for name in ("torch", "plain", "bundle")]
-        ratios = [
-            f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})"
-            for r in (m["faster"][n] for n in ("torch", "plain"))
-        ]
+        ms = [_figure(m["milliseconds"][n]) if n in m["milliseconds"] else "-" for n in ("torch", "plain", "bundle")]
+        ratios = [_ratio(m["faster"][n]) if n in m["faster"] else "-" for n in ("torch", "plain")]
         rows.append((m["name"], *ms, *ratios))
+        if m.get("plain_failed"):
+            notes.append(f"{m['name']} through PyTorch's exporter can't be run: {m['plain_failed']}")
     head = ("Module", "PyTorch ms", "Plain ms", "Bundle ms", "Times faster than PyTorch", "Times faster than plain")
-    return table(head, rows, "lrrrrr")
+    return "\n\n".join((table(head, rows, "lrrrrr"), *notes))
+
+
+def _ratio(found: Mapping[str, float]) -> str:
+    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
 
 
 def _failed(failed: Iterable[Mapping[str, Any]]) -> str:
