@@ -85,11 +85,12 @@ def summary(done: Sequence[Mapping[str, Any]]) -> str:
     repeated = sum(any(count > 1 for _, count in m["steps"]) for m in done)
     limits = ", ".join(f"{name} {limit:g}" for name, (_, limit) in LIMITS.items())
     split = max((m["split"] for m in done), default=0.0)
+    exact = f"to {split:.0e}" if split else "exactly"
     return (
         f"{len(done)} modules are exported. Within a distance to PyTorch of {limits} (INT8 centred over the rows),\n"
         f"verified, and built by TensorRT-RTX: {each}, {whole} at all three.\n"
         f"{several} are cut into several components, {repeated} with one that repeats; in PyTorch, the components\n"
-        f"give the whole module's outputs to {split:.0e}."
+        f"give the whole module's outputs {exact}."
     )
 
 
@@ -170,7 +171,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], sides: str) -> str
 
 
 def _millions(count: int) -> str:
-    return f"{count / 1e6:.1f} M" if count else ""
+    return f"{count / 1e6:.3g} M" if count else ""
 
 
 def _small(value: float | None) -> str:

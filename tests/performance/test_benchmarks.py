@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -39,6 +40,15 @@ def test_the_documents_have_the_tables_that_the_results_give() -> None:
     assert {path.stem for path in tables.RESULTS.glob("*.json")} <= set(tables.TABLES)
     for name in (*tables.TABLES, *tables.SUMMARIES):
         assert sum(text.count(f"<!-- benchmarks/tables.py: {name} begin -->") for text in texts) == 1, name
+
+
+def test_the_page_of_published_modules_is_made_of_its_record() -> None:
+    page = _script("wild/page.py")
+    record = json.loads((BENCHMARKS / "results" / "wild" / "modules.json").read_text(encoding="utf-8"))
+    catalogue = importlib.import_module("wild.catalogue").CATALOGUE
+    assert {entry.slug for entry in catalogue} == set(record["modules"])
+    written = (BENCHMARKS.parent / "docs" / "wild.md").read_text(encoding="utf-8")
+    assert page.page(record, catalogue) == written
 
 
 def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
