@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from peer_variants import plain_export
 from record import bundles, random_weights, write
 
 from perceiver_deploy.api.timing import Ratio, ratio
+from perceiver_deploy.peers import Workload
+from perceiver_deploy.peers.onnx_runtimes import plain_export
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import load_bundle
 from perceiver_runtime.golden import load_golden
@@ -93,7 +94,7 @@ def main() -> None:
     feeds = {name: array[:1] for name, array in golden.items()}
     archive = given.directory / f"{given.name}-feeds.npz"
     np.savez(archive, **feeds)  # type: ignore[arg-type]
-    plain = plain_export(model.module, feeds, given.directory / f"{given.name}-plain" / "model.onnx")
+    plain = plain_export(Workload(model, feeds, 1, given.directory / given.name))
     del model
     variants = {
         PLAIN: (ORT, plain, ""),

@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 from record import bundles, write
 
-from perceiver_deploy.api.bench import compare
+from perceiver_deploy.api.bench import TORCH, bench
 from perceiver_deploy.api.timing import Ratio
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import measure, open_session
-from perceiver_runtime.golden import load_golden
 
 NAMES = ("fashion-perceiver", "language-identifier", "emoji-namer")
 PRECISIONS = ("fp32", "int8")
@@ -40,21 +39,19 @@ class Small:
 
 
 def measured(name: str, precision: str, bundle: Path, rounds: int, threads: int) -> Small:
-    model = resolve(name)
     with open_session(bundle, "onnxruntime", threads) as session:
-        sample = load_golden(session.bundle)[0].feeds
-        feeds = {spec.name: sample[spec.name][:1] for spec in session.inputs}
-        latency = measure(session, feeds, iterations=RUNS)
-        speed = compare(session, model, feeds, rounds, threads)
-        return Small(
-            name,
-            precision,
-            len(session.manifest.components),
-            speed.session.p50,
-            speed.eager.p50,
-            Ratio(speed.speedup, speed.low, speed.high),
-            latency.overhead.p50 * 1e3,
-        )
+        latency = measure(session, iterations=RUNS)
+        components = len(session.manifest.components)
+    (speed,) = bench(bundle, iterations=rounds, threads=threads, backend="onnxruntime")
+    return Small(
+        name,
+        precision,
+        components,
+        speed.session.p50,
+        speed.peers[TORCH].p50,
+        speed.speedups[TORCH],
+        latency.overhead.p50 * 1e3,
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Peers: the whole model through PyTorch's exporter, in FP32 and quantised to INT8 by each runtime's tool.
+"""Peers in INT8: what each runtime's own tool makes of the whole model through PyTorch's exporter.
 
 Each graph is made once, in its own directory, and kept. INT8 uses each runtime's tool at its defaults for the CPU,
 calibrated with the inputs that are timed: speed only. OpenVINO's tool is NNCF, which only
@@ -11,36 +11,17 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
-import torch
 
-from perceiver_deploy.api.timing import Call
 from perceiver_exporters.ir.quiet import quiet
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
 
-import onnxruntime as ort
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 Feeds = Mapping[str, Array]
 PRODUCTS = ("MatMul", "Gemm", "Conv")
-
-
-def plain_export(module: torch.nn.Module, inputs: Feeds, path: Path) -> Path:
-    """The module in FP32, at these sizes."""
-
-    def make(target: Path) -> None:
-        arguments = tuple(torch.from_numpy(np.array(array)) for array in inputs.values())
-        with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module.eval(), arguments, input_names=list(inputs), opset_version=20, dynamo=True, verbose=False
-            )
-            assert program is not None
-            program.save(target, external_data=True)
-
-    return _once(path, make)
 
 
 def static_openvino(plain: Path, inputs: Feeds) -> Path:
@@ -107,33 +88,6 @@ def dynamic_onnxruntime(plain: Path) -> Path:
         )
 
     return _once(_beside(plain, "int8-dynamic") / "model.onnx", make)
-
-
-def run_onnxruntime(path: Path, inputs: Feeds, threads: int) -> Call:
-    """An ONNX Runtime session at its defaults."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    known = {node.name for node in session.get_inputs()}
-    return lambda: session.run(None, {name: array for name, array in inputs.items() if name in known})
-
-
-def run_openvino(path: Path, inputs: Feeds, threads: int, arithmetic: str | None = None) -> Call:
-    """OpenVINO; `arithmetic` of what is not INT8 is its own choice unless given: bfloat16 where the processor has it.
-
-    Raises UnavailableError for an arithmetic that the processor lacks.
-    """
-    import openvino
-
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    hint = {"INFERENCE_PRECISION_HINT": arithmetic} if arithmetic else {}
-    core = openvino.Core()
-    if arithmetic == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise UnavailableError("plain OpenVINO, bf16: this processor has no bfloat16 arithmetic; left out")
-    compiled = core.compile_model(path, "CPU", options | hint)
-    known = {name for port in compiled.inputs for name in port.names}
-    request, given = compiled.create_infer_request(), {n: a for n, a in inputs.items() if n in known}
-    return lambda: request.infer(given)
 
 
 class _Samples(quantization.CalibrationDataReader):

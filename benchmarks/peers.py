@@ -19,19 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peer_variants import (
-    Feeds,
-    dynamic_onnxruntime,
-    plain_export,
-    run_onnxruntime,
-    run_openvino,
-    static_onnxruntime,
-    static_openvino,
-)
+from peer_variants import Feeds, dynamic_onnxruntime, static_onnxruntime, static_openvino
 from record import Row, bundles, compare, markdown, random_weights, write
 
-from perceiver_deploy.api.bench import eager_call
 from perceiver_deploy.api.timing import Call
+from perceiver_deploy.peers import PEERS, Workload
+from perceiver_deploy.peers.onnx_runtimes import plain_export, run_onnxruntime, run_openvino
+from perceiver_deploy.peers.torch_calls import eager_call
 from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_runtime import UnavailableError, open_session
@@ -55,14 +49,15 @@ class PeerRow(Row):
 
 def peers(model: Model, feeds: Feeds, directory: Path, threads: int) -> Makers:
     """What a user has without this project. `plain OpenVINO` is FP32; its own default is bf16 where there is any."""
-    plain = plain_export(model.module, feeds, directory / f"{model.name}-plain" / "model.onnx")
+    work = Workload(model, feeds, threads, directory / model.name)
+    plain = plain_export(work)
     return {
-        "torch eager": lambda: eager_call(model, feeds),
-        "torch.compile": lambda: eager_call(replace(model, module=torch.compile(model.module)), feeds),  # type: ignore[arg-type]
-        "plain ONNX Runtime": lambda: run_onnxruntime(plain, feeds, threads),
+        "torch eager": lambda: PEERS["torch"].make(work),
+        "torch.compile": lambda: PEERS["torch-compile"].make(work),
+        "plain ONNX Runtime": lambda: PEERS["onnxruntime"].make(work),
         "plain ONNX Runtime, static int8": lambda: run_onnxruntime(static_onnxruntime(plain, feeds), feeds, threads),
         "plain ONNX Runtime, dynamic int8": lambda: run_onnxruntime(dynamic_onnxruntime(plain), feeds, threads),
-        "plain OpenVINO": lambda: run_openvino(plain, feeds, threads, "f32"),
+        "plain OpenVINO": lambda: PEERS["openvino"].make(work),
         "plain OpenVINO, bf16": lambda: run_openvino(plain, feeds, threads, "bf16"),
         "plain OpenVINO, static int8": lambda: run_openvino(static_openvino(plain, feeds), feeds, threads),
     }
@@ -91,7 +86,8 @@ def first_output(answer: object) -> Array:
 def exact(model: Model, feeds: Feeds) -> Array:
     """The model's first output in FP64."""
     double = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in feeds.items()}
-    return first_output(eager_call(replace(model, module=copy.deepcopy(model.module).double()), double)())
+    work = Workload(replace(model, module=copy.deepcopy(model.module).double()), double, 1, Path())
+    return first_output(eager_call(work)())
 
 
 def made(make: Callable[[], Call]) -> Call | None:

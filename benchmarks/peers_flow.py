@@ -21,10 +21,13 @@ from statistics import median
 
 import numpy as np
 import torch
-from peer_variants import plain_export, static_onnxruntime, static_openvino
+from peer_variants import static_onnxruntime, static_openvino
 from record import bundles, random_weights, ratios, write
 
 from perceiver_deploy.api.timing import Ratio
+from perceiver_deploy.peers import Workload
+from perceiver_deploy.peers.onnx_runtimes import plain_export
+from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import resolve
 
 NAME = "optical-flow-perceiver"
@@ -98,10 +101,10 @@ def measured(code: str, path: Path | None, backend: str, threads: int) -> list[f
     return values
 
 
-def plain_variants(module: torch.nn.Module, directory: Path, int8: bool) -> Variants:
+def plain_variants(model: Model, directory: Path, int8: bool) -> Variants:
     """The plain export on both runtimes, and what their quantisers make of it."""
     feeds = {"inputs": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)}
-    plain = plain_export(module, feeds, directory / f"{NAME}-plain" / "model.onnx")
+    plain = plain_export(Workload(model, feeds, 1, directory / NAME))
     found: Variants = {"plain ONNX Runtime": (ORT, plain, ""), "plain OpenVINO": (OPENVINO, plain, "")}
     if int8:
         found["plain ONNX Runtime, static int8"] = (ORT, static_onnxruntime(plain, feeds), "")
@@ -133,7 +136,7 @@ def main() -> None:
     for precision, path in bundles(model, given.directory, tuple(given.precisions)).items():
         variants |= {f"bundle {precision}, {name}": (SESSION, path, name) for name in ("onnxruntime", "openvino")}
     if given.plain or given.plain_int8:
-        variants |= plain_variants(model.module, given.directory, given.plain_int8)
+        variants |= plain_variants(model, given.directory, given.plain_int8)
     del model
     if given.prepare:
         return

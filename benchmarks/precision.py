@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from record import VARIANTS
 
-from perceiver_deploy.api.bench import bench
+from perceiver_deploy.api.bench import TORCH, bench
 from perceiver_deploy.api.evaluate import evaluate
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.bundle.storage import save_graphs
@@ -76,8 +76,8 @@ def parity(path: Path) -> str:
 
 
 def latency(path: Path) -> str:
-    report = bench(path, threads=1, iterations=100)
-    return f"{report.session.p50:.2f} ({report.speedup:.2f})"
+    (report,) = bench(path, threads=1, iterations=100)
+    return f"{report.session.p50:.2f} ({report.speedups[TORCH].median:.2f})"
 
 
 def shares(path: Path) -> str:

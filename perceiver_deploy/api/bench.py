@@ -1,38 +1,46 @@
-"""`bench`: latency of a bundle beside its PyTorch reference, in one interleaved run."""
+"""`bench`: latency of bundles beside each other and beside peers, in one interleaved run."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from perceiver_deploy.api.timing import Call, interleave, ratio
-from perceiver_deploy.sources.model import Model
-from perceiver_deploy.sources.module import ModuleConfig, own_call
+from perceiver_deploy.api.timing import Ratio, interleave, ratio
+from perceiver_deploy.peers import PEERS, Workload, check_peers
 from perceiver_deploy.sources.reference import reference_of
-from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
+from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.measure.latency import Distribution, sized_feeds
 from perceiver_runtime.measure.load import LoadMeter, OtherLoad
 from perceiver_runtime.progress import report
-from perceiver_runtime.tensors import Array
 
-MODALITIES = {"pixel_values": "pixels", "input_ids": "ids"}
-"""Inputs, and what a module of several modalities, any of which may be absent, calls them."""
+TORCH = "torch"
 
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """Milliseconds per call of the bundle and of torch eager on the same inputs, and their ratio.
+    """Latency of one bundle at one batch size, beside what was timed in the same interleaved run.
 
-    `speedup` is the median over rounds of eager time / bundle time; `low` and `high` bound its 95% interval. `others`
-    is the load that other programs put on the machine meanwhile (None: not known); `reason` says why this backend ran.
+    Attributes:
+        bundle: Directory of the bundle.
+        backend: What ran it.
+        precision: Precision of the bundle.
+        batch: Rows per call.
+        threads: CPU threads.
+        session: Milliseconds per call.
+        peers: Milliseconds per call of each peer (see `perceiver_deploy.peers.PEERS`).
+        speedups: By peer, and by the directory of each other bundle: median over rounds of its time / this one's, with
+            the 95% interval.
+        others: Load that other programs put on the machine meanwhile; None: not known.
+        reason: Why this backend ran.
     """
 
     bundle: str
@@ -41,91 +49,97 @@ class BenchmarkReport:
     batch: int
     threads: int
     session: Distribution
-    eager: Distribution
-    speedup: float
-    low: float
-    high: float
+    peers: Mapping[str, Distribution]
+    speedups: Mapping[str, Ratio]
     others: OtherLoad | None
     reason: str = ""
 
 
 def bench(
-    bundle: str | Path,
+    bundles: str | Path | Sequence[str | Path],
     *,
+    against: Iterable[str] = (TORCH,),
     reference: str | None = None,
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     iterations: int = 50,
     warmup: int = 5,
     threads: int | None = None,
     backend: str = "auto",
-) -> BenchmarkReport:
-    """Measure the latency of a bundle beside PyTorch eager, call by call in turn, on rows of a golden sample.
+) -> tuple[BenchmarkReport, ...]:
+    """Measure the latency of bundles beside each other and beside peers, call by call in turn.
 
     Args:
-        bundle: Directory of the bundle.
-        reference: Model of the zoo or checkpoint that PyTorch's weights come from; None: the bundle's source.
-        batch: Rows per call; a golden sample that has fewer is repeated.
+        bundles: Directory of a bundle, or of several of one model.
+        against: Names of `perceiver_deploy.peers.PEERS`; none: the bundles alone.
+        reference: Model of the zoo or checkpoint that the peers' weights come from; None: the bundles' source.
+        batch: Rows per call, or several numbers; a golden sample that has fewer rows is repeated.
         iterations: Measured calls of each, at least 2.
         warmup: Calls of each before the measured ones.
-        threads: CPU threads of both; None: what the session takes, and beside a GPU PyTorch's choice.
-        backend: What runs the bundle; "auto" as `open_session` chooses.
+        threads: CPU threads of all; None: what the sessions take; peers get the largest of these.
+        backend: What runs the bundles; "auto" as `open_session` chooses.
 
     Returns:
-        Milliseconds per call of both, and the ratio of their medians with its 95% interval.
+        For each batch size, a report for each bundle in order.
 
     Raises:
-        UsageError: The reference has other weights than the bundle, or a number is out of range.
-        BundleError: The bundle is damaged.
-        UnavailableError: The backend is not on this machine.
+        UsageError: The bundles are not of one model, the reference has other weights, or a number is out of range.
+        BundleError: A bundle is damaged.
+        UnavailableError: The backend, or a peer, can't run this model on this machine.
     """
+    paths = [bundles] if isinstance(bundles, (str, Path)) else list(bundles)
+    peers, sizes = tuple(dict.fromkeys(against)), [batch] if isinstance(batch, int) else list(batch)
+    check_peers(peers)
     check_threads(threads)
-    report(f"time {bundle} and torch eager in turn")
-    with open_session(bundle, backend, threads, check_finite=False) as session:
-        threads = threads or session.threads or torch.get_num_threads()
-        torch.set_num_threads(threads)
-        feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)
-        model = reference_of(session.bundle, reference)
-        return compare(session, model, feeds, iterations, threads, warmup)
+    if len({Path(path).resolve() for path in paths}) != len(paths):
+        raise UsageError("bench: expected different bundles, got one twice; name each once")
+    with ExitStack() as opened:
+        sessions = [opened.enter_context(open_session(p, backend, threads, check_finite=False)) for p in paths]
+        _require_one_model(sessions)
+        run = _Run(sessions, peers, reference, Path(opened.enter_context(tempfile.TemporaryDirectory())))
+        return tuple(made for size in sizes for made in run.at(size, iterations, warmup))
 
 
-def compare(
-    session: Session, model: Model, feeds: Mapping[str, Array], iterations: int, threads: int, warmup: int = 5
-) -> BenchmarkReport:
-    """Time an open session and a module in turn on the same feeds."""
-    names = [spec.name for spec in session.inputs]
-    eager = eager_call(model, {name: feeds[name] for name in names})
-    meter = LoadMeter()
-    times = interleave({"eager": eager, "session": lambda: session.run(feeds)}, iterations, warmup)
-    speedup = ratio(times["eager"], times["session"])
-    return BenchmarkReport(
-        bundle=str(session.bundle.path),
-        backend=session.backend,
-        precision=session.manifest.precision,
-        batch=len(feeds[names[0]]),
-        threads=threads,
-        session=Distribution.of(times["session"]),
-        eager=Distribution.of(times["eager"]),
-        speedup=speedup.median,
-        low=speedup.low,
-        high=speedup.high,
-        others=meter.read(),
-        reason=session.reason,
-    )
+class _Run:
+    """Open sessions of one model, and the peers that run its reference."""
+
+    def __init__(self, sessions: Sequence[Session], peers: Sequence[str], reference: str | None, folder: Path) -> None:
+        self._sessions, self._peers, self._folder = sessions, peers, folder
+        own = [session.threads for session in sessions if session.threads is not None]
+        self._threads = max(own, default=torch.get_num_threads())
+        self._model = reference_of(sessions[0].bundle, reference) if peers else None
+
+    def at(self, batch: int, iterations: int, warmup: int) -> Iterator[BenchmarkReport]:
+        """A report for each session at one batch size."""
+        feeds = [sized_feeds(s, load_golden(s.bundle)[0].feeds, batch) for s in self._sessions]
+        names = [str(session.bundle.path) for session in self._sessions]
+        calls: dict[str, Callable[[], object]]
+        calls = {n: partial(s.run, given) for n, s, given in zip(names, self._sessions, feeds, strict=True)}
+        if self._model is not None:
+            torch.set_num_threads(self._threads)
+            inputs = {spec.name: feeds[0][spec.name] for spec in self._sessions[0].inputs}
+            workload = Workload(self._model, inputs, self._threads, self._folder / str(batch))
+            calls |= {name: PEERS[name].make(workload) for name in self._peers}
+        report(f"time {', '.join(calls)} in turn, batch {batch}")
+        meter = LoadMeter()
+        times = interleave(calls, iterations, warmup)
+        others = meter.read()
+        for name, session in zip(names, self._sessions, strict=True):
+            yield BenchmarkReport(
+                bundle=name,
+                backend=session.backend,
+                precision=session.manifest.precision,
+                batch=batch,
+                threads=session.threads or self._threads,
+                session=Distribution.of(times[name]),
+                peers={peer: Distribution.of(times[peer]) for peer in self._peers},
+                speedups={other: ratio(times[other], times[name]) for other in times if other != name},
+                others=others,
+                reason=session.reason,
+            )
 
 
-def eager_call(model: Model, feeds: Mapping[str, Array]) -> Call:
-    """The reference module on feeds in the order of the session's inputs, in inference mode."""
-    if isinstance(model.config, ModuleConfig):
-        return own_call(model.module, model.config, feeds)
-    if model.made is not None:
-        reference = Reference(model.made.cut)
-        return lambda: reference.run(feeds)
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
-    parameters = inspect.signature(model.module.forward).parameters
-    named = {MODALITIES[name]: tensor for name, tensor in tensors.items() if MODALITIES.get(name) in parameters}
-
-    def call() -> object:
-        with torch.inference_mode():
-            return model.module(**named) if named else model.module(*tensors.values())
-
-    return call
+def _require_one_model(sessions: Sequence[Session]) -> None:
+    sources = [session.manifest.source for session in sessions]
+    if len({source.weights_sha256 for source in sources}) != 1:
+        names = ", ".join(source.name for source in sources)
+        raise UsageError(f"bench: expected bundles of one model, got {names}; time each model by itself")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perceiver_deploy.api.bench import BenchmarkReport, bench
+from perceiver_deploy.api.bench import TORCH, BenchmarkReport, bench
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate_bundle
 from perceiver_deploy.api.verify import verify
 from perceiver_deploy.sources.source import blueprint, resolve
@@ -99,7 +99,7 @@ def demo(out: str | Path = "demo") -> DemoReport:
         parameters=sum(c.parameters for c in first.manifest.components),
         samples=first.evaluation.samples,
         reference_accuracy=first.evaluation.reference.accuracy,
-        eager_p50_ms=first.speed.eager.p50,
+        eager_p50_ms=first.speed.peers[TORCH].p50,
         machine=first.latency.machine,
         passed=all(m.parity_passed and m.points_lost <= MAX_DROP_POINTS[p] + 1e-9 for p, m in measured.items()),
     )
@@ -114,7 +114,7 @@ def _measure(out: Path, precision: str, made: Blueprint, traces: SharedTraces) -
     with open_session(bundle, threads=THREADS) as session:
         latency = measure(session, batch=1)
     return _Measured(
-        manifest, parity.reports, parity.passed, evaluate_bundle(bundle), latency, bench(bundle, threads=THREADS)
+        manifest, parity.reports, parity.passed, evaluate_bundle(bundle), latency, bench(bundle, threads=THREADS)[0]
     )
 
 
@@ -124,7 +124,7 @@ def _rows(m: _Measured) -> list[DemoRow]:
     parts = [_row(m, name, m.latency.components[name], size) for name, size in sizes.items()]
     whole = replace(
         _row(m, PIPELINE, m.latency.total, sum(sizes.values())),
-        speedup=m.speed.speedup,
+        speedup=m.speed.speedups[TORCH].median,
         accuracy=m.evaluation.deployed.accuracy,
         accuracy_difference=0.0 - m.points_lost,
     )

@@ -44,6 +44,8 @@ ENGINE_TARGET = Name(("jetson-orin", "jetson-thor", "rtx", "hopper"))
 TARGET = Name(("cpu", "cuda", *ENGINE_TARGET.names))
 """As in the exporters' tables, which import torch; a test holds them to be the same."""
 BACKEND = Name(("auto", *BACKENDS))
+PEER = Name(("none", "torch", "torch-compile", "onnxruntime", "openvino"))
+"""As `perceiver_deploy.peers` has them; a test holds them to be the same."""
 
 
 class Finite(click.FloatRange):
@@ -72,6 +74,25 @@ class Pixels(click.ParamType):  # type: ignore[type-arg]
         if match := re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", value):
             return int(match[1]), int(match[2])
         return self.fail(f"expected HEIGHTxWIDTH in pixels, as 48x64, got {value!r}", param, ctx)
+
+
+class Batches(click.ParamType):  # type: ignore[type-arg]
+    """Numbers of rows, as 1,4,16."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Text to different positive numbers."""
+        if isinstance(value, tuple):
+            return value
+        if re.fullmatch(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*", value):
+            return tuple(dict.fromkeys(map(int, value.split(","))))
+        return self.fail(f"expected numbers of at least 1, as 1 or 1,4,16, got {value!r:.40}", param, ctx)
+
+
+BATCHES = Batches()
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]

@@ -187,7 +187,7 @@ def test_a_budget_is_held_on_the_users_samples(checkpoint: Path, archive: Path, 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_bench_takes_any_batch_of_the_profile(bundle: Path, batch: int) -> None:
-    assert bench(bundle, batch=batch, iterations=2, warmup=0).batch == batch
+    assert bench(bundle, batch=batch, iterations=2, warmup=0)[0].batch == batch
 
 
 def test_the_device_evaluates_an_archive(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,156 @@
+"""History of benchmarks: results appended to a file, and later ones compared with them, noise included.
+
+A machine's speed drifts between runs, for all programs alike. Where both runs timed the same peer, a change is
+therefore that of the ratio to the peer. What is left differs from run to run by more than within a run: by the spread
+of earlier runs if there are enough, else by `DRIFT`. A change counts if its whole interval is beyond that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perceiver_deploy.api.bench import BenchmarkReport
+from perceiver_deploy.api.timing import Ratio
+from perceiver_runtime.errors import BundleError, FeedError
+from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.format.outputs import replacing
+from perceiver_runtime.machine import machine
+from perceiver_runtime.progress import report as say
+
+DRIFT = 0.05
+"""Change between two runs that is not counted where less than `MIN_RUNS` earlier ones tell how much they differ."""
+MIN_RUNS = 4
+QUANTILE = 1.96
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a history: a result, when and where it was measured."""
+
+    date: str
+    machine: str
+    name: str
+    report: BenchmarkReport
+
+    def comparable(self) -> tuple[object, ...]:
+        """What two results must have in common to be compared."""
+        r = self.report
+        return self.machine, self.name, r.precision, r.backend, r.batch, r.threads
+
+
+@dataclass(frozen=True)
+class Change:
+    """One result beside the latest comparable one.
+
+    Attributes:
+        bundle: Name of the bundle.
+        batch: Rows per call.
+        date: When the earlier result was measured.
+        earlier_ms: Its median.
+        now_ms: The median now.
+        ratio: Time now / earlier with its 95% interval, relative to a peer that both timed.
+        noise: Change between runs that is not counted.
+        runs: Earlier comparable results.
+        verdict: `slower`, `faster` or `same`; `first` without an earlier result is not listed.
+    """
+
+    bundle: str
+    batch: int
+    date: str
+    earlier_ms: float
+    now_ms: float
+    ratio: Ratio
+    noise: float
+    runs: int
+    verdict: str
+
+
+def append(path: Path, reports: Iterable[BenchmarkReport]) -> None:
+    """Add results to a history, which is written whole or stays as it is. Raises OSError (the disk)."""
+    before = path.read_bytes() if path.exists() else b""
+    lines = (strict_json.dumps(schema.encode(_entry(report)), indent=None) for report in reports)
+    with replacing(path) as partial:
+        partial.write_bytes(before + "".join(f"{line}\n" for line in lines).encode())
+
+
+def read(path: Path) -> tuple[Entry, ...]:
+    """The results of a history; none if the file is not there. Raises FeedError for a line that is none."""
+    if not path.exists():
+        say(f"{path}: no earlier results")
+        return ()
+    return tuple(_parsed(line, f"{path}: line {i}") for i, line in enumerate(path.read_bytes().splitlines(), 1))
+
+
+def changes(reports: Iterable[BenchmarkReport], history: Sequence[Entry]) -> tuple[Change, ...]:
+    """Each result beside the latest earlier one of the same kind; results without one are left out."""
+    compared = (
+        (entry, [each for each in history if each.comparable() == entry.comparable()]) for entry in map(_entry, reports)
+    )
+    return tuple(_change(entry, earlier) for entry, earlier in compared if earlier)
+
+
+def _parsed(line: bytes, where: str) -> Entry:
+    try:
+        content: Any = strict_json.loads(line)
+        return schema.decode(Entry, content, "entry")
+    except (ValueError, BundleError) as error:
+        raise FeedError(f"{where}: expected a result of `bench --save`: {error}") from error
+
+
+def _entry(report: BenchmarkReport) -> Entry:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Entry(now, machine(), Path(report.bundle).name, report)
+
+
+def _change(entry: Entry, earlier: Sequence[Entry]) -> Change:
+    last, now = earlier[-1], entry.report
+    peer = next((name for name in now.peers if all(name in each.report.peers for each in earlier)), None)
+    noise = _noise([_level(each.report, peer) for each in earlier])
+    change = _ratio(_series(now, peer), _series(last.report, peer))
+    verdict = "slower" if change.low > 1 + noise else "faster" if change.high < 1 / (1 + noise) else "same"
+    return Change(
+        bundle=entry.name,
+        batch=now.batch,
+        date=last.date,
+        earlier_ms=last.report.session.p50,
+        now_ms=now.session.p50,
+        ratio=change,
+        noise=noise,
+        runs=len(earlier),
+        verdict=verdict,
+    )
+
+
+def _series(report: BenchmarkReport, peer: str | None) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Times of a run, round by round over those of a peer."""
+    times = np.array(report.session.samples)
+    return times / np.array(report.peers[peer].samples) if peer is not None else times
+
+
+def _level(report: BenchmarkReport, peer: str | None) -> float:
+    return float(np.median(_series(report, peer)))
+
+
+def _noise(levels: Sequence[float]) -> float:
+    """The change between two runs of the same that 95% of pairs stay below."""
+    if len(levels) < MIN_RUNS:
+        return DRIFT
+    return math.expm1(QUANTILE * math.sqrt(2) * float(np.std(np.log(levels), ddof=1)))
+
+
+def _ratio(now: Any, earlier: Any, seed: int = 0) -> Ratio:
+    """Ratio of two medians of independent series, with its 95% interval (percentile bootstrap)."""
+    random = np.random.default_rng(seed)
+    medians = [
+        np.median(each[random.integers(len(each), size=(RESAMPLES, len(each)))], axis=1) for each in (now, earlier)
+    ]
+    low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
+    return Ratio(float(np.median(now) / np.median(earlier)), float(low), float(high))
