@@ -74,7 +74,12 @@ def move_name(before: ir.Value, after: ir.Value, suffix: str) -> None:
 
 def products(graph: ir.Graph) -> Iterator[ir.Node]:
     """Matrix products, convolutions and fused attention: nearly all of a Perceiver's FLOPs."""
-    return (n for n in graph if (n.op_type in ("MatMul", "Gemm", "Conv") and n.domain == "") or is_fused(n))
+    return filter(is_product, graph)
+
+
+def is_product(node: ir.Node) -> bool:
+    """Whether a node is one of `products`."""
+    return (node.op_type in ("MatMul", "Gemm", "Conv") and node.domain == "") or is_fused(node)
 
 
 EXEMPT = "perceiver.exempt"
