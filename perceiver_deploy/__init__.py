@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perceiver_deploy.api.advise import advise as advise
     from perceiver_deploy.api.bench import bench as bench
     from perceiver_deploy.api.bench import bench as benchmark  # noqa: F401
     from perceiver_deploy.api.bisect import bisect as bisect
@@ -64,6 +65,7 @@ _HOME = {
     "ExportOptions": "perceiver_deploy.api.options",
     "LoadOptions": "perceiver_deploy.checkpoints",
     "QuantizationOptions": "perceiver_exporters.precision.options",
+    "advise": "perceiver_deploy.api.advise",
     "bench": "perceiver_deploy.api.bench",
     "benchmark": "perceiver_deploy.api.bench:bench",
     "bisect": "perceiver_deploy.api.bisect",

@@ -194,6 +194,17 @@ def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool)
     place, precision = require(TARGETS, options.target, options.precision)
     precision.check(options.quantization, place)
     check_destination(out, overwrite=overwrite)
+    model, made = prepared(source, options)
+    quantization = options.quantization
+    if options.max_accuracy_drop is not None:
+        quantization = dataclasses.replace(quantization, budget=_budget(model, made, options.max_accuracy_drop))
+    exporter = Exporter(made, precision, place, quantization)
+    exporter.check()
+    return model, exporter
+
+
+def prepared(source: Source, options: ExportOptions) -> tuple[Model, Blueprint]:
+    """The model of a source with its data, and its blueprint in the sizes asked for; raises as `export` does."""
     report(f"load {source if isinstance(source, (str, Path)) else type(source).__name__}")
     drawn = options.drawn
     origin = find(source)
@@ -204,13 +215,7 @@ def _checked(source: Source, out: Path, options: ExportOptions, overwrite: bool)
         model = dataclasses.replace(model, dataset=dataset_of(model, data, drawn))
     for note in model.notes:
         LOGGER.warning("warning: %s", note)
-    made = _sized(blueprint(model), options)
-    quantization = options.quantization
-    if options.max_accuracy_drop is not None:
-        quantization = dataclasses.replace(quantization, budget=_budget(model, made, options.max_accuracy_drop))
-    exporter = Exporter(made, precision, place, quantization)
-    exporter.check()
-    return model, exporter
+    return model, _sized(blueprint(model), options)
 
 
 def _folded(model: Model, options: ExportOptions) -> Model:

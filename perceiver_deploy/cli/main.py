@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "find what keeps a bundle from a device, before any build",
     "build": "add TensorRT engines to a bundle, or make a kit that builds them on the device",
     "bench": "measure a bundle's latency beside PyTorch's",
+    "advise": "find the precision and backend that are fastest within your limits",
     "tune": "measure what runs a bundle fastest on this machine, and record it",
     "inspect": "show what a bundle holds",
     "demo": "export, verify, evaluate and time the shipped model at every precision",

@@ -1,0 +1,141 @@
+"""Candidates measured on this machine's processor: each precision exported once, run by each backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_deploy.api.advice.candidate import Candidate
+from perceiver_deploy.api.evaluate import evaluate_sessions
+from perceiver_deploy.api.memory import peak_memory
+from perceiver_deploy.api.timing import interleave, ratio
+from perceiver_deploy.sources.model import Model
+from perceiver_exporters.component import Blueprint
+from perceiver_exporters.export import export_bundle
+from perceiver_exporters.ir.trace import SharedTraces
+from perceiver_exporters.precision.options import QuantizationOptions
+from perceiver_runtime import Session, open_session
+from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
+from perceiver_runtime.format.ranges import batch_within
+from perceiver_runtime.golden import load_golden
+from perceiver_runtime.machine import usable_cores
+from perceiver_runtime.measure.latency import sized_feeds
+from perceiver_runtime.measure.verify import PIPELINE, VerifyReport, verify
+from perceiver_runtime.progress import report
+
+LOGGER = logging.getLogger(__name__)
+BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")
+CONTROL = "fp32"
+"""The precision that all others are timed beside: clocks drift between groups of sessions."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How candidates are made: the model, its blueprint, and where bundles go."""
+
+    model: Model
+    made: Blueprint
+    target: str
+    quantization: QuantizationOptions
+    folder: Path
+    rounds: int
+    batch: int
+
+    def export(self, precisions: Sequence[str]) -> Iterator[tuple[str, Path]]:
+        """A bundle of each precision that can be made; the reason for the others is logged."""
+        traces = SharedTraces()
+        for precision in precisions:
+            path = self.folder / precision
+            report(f"export {precision}")
+            try:
+                export_bundle(self.made, path, precision, self.target, tracer=traces, quantization=self.quantization)
+            except (UsageError, CheckError, UnavailableError) as error:
+                LOGGER.warning("warning: %s is left out: %s", precision, error)
+                continue
+            yield precision, path
+
+    def measure(self, bundles: Sequence[tuple[str, Path]]) -> Iterator[Candidate]:
+        """Of each precision and backend the fastest number of threads: accuracy, parity, latency and memory."""
+        control = dict(bundles).get(CONTROL, bundles[0][1])
+        level = 0.0
+        for precision, path in bundles:
+            with ExitStack() as opened:
+                first = opened.enter_context(open_session(control, "onnxruntime", usable_cores(), check_finite=False))
+                sessions = list(_sessions(opened, path))
+                times = self._times([first, *sessions])
+                level = level or float(np.median(times[0]))
+                fastest = _fastest(sessions, times[1:])
+                lost = self._points_lost([session for session, _ in fastest])
+                for session, each in fastest:
+                    slower = ratio(each, times[0])
+                    checked = verify(session)
+                    yield Candidate(
+                        precision=precision,
+                        backend=session.backend,
+                        threads=session.threads,
+                        latency_ms=level * slower.median,
+                        low_ms=level * slower.low,
+                        high_ms=level * slower.high,
+                        forecast=False,
+                        points_lost=lost.get(session.backend),
+                        relative_l2=_error(checked),
+                        memory_bytes=peak_memory(path, session.backend, session.threads, self.batch),
+                        size_bytes=_size(session),
+                        verified=checked.passed,
+                    )
+
+    def _times(self, sessions: Sequence[Session]) -> list[tuple[float, ...]]:
+        report(f"time {len(sessions) - 1} settings beside {CONTROL} on ONNX Runtime")
+        calls = {}
+        for i, session in enumerate(sessions):
+            rows = batch_within(session.manifest.profiles, self.batch)
+            calls[i] = partial(session.run, sized_feeds(session, load_golden(session.bundle)[0].feeds, rows))
+        return list(interleave(calls, self.rounds).values())
+
+    def _points_lost(self, sessions: Sequence[Session]) -> dict[str, float]:
+        """By backend; empty without labelled samples, or where they score no share."""
+        if self.model.dataset is None or not self.model.dataset.scored:
+            return {}
+        evaluated = evaluate_sessions(sessions, self.model.dataset, self.model.family.cut(self.model.module))
+        found: dict[str, float] = {}
+        for session, reports in zip(sessions, evaluated, strict=True):
+            lost = [r.points_lost for r in reports if r.points_lost is not None]
+            found |= {session.backend: max(lost)} if lost else {}
+        return found
+
+
+def _sessions(opened: ExitStack, path: Path) -> Iterator[Session]:
+    for backend in BACKENDS:
+        for threads in sorted({1, usable_cores()}):
+            if (session := _open(path, backend, threads)) is not None:
+                yield opened.enter_context(session)
+
+
+def _open(path: Path, backend: str, threads: int) -> Session | None:
+    try:
+        return open_session(path, backend, threads, check_finite=False)
+    except UnavailableError as error:
+        report(f"{path.name} on {backend} is left out: {error}")
+        return None
+
+
+def _fastest(
+    sessions: Sequence[Session], times: Sequence[tuple[float, ...]]
+) -> list[tuple[Session, tuple[float, ...]]]:
+    """Of each backend the session with the least median."""
+    pairs = sorted(zip(sessions, times, strict=True), key=lambda pair: float(np.median(pair[1])))
+    return list({session.backend: (session, each) for session, each in reversed(pairs)}.values())
+
+
+def _error(checked: VerifyReport) -> float:
+    return max((r.rel_l2 for r in checked.reports if r.component == PIPELINE), default=float("nan"))
+
+
+def _size(session: Session) -> int:
+    return sum(session.manifest.files[c.onnx].size for c in session.manifest.components)
