@@ -30,6 +30,7 @@ TABLES = (
     ("inspect", "{int8}"),
     ("inspect", "{int8}", "--rules"),
     ("inspect", "{int8-dynamic-reduced}", "--precision"),
+    ("inspect", "{int8}", "--forecast"),
     ("check", "{int8}", "--target", "rtx"),
     ("evaluate", "{fp32}", "{int8}", "{fp16}", "--per-class"),
     ("bench", "{fp32}", "--iterations", "3"),

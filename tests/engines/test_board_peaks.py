@@ -23,7 +23,7 @@ FP32_CLOCK = {"H100 SXM 80GB": 1.980e9}
 
 PER_CLOCK = {
     "ampere-jetson": {"fp32": 256, "fp16": 2048, "int8": 4096},
-    "blackwell-jetson": {"fp16": 8192, "int8": 16384, "fp8": 16384},
+    "blackwell-jetson": {"fp32": 256, "fp16": 8192, "int8": 16384, "fp8": 16384},
     "ampere": {"fp32": 256, "fp16": 1024, "int8": 2048},
     "ada": {"fp32": 256, "fp16": 1024, "int8": 2048},
     "blackwell": {"fp32": 256, "fp16": 1024, "int8": 2048},

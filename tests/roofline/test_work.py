@@ -72,7 +72,7 @@ def work(**changes: object) -> Work:
     return Work(**{**given, "intermediates": 500, **changes})  # type: ignore[arg-type]
 
 
-CEILINGS = Ceilings({"fp32": 1000.0, "int8": 4000.0}, 100.0, measured=True, source="test")
+CEILINGS = Ceilings({"fp32": 1000.0, "int8": 4000.0}, 100.0, "test")
 
 
 def test_a_point_names_the_bound_that_takes_longest() -> None:
@@ -92,7 +92,7 @@ def test_each_type_counts_at_its_own_rate() -> None:
 
 
 def test_starting_calls_can_be_the_bound() -> None:
-    slow = Ceilings({"fp32": 1e9}, 1e9, measured=True, source="test", call_s=1e-3, node_s=1e-5)
+    slow = Ceilings({"fp32": 1e9}, 1e9, "test", call_s=1e-3, node_s=1e-5)
     assert roofline([work()], {"block": 3.0}, slow)[0].bound == "overhead"
 
 

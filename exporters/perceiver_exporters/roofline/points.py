@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from perceiver_exporters.roofline.ceilings import Ceilings
-from perceiver_exporters.roofline.work import Work
+from perceiver_exporters.roofline.ceilings import Ceilings, measure_ceilings
+from perceiver_exporters.roofline.work import Work, work_of
 from perceiver_runtime.errors import UsageError
+from perceiver_runtime.execution.session import Session
 
 Bound = Literal["compute", "memory", "overhead"]
 MILLISECONDS = 1e3
@@ -47,6 +48,35 @@ class RooflinePoint:
     ceiling: float
     share: float
     bound: Bound
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Points of a session's components, with the ceilings and the work that they were compared with."""
+
+    points: tuple[RooflinePoint, ...]
+    ceilings: Ceilings
+    work: tuple[Work, ...]
+
+
+def session_roofline(
+    session: Session, latencies: Mapping[str, float], sizes: Mapping[str, int] | None = None
+) -> Roofline:
+    """Compare the latencies of an open session with the ceilings of this machine, measured for its backend and threads.
+
+    Args:
+        session: The session that was measured.
+        latencies: Milliseconds by component, as for `roofline`.
+        sizes: Sizes that were measured, as for `work_of`.
+
+    Raises:
+        UnavailableError: The session computes on a GPU, whose ceilings are not measured.
+        UsageError: What `roofline` and `work_of` refuse.
+    """
+    work = work_of(session.bundle, sizes)
+    types = {kind for each in work for kind in each.flops_by_type}
+    ceilings = measure_ceilings(session.backend, session.threads, types)
+    return Roofline(roofline(work, latencies, ceilings), ceilings, work)
 
 
 def roofline(work: Iterable[Work], latencies: Mapping[str, float], ceilings: Ceilings) -> tuple[RooflinePoint, ...]:

@@ -136,8 +136,9 @@ _THOR = (
         "AGX Thor 128GB",
         128 * _GB,
         273e9,
-        {"fp16": 258 * _T, "int8": 517 * _T, "fp8": 517 * _T},
-        "Jetson Thor data sheet: T5000, 20 SMs at 1,575 MHz, 2,070 sparse FP4 TFLOPS, 1,035 FP8; INT8 taken as FP8",
+        {"fp32": 8.1 * _T, "fp16": 258 * _T, "int8": 517 * _T, "fp8": 517 * _T},
+        "Jetson Thor data sheet: T5000, 20 SMs at 1,575 MHz, 2,070 sparse FP4 TFLOPS, 1,035 FP8; INT8 taken as FP8; "
+        "FP32 of 2,560 cores",
         unified=True,
     ),
 )
