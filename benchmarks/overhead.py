@@ -1,4 +1,4 @@
-"""Session overhead of the shipped models, and batch 1 beside torch eager.
+"""Session overhead of the shipped models, and batch 1 beside torch eager and beside the FP32 bundle.
 
     python benchmarks/overhead.py DIRECTORY [--rounds 60]
 
@@ -9,10 +9,10 @@ graphs: checks, copies, calls between components. Writes benchmarks/results/over
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from record import bundles, write
 
 from perceiver_deploy.api.bench import TORCH, bench
@@ -27,7 +27,10 @@ RUNS = 300
 
 @dataclass(frozen=True)
 class Small:
-    """One shipped model at one precision. `overhead_us` is the median over runs; times are medians."""
+    """One shipped model at one precision. `overhead_us` is the median over runs; times are medians.
+
+    `speedup` is over torch eager; `over_fp32` over the FP32 bundle, in the same interleaved run.
+    """
 
     model: str
     precision: str
@@ -36,22 +39,25 @@ class Small:
     eager_ms: float
     speedup: Ratio
     overhead_us: float
+    over_fp32: Ratio | None
 
 
-def measured(name: str, precision: str, bundle: Path, rounds: int, threads: int) -> Small:
-    with open_session(bundle, "onnxruntime", threads) as session:
-        latency = measure(session, iterations=RUNS)
-        components = len(session.manifest.components)
-    (speed,) = bench(bundle, iterations=rounds, threads=threads, backend="onnxruntime")
-    return Small(
-        name,
-        precision,
-        components,
-        speed.session.p50,
-        speed.peers[TORCH].p50,
-        speed.speedups[TORCH],
-        latency.overhead.p50 * 1e3,
-    )
+def measured(name: str, paths: Mapping[str, Path], rounds: int, threads: int) -> Iterator[Small]:
+    reports = bench(list(paths.values()), iterations=rounds, threads=threads, backend="onnxruntime")
+    for (precision, path), speed in zip(paths.items(), reports, strict=True):
+        with open_session(path, "onnxruntime", threads) as session:
+            latency = measure(session, iterations=RUNS)
+            components = len(session.manifest.components)
+        yield Small(
+            name,
+            precision,
+            components,
+            speed.session.p50,
+            speed.peers[TORCH].p50,
+            speed.speedups[TORCH],
+            latency.overhead.p50 * 1e3,
+            speed.speedups.get(str(paths["fp32"])),
+        )
 
 
 def main() -> None:
@@ -60,15 +66,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     rows = []
     for name in NAMES:
-        for precision, bundle in bundles(resolve(name), given.directory, PRECISIONS).items():
-            rows.append(measured(name, precision, bundle, given.rounds, given.threads))
-            row = rows[-1]
+        rows += measured(name, bundles(resolve(name), given.directory, PRECISIONS), given.rounds, given.threads)
+        for row in rows[-len(PRECISIONS) :]:
             print(
                 f"| {row.model} | {row.precision} | {row.session_ms:.3f} | {row.eager_ms:.3f} | {row.speedup} "
-                f"| {row.overhead_us:.0f} |",
+                f"| {row.over_fp32 or ''} | {row.overhead_us:.0f} |",
                 flush=True,
             )
     write("overhead", {"rounds": given.rounds, "threads": given.threads, "batch": 1, "rows": rows})

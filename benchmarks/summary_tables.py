@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from table_layouts import Result, ratio, table
 
@@ -16,6 +16,9 @@ PEERS: Mapping[str, str] = {
 }
 """Records that the summaries read, and the model of each."""
 
+SMALL = "overhead"
+"""The record of the shipped small models."""
+NOT_MEASURED = "not measured"
 PRECISIONS: Mapping[str, str] = {"FP32": "bundle fp32, ", "INT8": "bundle int8"}
 """Name of a group of bundle variants, and how their names begin."""
 
@@ -23,7 +26,7 @@ PRECISIONS: Mapping[str, str] = {"FP32": "bundle fp32, ", "INT8": "bundle int8"}
 def performance(results: Mapping[str, Result]) -> str:
     """The fastest bundle of each precision, with its speed-ups and its error."""
     rows = []
-    for name, result in results.items():
+    for name, result in released(results):
         eager = next(row for row in result["rows"] if row["variant"].endswith("torch eager"))
         for group in PRECISIONS:
             if (best := fastest(result, group)) is None:
@@ -41,15 +44,39 @@ def performance(results: Mapping[str, Result]) -> str:
 
 
 def readme(results: Mapping[str, Result]) -> str:
-    """Seconds of torch eager, the fastest FP32 peer and the fastest bundle of each precision."""
-    rows = []
-    for name, result in results.items():
+    """Milliseconds of torch eager, the fastest FP32 peer and the fastest bundles; small models first."""
+    rows = [] if (known := results.get(SMALL)) is None else list(small(known))
+    for name, result in released(results):
         eager = next(row for row in result["rows"] if row["variant"].endswith("torch eager"))
         peers = [row for row in result["rows"] if is_fp32_peer(row["variant"])]
-        times = [eager, min(peers, key=time), *(fastest(result, group) for group in PRECISIONS)]
-        rows.append((PEERS[name], processor(result), *(seconds(row) if row else "not measured" for row in times)))
+        exact, integers = (fastest(result, group) for group in PRECISIONS)
+        times = [time(row) if row else None for row in (eager, min(peers, key=time), exact, integers)]
+        over = f"{time(exact) / time(integers):.1f}" if exact and integers else NOT_MEASURED
+        rows.append((PEERS[name], processor(result), *map(milliseconds, times), over))
     columns = ("Model", "Processor", "torch eager", "Fastest FP32 runtime")
-    return table((*columns, *(f"{group} bundle" for group in PRECISIONS)), rows)
+    return table((*columns, *(f"{group} bundle" for group in PRECISIONS), "INT8 over FP32"), rows)
+
+
+def released(results: Mapping[str, Result]) -> Iterator[tuple[str, Result]]:
+    """The records of released models."""
+    return ((name, result) for name, result in results.items() if name != SMALL)
+
+
+def small(result: Result) -> Iterator[tuple[str, ...]]:
+    """The shipped models, on one thread."""
+    rows = {(row["model"], row["precision"]): row for row in result["rows"]}
+    for (name, precision), row in rows.items():
+        if precision == "int8":
+            exact = rows[name, "fp32"]
+            times = (exact["eager_ms"] / 1e3, None, exact["session_ms"] / 1e3, row["session_ms"] / 1e3)
+            yield f"`{name}`", processor(result), *map(milliseconds, times), ratio(row["over_fp32"])
+
+
+def milliseconds(found: float | None) -> str:
+    """Seconds as milliseconds with three digits."""
+    if found is None:
+        return NOT_MEASURED
+    return f"{1e3 * found:,.0f}" if found >= 0.1 else f"{1e3 * found:.3g}"
 
 
 def fastest(result: Result, group: str) -> Result | None:

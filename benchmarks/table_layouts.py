@@ -65,7 +65,16 @@ def multimodal_decode(result: Result) -> str:
 
 def overhead(result: Result) -> str:
     return table(
-        ("Model", "Precision", "Components", "Session, ms", "torch eager, ms", "Speed-up", "Overhead, µs"),
+        (
+            "Model",
+            "Precision",
+            "Components",
+            "Session, ms",
+            "torch eager, ms",
+            "Speed-up",
+            "Speed-up over FP32",
+            "Overhead, µs",
+        ),
         [
             (
                 r["model"],
@@ -74,6 +83,7 @@ def overhead(result: Result) -> str:
                 f"{r['session_ms']:.3f}",
                 f"{r['eager_ms']:.3f}",
                 ratio(r["speedup"]),
+                ratio(r.get("over_fp32")),
                 f"{r['overhead_us']:.0f}",
             )
             for r in result["rows"]

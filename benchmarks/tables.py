@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from summary_tables import PEERS, SUMMARIES
+from summary_tables import PEERS, SMALL, SUMMARIES
 from table_layouts import TABLES, Result
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def made(name: str) -> str:
 
 def summary(name: str) -> str:
     """A summary of several records."""
-    results = {each: found for each in PEERS if (found := record(each)) is not None}
+    results = {each: found for each in (*PEERS, SMALL) if (found := record(each)) is not None}
     return SUMMARIES[name](results) if results else ABSENT
 
 

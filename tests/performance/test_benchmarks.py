@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,15 @@ def test_the_page_of_published_modules_is_made_of_its_record() -> None:
     assert {entry.slug for entry in catalogue} == set(record["modules"])
     written = (BENCHMARKS.parent / "docs" / "wild.md").read_text(encoding="utf-8")
     assert page.page(record, catalogue) == written
+
+
+def test_every_record_is_made_by_one_command() -> None:
+    questions = _script("run.py").QUESTIONS
+    assert all((BENCHMARKS / question.arguments[0]).is_file() for question in questions.values())
+    sources = {p.name: p.read_text(encoding="utf-8") for p in BENCHMARKS.glob("*.py") if p.name != "record.py"}
+    writers = {name for name, text in sources.items() if "import" in text and re.search(r"^ +write\(", text, re.M)}
+    writers -= {"rules.py", "precision.py", "models_table.py", "tensorrt_builds.py"}  # these fill documents
+    assert {question.arguments[0] for question in questions.values()} == writers
 
 
 def test_a_table_shows_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
