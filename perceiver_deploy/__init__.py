@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from perceiver_deploy.api.models import list_models as list_models
     from perceiver_deploy.api.models import list_models as models  # noqa: F401
     from perceiver_deploy.api.options import ExportOptions as ExportOptions
+    from perceiver_deploy.api.report import report as report
     from perceiver_deploy.api.tune import tune as tune
     from perceiver_deploy.api.verify import verify as verify
     from perceiver_deploy.checkpoints import LoadOptions as LoadOptions
@@ -83,6 +84,7 @@ _HOME = {
     "models": "perceiver_deploy.api.models:list_models",  # until the package of that name is imported
     "plan": "perceiver_deploy.api.export:dry_run",
     "replay": "perceiver_exporters.diagnose.bisection.replay:run_replay",
+    "report": "perceiver_deploy.api.report",
     "tune": "perceiver_deploy.api.tune",
     "verify": "perceiver_deploy.api.verify",
 }

@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": "measure a bundle's latency beside PyTorch's",
     "advise": "find the precision and backend that are fastest within your limits",
     "tune": "measure what runs a bundle fastest on this machine, and record it",
+    "report": "write one page about bundles: speed, accuracy, parity, and how each was measured",
     "inspect": "show what a bundle holds",
     "demo": "export, verify, evaluate and time the shipped model at every precision",
     "doctor": "show what this machine can export, build and run",

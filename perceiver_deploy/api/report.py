@@ -1,0 +1,149 @@
+"""`report`: one page about bundles: how fast, how accurate, on which device, and how each figure is repeated."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from perceiver_deploy.reporting.collect import Collector, ReportOptions
+from perceiver_deploy.reporting.data import ModelReport, NotMeasured, ReportData
+from perceiver_deploy.reporting.page import write_page
+from perceiver_deploy.reporting.summary import summary_rows
+from perceiver_runtime import __version__
+from perceiver_runtime.backends import check_threads
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.format.outputs import check_file
+
+
+def report(
+    bundles: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    backends: Sequence[str] = ("auto",),
+    batch: int = 1,
+    iterations: int = 50,
+    warmup: int = 5,
+    threads: int | None = None,
+    reference: str | None = None,
+    with_reference: bool = True,
+    data: str | None = None,
+    samples: int | None = None,
+) -> ReportData:
+    """Verify, evaluate and time bundles of one or several models, and write one page about them.
+
+    Args:
+        bundles: Directory of the bundle, or of several.
+        out: The HTML file; None writes none.
+        backends: Backends that each bundle is measured on.
+        batch: Rows per run.
+        iterations: Measured runs of each, at least 2.
+        warmup: Runs of each before the measured ones.
+        threads: CPU threads; None leaves the choice to the session.
+        reference: Model or checkpoint with the bundles' weights; None: their source.
+        with_reference: Whether the reference is run; without it there are no accuracies, error curves and speed-ups.
+        data: Labelled samples, as `evaluate` takes them; None: those of the export.
+        samples: Number of samples of other data than the export's; None: all.
+
+    Returns:
+        What the page shows. `failures` are the checks that failed: parity, or a bundle that can't be opened. What
+        can't be measured is a `NotMeasured` with the reason.
+
+    Raises:
+        UsageError: No bundle is named, a directory is not there, a number is out of range, or `out` can't be a file.
+        UnavailableError: `out` can't be written.
+    """
+    paths = [Path(each) for each in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
+    options = ReportOptions(
+        tuple(backends), batch, iterations, warmup, threads, reference, with_reference, data, samples
+    )
+    _check(paths, options)
+    if out is not None:
+        check_file(Path(out))
+    named = names(paths)
+    collector = Collector(options)
+    models = collector.models(named)
+    made = ReportData(
+        command=_command("report", named, options),
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        summary=tuple(summary_rows(models, collector.damaged)),
+        models=tuple(replace(m, commands=_commands([b.name for b in m.bundles], options)) for m in models),
+        damaged=tuple(collector.damaged),
+        devices={},
+        environment=_environment(models),
+        failures=tuple(dict.fromkeys(collector.failures)),
+    )
+    if out is not None:
+        write_page(made, Path(out))
+    return made
+
+
+def names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Each path by the shortest end of it that tells it from the others; a path that is given twice counts once."""
+    absolute = {path.resolve(): path for path in paths}
+    found = {}
+    for place, path in absolute.items():
+        depth = next(
+            n
+            for n in range(1, len(place.parts) + 1)
+            if sum(other.parts[-n:] == place.parts[-n:] for other in absolute) == 1
+        )
+        found["/".join(place.parts[-depth:]).lstrip("/")] = path
+    return found
+
+
+def _check(paths: Sequence[Path], options: ReportOptions) -> None:
+    if not paths or not options.backends:
+        raise UsageError("report: expected at least one bundle and one backend, got none")
+    if absent := [str(path) for path in paths if not path.is_dir()]:
+        raise UsageError(f"report: expected directories of bundles, got {', '.join(absent)}; check the path")
+    if options.batch < 1 or options.iterations < 2 or options.warmup < 0:
+        raise UsageError(
+            "batch (--batch), iterations (--iterations), warmup (--warmup): expected at least 1, 2 and 0, got "
+            f"{options.batch}, {options.iterations}, {options.warmup}"
+        )
+    check_threads(options.threads)
+
+
+def _commands(bundles: Sequence[str], options: ReportOptions) -> Mapping[str, str]:
+    """For each section of a model the command lines that repeat it."""
+    timed = replace(options, with_reference=True, data=None, samples=None)
+    plain = ReportOptions(reference=options.reference)
+    scored = replace(plain, data=options.data, samples=options.samples)
+    each = {"card": ("inspect", ReportOptions()), "parity": ("verify", ReportOptions()), "growth": ("growth", plain)}
+    return {
+        **{section: "\n".join(_command(c, [b], o) for b in bundles) for section, (c, o) in each.items()},
+        "accuracy": _command("evaluate", bundles, scored) + " --per-class",
+        "latency": "\n".join(_command("bench", [b], timed) for b in bundles),
+    }
+
+
+def _command(command: str, bundles: Sequence[str] | Mapping[str, Path], options: ReportOptions) -> str:
+    """A command line with the options that are not at their defaults."""
+    given: list[str] = []
+    default = ReportOptions()
+    flags = {"batch": "--batch", "iterations": "--iterations", "warmup": "--warmup", "threads": "--threads"}
+    flags |= {"reference": "--reference", "data": "--data", "samples": "--samples"}
+    for name, flag in flags.items():
+        value = getattr(options, name)
+        if value != getattr(default, name):
+            given += [flag, str(value)]
+    given += [word for b in options.backends if options.backends != default.backends for word in ("--backend", b)]
+    given += [] if options.with_reference else ["--no-reference"]
+    return shlex.join(("perceiver-export", command, *bundles, *given))
+
+
+def _environment(models: Sequence[ModelReport]) -> dict[str, str]:
+    """What it ran on, and with what."""
+    found = {"perceiver-deploy": __version__, "torch": torch.__version__}
+    for run in (run for model in models for bundle in model.bundles for run in bundle.runs):
+        if isinstance(run.latency, NotMeasured):
+            continue
+        found = {"machine": run.latency.machine, **found, **run.latency.versions}
+        if run.latency.others is not None:
+            found["load"] = str(run.latency.others)
+    return found

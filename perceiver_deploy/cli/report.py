@@ -1,0 +1,81 @@
+"""`perceiver-export report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.values import BACKEND, THREADS
+from perceiver_runtime.errors import UsageError
+
+
+@click.command("report")
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    default="report.html",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the page goes.",
+)
+@click.option("--backend", "backends", multiple=True, type=BACKEND, help="What runs them; repeat for more [auto].")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Rows per run.")
+@click.option(
+    "--iterations", default=50, show_default=True, type=click.IntRange(2, 1_000_000), help="Measured runs of each."
+)
+@click.option(
+    "--warmup", default=5, show_default=True, type=click.IntRange(0, 1_000_000), help="Runs before the measured ones."
+)
+@click.option("--threads", type=THREADS, help="CPU threads (default: the session's choice).")
+@click.option("--reference", help="Model or checkpoint the bundles were made from, if not found by name.")
+@click.option("--no-reference", is_flag=True, help="Leave the reference out: no accuracies, error curves, speed-ups.")
+@click.option("--data", metavar="SOURCE", help="Labelled samples, as for export (default: the data of the export).")
+@click.option("--samples", type=click.IntRange(1), help="Number of samples of other data than the export's [all].")
+@common_options
+def command(
+    bundles: tuple[Path, ...],
+    out: Path,
+    backends: tuple[str, ...],
+    batch: int,
+    iterations: int,
+    warmup: int,
+    threads: int | None,
+    reference: str | None,
+    no_reference: bool,
+    data: str | None,
+    samples: int | None,
+    as_json: bool,
+) -> int:
+    """Write one page about BUNDLES, of one or several models: how fast, how accurate, on which device.
+
+    What can't be measured is said with its reason. Exit 1 if a check failed; the page is written all the same.
+    """
+    from perceiver_deploy.api.report import report
+    from perceiver_deploy.reporting.summary import plain_table
+
+    if no_reference and reference is not None:
+        raise UsageError("--reference and --no-reference: expected one of them, got both")
+    made = report(
+        bundles,
+        out,
+        backends=backends or ("auto",),
+        batch=batch,
+        iterations=iterations,
+        warmup=warmup,
+        threads=threads,
+        reference=reference,
+        with_reference=not no_reference,
+        data=data,
+        samples=samples,
+    )
+    if as_json:
+        print_json(made)
+    else:
+        found = plain_table(made.summary)
+        print_table(f"Written to {out}", found.columns, found.texts)
+        for failure in made.failures:
+            click.echo(f"FAILED: {failure}", err=True)
+    return 0 if made.passed else 1

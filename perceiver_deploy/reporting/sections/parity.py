@@ -1,0 +1,104 @@
+"""Parity with the golden samples, and the error over the repetitions of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perceiver_deploy.reporting.charts.axes import linear_axis, log_axis
+from perceiver_deploy.reporting.charts.picture import Picture, picture
+from perceiver_deploy.reporting.charts.plots import Line, plot
+from perceiver_deploy.reporting.data import BundleReport, ModelReport, NotMeasured
+from perceiver_deploy.reporting.sections.section import Section, Text, not_measured, split
+from perceiver_deploy.reporting.tables import Cell, Table, table, verdict
+from perceiver_exporters.diagnose.error_growth import ErrorGrowth
+
+PARITY = (
+    "component:<",
+    "tensor:<",
+    "rel L2",
+    "tolerance",
+    "of it",
+    "max abs",
+    "cosine",
+    "verdict:<",
+)
+
+
+def parity(model: ModelReport) -> Section:
+    """One row for each tensor of each bundle and backend."""
+    rows = [row for bundle in model.bundles for row in _rows(bundle)]
+    lacking = [(b.name, r.parity) for b in model.bundles for r in b.runs if isinstance(r.parity, NotMeasured)]
+    broken = [Text(f"{b.name}: {breach}", missing=True) for b in model.bundles for breach in b.breaches]
+    note = (
+        "Every component on the reference's inputs, then the whole pipeline on its own values. A tolerance is a fixed "
+        "margin times the noise of the precision; above 100% of it a tensor fails."
+    )
+    blocks = ((table(PARITY, rows),) if rows else (), broken, not_measured(lacking))
+    return Section("parity", "Parity", note, tuple(b for each in blocks for b in each), model.commands["parity"])
+
+
+def _rows(bundle: BundleReport) -> Iterator[tuple[Cell | str, ...] | str]:
+    for run in bundle.runs:
+        if isinstance(run.parity, NotMeasured):
+            continue
+        where = run.parity.runs_on.backend if run.parity.runs_on else run.backend
+        yield f"{bundle.name} on {where}, {run.parity.samples} golden samples"
+        for r in run.parity.reports:
+            yield (
+                Cell(r.component, r.mode),
+                r.tensor,
+                f"{r.rel_l2:.1e}",
+                f"{r.tolerance:.1e}",
+                f"{r.excess:.0%}",
+                f"{r.max_abs:.1e}",
+                f"{r.cosine:.6f}",
+                verdict("passed" if r.passed else "failed"),
+            )
+
+
+def growth(model: ModelReport, key: str) -> Section:
+    """A chart for each value that is carried from one repetition to the next."""
+    found, lacking = split([(bundle, bundle.growth) for bundle in model.bundles])
+    values = dict.fromkeys((g.component, g.value, g.over) for _, growths in found for g in growths)
+    series = {bundle.name: i for i, bundle in enumerate(model.bundles)}
+    charts = [
+        _chart(
+            f"{key}-growth{i}", value, {b.name: g for b, growths in found for g in growths if _of(g) == value}, series
+        )
+        for i, value in enumerate(values)
+    ]
+    note = "Relative L2 error of the latents against FP64 after each repetition, on the golden samples."
+    return Section("growth", "Error growth", note, (*charts, *lacking), model.commands["growth"])
+
+
+def _of(each: ErrorGrowth) -> tuple[str, str, str]:
+    return each.component, each.value, each.over
+
+
+def _chart(key: str, value: tuple[str, str, str], curves: dict[str, ErrorGrowth], series: dict[str, int]) -> Picture:
+    component, name, over = value
+    points = [p for growth in curves.values() for p in growth.chained]
+    x = linear_axis(f"{over} of {component}", 0, max(len(g.chained) for g in curves.values()) - 1, whole=True)
+    y = log_axis("", points)
+    lines = [Line(tuple(enumerate(growth.chained)), series[bundle]) for bundle, growth in curves.items()]
+    return picture(
+        key,
+        f"Relative L2 error of {name} over the {over} of {component}",
+        "; ".join(
+            f"{b}: {g.chained[0]:.1e} before the first, {g.chained[-1]:.1e} at the end" for b, g in curves.items()
+        ),
+        lambda width: plot(width, lines, x, y),
+        _table(over, curves),
+        [(series[bundle], bundle) for bundle in curves],
+    )
+
+
+def _table(over: str, curves: dict[str, ErrorGrowth]) -> Table:
+    longest = max(len(growth.chained) for growth in curves.values())
+    columns = (over, *(f"{bundle}" for bundle in curves))
+    rows = [
+        (str(i), *(f"{g.chained[i]:.1e}" if i < len(g.chained) else "" for g in curves.values()))
+        for i in range(longest)
+    ]
+    shares = "; ".join(f"{bundle} {growth.encoder_share:.0%}" for bundle, growth in curves.items())
+    return table(columns, rows, f"Share of the final error that the encoder's own error causes: {shares}.")
