@@ -18,6 +18,7 @@ from perceiver_runtime import __version__
 from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.outputs import check_file
+from perceiver_runtime.machine import machine
 
 
 def report(
@@ -25,7 +26,7 @@ def report(
     out: str | Path | None = None,
     *,
     backends: Sequence[str] = ("auto",),
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     iterations: int = 50,
     warmup: int = 5,
     threads: int | None = None,
@@ -40,7 +41,7 @@ def report(
         bundles: Directory of the bundle, or of several.
         out: The HTML file; None writes none.
         backends: Backends that each bundle is measured on.
-        batch: Rows per run.
+        batch: Rows per run, or several numbers.
         iterations: Measured runs of each, at least 2.
         warmup: Runs of each before the measured ones.
         threads: CPU threads; None leaves the choice to the session.
@@ -59,7 +60,15 @@ def report(
     """
     paths = [Path(each) for each in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
     options = ReportOptions(
-        tuple(backends), batch, iterations, warmup, threads, reference, with_reference, data, samples
+        tuple(backends),
+        (batch,) if isinstance(batch, int) else tuple(batch),
+        iterations,
+        warmup,
+        threads,
+        reference,
+        with_reference,
+        data,
+        samples,
     )
     _check(paths, options)
     if out is not None:
@@ -70,7 +79,7 @@ def report(
     made = ReportData(
         command=_command("report", named, options),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=tuple(summary_rows(models, collector.damaged)),
+        summary=tuple(summary_rows(models, collector.damaged, machine())),
         models=tuple(replace(m, commands=_commands([b.name for b in m.bundles], options)) for m in models),
         damaged=tuple(collector.damaged),
         devices={},
@@ -97,14 +106,14 @@ def names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _check(paths: Sequence[Path], options: ReportOptions) -> None:
-    if not paths or not options.backends:
-        raise UsageError("report: expected at least one bundle and one backend, got none")
+    if not (paths and options.backends and options.batches):
+        raise UsageError("report: expected at least one bundle, backend and batch size, got none")
     if absent := [str(path) for path in paths if not path.is_dir()]:
         raise UsageError(f"report: expected directories of bundles, got {', '.join(absent)}; check the path")
-    if options.batch < 1 or options.iterations < 2 or options.warmup < 0:
+    if min(options.batches) < 1 or options.iterations < 2 or options.warmup < 0:
         raise UsageError(
             "batch (--batch), iterations (--iterations), warmup (--warmup): expected at least 1, 2 and 0, got "
-            f"{options.batch}, {options.iterations}, {options.warmup}"
+            f"{min(options.batches)}, {options.iterations}, {options.warmup}"
         )
     check_threads(options.threads)
 
@@ -118,7 +127,7 @@ def _commands(bundles: Sequence[str], options: ReportOptions) -> Mapping[str, st
     return {
         **{section: "\n".join(_command(c, [b], o) for b in bundles) for section, (c, o) in each.items()},
         "accuracy": _command("evaluate", bundles, scored) + " --per-class",
-        "latency": "\n".join(_command("bench", [b], timed) for b in bundles),
+        "latency": "\n".join(_command("bench", bundles, replace(timed, backends=(b,))) for b in options.backends),
     }
 
 
@@ -126,12 +135,13 @@ def _command(command: str, bundles: Sequence[str] | Mapping[str, Path], options:
     """A command line with the options that are not at their defaults."""
     given: list[str] = []
     default = ReportOptions()
-    flags = {"batch": "--batch", "iterations": "--iterations", "warmup": "--warmup", "threads": "--threads"}
+    flags = {"iterations": "--iterations", "warmup": "--warmup", "threads": "--threads"}
     flags |= {"reference": "--reference", "data": "--data", "samples": "--samples"}
     for name, flag in flags.items():
         value = getattr(options, name)
         if value != getattr(default, name):
             given += [flag, str(value)]
+    given += ["--batch", ",".join(map(str, options.batches))] if options.batches != default.batches else []
     given += [word for b in options.backends if options.backends != default.backends for word in ("--backend", b)]
     given += [] if options.with_reference else ["--no-reference"]
     return shlex.join(("perceiver-export", command, *bundles, *given))
@@ -139,11 +149,11 @@ def _command(command: str, bundles: Sequence[str] | Mapping[str, Path], options:
 
 def _environment(models: Sequence[ModelReport]) -> dict[str, str]:
     """What it ran on, and with what."""
-    found = {"perceiver-deploy": __version__, "torch": torch.__version__}
+    found = {"machine": machine(), "perceiver-deploy": __version__, "torch": torch.__version__}
     for run in (run for model in models for bundle in model.bundles for run in bundle.runs):
         if isinstance(run.latency, NotMeasured):
             continue
-        found = {"machine": run.latency.machine, **found, **run.latency.versions}
+        found |= run.latency.versions
         if run.latency.others is not None:
             found["load"] = str(run.latency.others)
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from perceiver_deploy.cli.output import common_options, print_json, print_table
-from perceiver_deploy.cli.values import BACKEND, THREADS
+from perceiver_deploy.cli.values import BACKEND, BATCHES, THREADS
 from perceiver_runtime.errors import UsageError
 
 
@@ -22,7 +22,7 @@ from perceiver_runtime.errors import UsageError
     help="Where the page goes.",
 )
 @click.option("--backend", "backends", multiple=True, type=BACKEND, help="What runs them; repeat for more [auto].")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Rows per run.")
+@click.option("--batch", default="1", show_default=True, type=BATCHES, help="Rows per run, as 1 or 1,4,16.")
 @click.option(
     "--iterations", default=50, show_default=True, type=click.IntRange(2, 1_000_000), help="Measured runs of each."
 )
@@ -39,7 +39,7 @@ def command(
     bundles: tuple[Path, ...],
     out: Path,
     backends: tuple[str, ...],
-    batch: int,
+    batch: tuple[int, ...],
     iterations: int,
     warmup: int,
     threads: int | None,

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perceiver_deploy.api.bench import bench
+from perceiver_deploy.api.bench import TORCH, BenchmarkReport, bench
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate
 from perceiver_deploy.api.growth import growth
-from perceiver_deploy.api.inspect import Inspection, inspect
+from perceiver_deploy.api.inspect import inspect
 from perceiver_deploy.api.verify import Verification, verify
 from perceiver_deploy.reporting.alone import measure_alone
 from perceiver_deploy.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run
+from perceiver_runtime import load_bundle
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, typed
+from perceiver_runtime.measure.latency import LatencyReport
 from perceiver_runtime.measure.verify import golden_origin
 from perceiver_runtime.progress import report as progress
 
 LOGGER = logging.getLogger(__name__)
 NO_REFERENCE = NotMeasured("the reference was left out (--no-reference)")
 T = TypeVar("T")
+Timed = dict[tuple[str, int], BenchmarkReport | NotMeasured]
+"""Times by backend and batch size."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class ReportOptions:
 
     Attributes:
         backends: Backends that each bundle is measured on.
-        batch: Rows per run.
+        batches: Rows per run.
         iterations: Measured runs of each, at least 2.
         warmup: Runs of each before the measured ones.
         threads: CPU threads; None leaves the choice to the session.
@@ -42,7 +47,7 @@ class ReportOptions:
     """
 
     backends: tuple[str, ...] = ("auto",)
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
     iterations: int = 50
     warmup: int = 5
     threads: int | None = None
@@ -58,7 +63,7 @@ class _Given:
 
     name: str
     path: Path
-    inspection: Inspection
+    bundle: Bundle
 
 
 class Collector:
@@ -73,17 +78,19 @@ class Collector:
         """The bundles by name, measured, under their models."""
         found: dict[str, list[_Given]] = {}
         for name, path in bundles.items():
-            opened = self._section(name, path, partial(inspect, path, precision=True))
+            opened = self._section(name, path, partial(load_bundle, path))
             if isinstance(opened, NotMeasured):
                 self.damaged.append(Damaged(name, opened.not_measured))
                 self.failures.append(f"{name} can't be opened: {opened.not_measured}")
             else:
-                found.setdefault(opened.bundle.manifest.source.weights_sha256, []).append(_Given(name, path, opened))
+                found.setdefault(opened.manifest.source.weights_sha256, []).append(_Given(name, path, opened))
         return tuple(self._model(each) for each in found.values())
 
     def _model(self, bundles: list[_Given]) -> ModelReport:
-        first = bundles[0].inspection.bundle.manifest
-        accuracies = self._accuracies(bundles)
+        first = bundles[0].bundle.manifest
+        scores: list[tuple[EvaluationReport[Any], ...] | NotMeasured] = [NO_REFERENCE for _ in bundles]
+        if self.options.with_reference:
+            scores = self._together(bundles, self._scored)
         return ModelReport(
             source=first.source,
             parameters=sum(component.parameters for component in first.components),
@@ -93,16 +100,18 @@ class Collector:
             golden_origin=golden_origin(first),
             processing=first.processing,
             data=first.data,
-            bundles=tuple(self._bundle(*pair) for pair in zip(bundles, accuracies, strict=True)),
+            bundles=tuple(self._bundle(*each) for each in zip(bundles, scores, self._timed(bundles), strict=True)),
             commands={},
         )
 
-    def _bundle(self, given: _Given, accuracy: tuple[EvaluationReport[Any], ...] | NotMeasured) -> BundleReport:
-        name, manifest = given.name, given.inspection.bundle.manifest
-        verified = [self._verified(given, backend) for backend in self.options.backends]
-        breaches = [str(b) for each in verified if not isinstance(each, NotMeasured) for b in each.breaches]
-        self.failures += [f"{name}: {breach}" for breach in dict.fromkeys(breaches)]
-        pairs = zip(self.options.backends, verified, strict=True)
+    def _bundle(
+        self, given: _Given, accuracy: tuple[EvaluationReport[Any], ...] | NotMeasured, timed: Timed
+    ) -> BundleReport:
+        name, manifest = given.name, given.bundle.manifest
+        verified = {backend: self._verified(given, backend) for backend in self.options.backends}
+        claims = [str(b) for each in verified.values() if not isinstance(each, NotMeasured) for b in each.breaches]
+        breaches = tuple(dict.fromkeys(claims))
+        self.failures += [f"{name}: {breach}" for breach in breaches]
         return BundleReport(
             name=name,
             precision=manifest.precision,
@@ -111,9 +120,9 @@ class Collector:
             components=manifest.components,
             files={path: entry.size for path, entry in manifest.files.items()},
             tools=manifest.tools,
-            precisions=given.inspection.precision or (),
-            breaches=tuple(dict.fromkeys(breaches)),
-            runs=tuple(self._run(given, backend, each) for backend, each in pairs),
+            precisions=self._section(name, given.path, lambda: inspect(given.path, precision=True).precision or ()),
+            breaches=breaches,
+            runs=tuple(self._runs(given, verified, timed)),
             growth=self._growth(given),
             accuracy=accuracy,
         )
@@ -121,34 +130,60 @@ class Collector:
     def _verified(self, given: _Given, backend: str) -> Verification | NotMeasured:
         progress(f"[{given.name}] verify")
         chosen = None if backend == "auto" else backend
-        return self._section(given.name, given.path, lambda: verify(given.path, chosen, self.options.threads))
-
-    def _run(self, given: _Given, backend: str, verified: Verification | NotMeasured) -> Run:
-        options = self.options
-        parity = verified if isinstance(verified, NotMeasured) else verified.parity
-        if not isinstance(parity, NotMeasured) and not parity.passed:
-            worst = max(parity.reports, key=lambda r: (not r.passed, r.excess))
+        found = self._section(given.name, given.path, lambda: verify(given.path, chosen, self.options.threads))
+        if not isinstance(found, NotMeasured) and not found.parity.passed:
+            worst = max(found.reports, key=lambda r: (not r.passed, r.excess))
             self.failures.append(
                 f"{given.name}: parity failed: {worst.tensor} of {worst.component} has {worst.excess:.3g} times the "
                 "error that its tolerance allows"
             )
-        progress(f"[{given.name}] time")
-        counts = {"batch": options.batch, "iterations": options.iterations, "warmup": options.warmup}
-        against = (
-            self._section(
-                given.name,
-                given.path,
-                lambda: bench(
-                    given.path, reference=options.reference, threads=options.threads, backend=backend, **counts
-                ),
+        return found
+
+    def _runs(self, given: _Given, verified: Mapping[str, Verification | NotMeasured], timed: Timed) -> Iterator[Run]:
+        for (backend, batch), against in timed.items():
+            progress(f"[{given.name}] time alone")
+            each = verified[backend]
+            alone = self._section(given.name, given.path, partial(self._alone, given.path, backend, batch))
+            yield Run(backend, batch, each if isinstance(each, NotMeasured) else each.parity, alone, against)
+
+    def _alone(self, path: Path, backend: str, batch: int) -> LatencyReport:
+        options = self.options
+        return measure_alone(
+            path, backend, options.threads, batch=batch, iterations=options.iterations, warmup=options.warmup
+        )
+
+    def _timed(self, bundles: list[_Given]) -> list[Timed]:
+        """Of each bundle, its times for each backend and batch size: all in one run, or one by one where that fails."""
+        options = self.options
+        found: list[Timed] = [{} for _ in bundles]
+        for backend in options.backends:
+            for batch in options.batches:
+                reports = self._together(bundles, partial(self._beside, backend, batch))
+                for times, report in zip(found, reports, strict=True):
+                    times[backend, batch] = report
+        return found
+
+    def _beside(self, backend: str, batch: int, bundles: list[_Given]) -> list[BenchmarkReport]:
+        options = self.options
+        reports = bench(
+            [each.path for each in bundles],
+            against=(TORCH,) if options.with_reference else (),
+            reference=options.reference,
+            batch=batch,
+            iterations=options.iterations,
+            warmup=options.warmup,
+            threads=options.threads,
+            backend=backend,
+        )
+        names = {str(each.path): each.name for each in bundles}
+        return [
+            replace(
+                report,
+                bundle=names[report.bundle],
+                speedups={names.get(other, other): ratio for other, ratio in report.speedups.items()},
             )
-            if options.with_reference
-            else NO_REFERENCE
-        )
-        alone = self._section(
-            given.name, given.path, lambda: measure_alone(given.path, backend, options.threads, **counts)
-        )
-        return Run(backend, parity, alone, against)
+            for report in reports
+        ]
 
     def _growth(self, given: _Given) -> Any:
         if not self.options.with_reference:
@@ -157,28 +192,26 @@ class Collector:
         found = self._section(given.name, given.path, lambda: growth(given.path, reference=self.options.reference))
         return found if isinstance(found, NotMeasured) else found.growth
 
-    def _accuracies(self, bundles: list[_Given]) -> list[tuple[EvaluationReport[Any], ...] | NotMeasured]:
-        """Of all bundles in one run of the reference; one by one where that fails, to find out which fails."""
+    def _scored(self, bundles: list[_Given]) -> list[tuple[EvaluationReport[Any], ...]]:
         options = self.options
-        if not options.with_reference:
-            return [NO_REFERENCE for _ in bundles]
+        found = evaluate(
+            [each.path for each in bundles],
+            reference=options.reference,
+            data=options.data,
+            samples=options.samples,
+            threads=options.threads,
+        )
+        return list(found)
 
-        def scored(given: list[_Given]) -> tuple[tuple[EvaluationReport[Any], ...], ...]:
-            return evaluate(
-                [each.path for each in given],
-                reference=options.reference,
-                data=options.data,
-                samples=options.samples,
-                threads=options.threads,
-            )
-
-        together = self._section(bundles[0].name, bundles[0].path, lambda: scored(bundles), final=len(bundles) == 1)
-        if not isinstance(together, NotMeasured):
-            return list(together)
-        if len(bundles) == 1:
-            return [together]
-        alone = [self._section(each.name, each.path, partial(scored, [each])) for each in bundles]
-        return [each if isinstance(each, NotMeasured) else each[0] for each in alone]
+    def _together(self, bundles: list[_Given], work: Callable[[list[_Given]], list[T]]) -> list[T | NotMeasured]:
+        """A result for each bundle of some work on all of them; one by one where that fails, to learn which fails."""
+        first, alone = bundles[0], len(bundles) == 1
+        found = self._section(first.name, first.path, lambda: work(bundles), final=alone)
+        if not isinstance(found, NotMeasured):
+            return [*found]
+        if alone:
+            return [found]
+        return [each for given in bundles for each in self._together([given], work)]
 
     def _section(self, name: str, path: Path, work: Callable[[], T], *, final: bool = True) -> T | NotMeasured:
         """The result of some work, or why there is none. A failed check counts, and so does a defect."""

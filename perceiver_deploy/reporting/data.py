@@ -84,16 +84,18 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Run:
-    """One bundle on one backend of this machine.
+    """One bundle on one backend of this machine, at one batch size.
 
     Attributes:
-        backend: What ran it: as asked for until a session was open, then by name.
+        backend: What was asked to run it; `auto` for the session's choice.
+        batch: Rows per run.
         parity: Comparison with the golden samples.
         latency: Latency, memory and energy of the lean runtime in a process of its own.
-        against: Latency beside PyTorch eager in one interleaved run.
+        against: Latency in one interleaved run with PyTorch eager and the model's other bundles.
     """
 
     backend: str
+    batch: int
     parity: VerifyReport | NotMeasured
     latency: LatencyReport | NotMeasured
     against: BenchmarkReport | NotMeasured
@@ -113,7 +115,7 @@ class BundleReport:
         tools: Versions that it was made with.
         precisions: Proof of the precision of each component.
         breaches: Where its graphs are not what its manifest claims.
-        runs: What was measured, for each backend.
+        runs: What was measured, for each backend and batch size.
         growth: Error over the repetitions of its blocks.
         accuracy: Metrics of each output that the data score, beside the reference's.
     """
@@ -125,7 +127,7 @@ class BundleReport:
     components: tuple[ComponentEntry, ...]
     files: Mapping[str, int]
     tools: Mapping[str, str]
-    precisions: tuple[ComponentPrecision, ...]
+    precisions: tuple[ComponentPrecision, ...] | NotMeasured
     breaches: tuple[str, ...]
     runs: tuple[Run, ...]
     growth: tuple[ErrorGrowth, ...] | NotMeasured

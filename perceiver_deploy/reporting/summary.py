@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from perceiver_deploy.api.bench import BenchmarkReport
+from perceiver_deploy.api.bench import TORCH, BenchmarkReport
 from perceiver_deploy.api.evaluate import EvaluationReport
 from perceiver_deploy.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run, SummaryRow
 from perceiver_deploy.reporting.tables import (
@@ -24,6 +24,7 @@ from perceiver_runtime.measure.latency import Distribution, LatencyReport
 
 EAGER = "PyTorch eager"
 DAMAGED = "can't be opened"
+SHARED_PROCESS = "shares its process with what measures it"
 NAMES = ("model:<", "device:<", "bundle:<", "precision:<", "backend:<")
 NUMBERS = (
     "batch",
@@ -40,23 +41,24 @@ NUMBERS = (
 """The fifth is how many times as fast as PyTorch eager."""
 
 
-def summary_rows(models: Iterable[ModelReport], damaged: Iterable[Damaged]) -> Iterator[SummaryRow]:
+def summary_rows(models: Iterable[ModelReport], damaged: Iterable[Damaged], device: str) -> Iterator[SummaryRow]:
     """For each model its reference, then its bundles on each backend; bundles that can't be opened last."""
     for model in models:
-        yield from _reference(model)
+        yield from _reference(model, device)
         for bundle in model.bundles:
-            yield from (_row(model, bundle, run) for run in bundle.runs)
+            yield from (_row(model, bundle, run, device) for run in bundle.runs)
     for each in damaged:
         yield SummaryRow("", each.name, "", "", None, "", 0, parity="damaged", reasons={"p50_ms": each.reason})
 
 
-def _reference(model: ModelReport) -> Iterator[SummaryRow]:
-    """PyTorch eager, as the first bundle was measured beside it."""
-    found = ((b, run.against) for b in model.bundles for run in b.runs)
-    for bundle, against in found:
-        if isinstance(against, NotMeasured):
+def _reference(model: ModelReport, device: str) -> Iterator[SummaryRow]:
+    """PyTorch eager at each batch size, as the first bundle was measured beside it."""
+    seen: set[int] = set()
+    for bundle, run in ((b, run) for b in model.bundles for run in b.runs):
+        against = run.against
+        if isinstance(against, NotMeasured) or TORCH not in against.peers or run.batch in seen:
             continue
-        device = next((r.latency.machine for r in bundle.runs if not isinstance(r.latency, NotMeasured)), "")
+        seen.add(run.batch)
         yield SummaryRow(
             model=model.source.name,
             bundle="",
@@ -64,23 +66,16 @@ def _reference(model: ModelReport) -> Iterator[SummaryRow]:
             backend=EAGER,
             threads=against.threads,
             device=device,
-            batch=against.batch,
+            batch=run.batch,
             **_score(bundle.accuracy, deployed=False),
-            **_times(against.eager, against.batch),
-            reasons=_reasons(
-                bundle.accuracy, peak_memory="runs in the process that measures", energy_joules="not read"
-            ),
+            **_times(against.peers[TORCH], run.batch),
+            reasons=_reasons(bundle.accuracy, peak_memory=SHARED_PROCESS, energy_joules=SHARED_PROCESS),
         )
-        return
 
 
-def _row(model: ModelReport, bundle: BundleReport, run: Run) -> SummaryRow:
-    latency, against, accuracy = run.latency, run.against, _on_backend(bundle, run)
+def _row(model: ModelReport, bundle: BundleReport, run: Run, device: str) -> SummaryRow:
+    accuracy = _on_backend(bundle, run)
     timed, times = _timed(run)
-    device = "" if isinstance(latency, NotMeasured) else latency.machine
-    speed: dict[str, Any] = (
-        {} if isinstance(against, NotMeasured) else _speedup(against.speedup, against.low, against.high)
-    )
     return SummaryRow(
         model=model.source.name,
         bundle=bundle.name,
@@ -88,13 +83,13 @@ def _row(model: ModelReport, bundle: BundleReport, run: Run) -> SummaryRow:
         backend=run.backend if isinstance(timed, NotMeasured) else timed.backend,
         threads=None if isinstance(timed, NotMeasured) else timed.threads,
         device=device,
-        batch=0 if isinstance(timed, NotMeasured) else timed.batch,
+        batch=run.batch,
         size=bundle.size,
         parity=_parity(bundle, run),
         **_score(accuracy, deployed=True),
         **times,
-        **speed,
-        reasons=_reasons(accuracy, p50_ms=timed, speedup=against, parity=run.parity),
+        **_speedup(run),
+        reasons=_reasons(accuracy, p50_ms=timed, speedup=run.against, parity=run.parity),
     )
 
 
@@ -143,8 +138,10 @@ def _times(times: Distribution, batch: int) -> dict[str, Any]:
     return {"p50_ms": times.p50, "p95_ms": times.p95, "throughput": batch / times.mean * 1e3}
 
 
-def _speedup(median: float, low: float, high: float) -> dict[str, Any]:
-    return {"speedup": median, "speedup_low": low, "speedup_high": high}
+def _speedup(run: Run) -> dict[str, Any]:
+    if isinstance(run.against, NotMeasured) or (ratio := run.against.speedups.get(TORCH)) is None:
+        return {}
+    return {"speedup": ratio.median, "speedup_low": ratio.low, "speedup_high": ratio.high}
 
 
 def _reasons(accuracy: object, **fields: object) -> dict[str, str]:

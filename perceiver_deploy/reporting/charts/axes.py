@@ -62,11 +62,11 @@ def log_axis(label: str, values: Iterable[float]) -> Axis:
 
 def linear_axis(label: str, low: float, high: float, *, parts: int = 5, unit: str = "", whole: bool = False) -> Axis:
     """A linear axis from a round number to another that cover a range, in about so many parts."""
-    span = (high - low) or abs(high) or 1.0
-    step = 10.0 ** math.floor(math.log10(span / parts))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= parts + 1e-9)
+    span = max(high - low, 1e-9 * max(abs(low), abs(high))) or 1.0
+    size = 10.0 ** math.floor(math.log10(span / parts))
+    step = size * next((factor for factor in (1, 2, 5) if span / (size * factor) <= parts + 1e-9), 10)
     step = max(step, 1.0) if whole else step
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    last = max(last, first + 1)
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-9), first + 1)
     ticks = tuple(round(i * step, 12) for i in range(first, last + 1))
     return Axis(label, ticks[0], ticks[-1], False, ticks, unit)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from perceiver_deploy.api.bench import TORCH
 from perceiver_deploy.reporting.charts.axes import linear_axis, log_axis
 from perceiver_deploy.reporting.charts.bars import Bar, bars
 from perceiver_deploy.reporting.charts.picture import Picture, picture
@@ -13,6 +14,7 @@ from perceiver_deploy.reporting.charts.plots import Line, plot
 from perceiver_deploy.reporting.charts.svg import REFERENCE
 from perceiver_deploy.reporting.data import BundleReport, ModelReport, NotMeasured, Run
 from perceiver_deploy.reporting.sections.section import Section, not_measured
+from perceiver_deploy.reporting.summary import EAGER
 from perceiver_deploy.reporting.tables import short, table
 from perceiver_runtime.measure.latency import Distribution, LatencyReport
 
@@ -27,9 +29,7 @@ def latency(model: ModelReport, key: str) -> Section:
     """Distributions of all runs beside the reference's, and of the components."""
     named = {name: (i, run) for i, (name, run) in enumerate(runs_by_name(model))}
     times = {name: (i, each) for name, (i, run) in named.items() if (each := end_to_end(run)) is not None}
-    eager = next((r.against.eager for _, r in named.values() if not isinstance(r.against, NotMeasured)), None)
-    if eager is not None:
-        times["PyTorch eager"] = REFERENCE, eager
+    times |= {name: (REFERENCE, each) for name, each in _eager(model).items()}
     parts = {n: r.latency for n, (_, r) in named.items() if not isinstance(r.latency, NotMeasured)}
     lacking = [(n, e) for n, (_, r) in named.items() for e in (r.latency, r.against) if isinstance(e, NotMeasured)]
     charts = (
@@ -51,7 +51,20 @@ def runs_by_name(model: ModelReport) -> Iterator[tuple[str, Run]]:
 
 
 def _name(bundle: BundleReport, run: Run) -> str:
-    return bundle.name if len(bundle.runs) == 1 else f"{bundle.name}, {run.backend}"
+    backends, batches = ({getattr(r, name) for r in bundle.runs} for name in ("backend", "batch"))
+    more = (run.backend if len(backends) > 1 else "", f"batch {run.batch}" if len(batches) > 1 else "")
+    return ", ".join(filter(None, (bundle.name, *more)))
+
+
+def _eager(model: ModelReport) -> dict[str, Distribution]:
+    """PyTorch eager at each batch size."""
+    runs = [run for bundle in model.bundles for run in bundle.runs]
+    found = {
+        r.batch: r.against.peers[TORCH]
+        for r in reversed(runs)
+        if not isinstance(r.against, NotMeasured) and TORCH in r.against.peers
+    }
+    return {EAGER if len(found) == 1 else f"{EAGER}, batch {batch}": times for batch, times in sorted(found.items())}
 
 
 def end_to_end(run: Run) -> Distribution | None:

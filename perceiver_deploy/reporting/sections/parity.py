@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from perceiver_deploy.reporting.charts.axes import linear_axis, log_axis
 from perceiver_deploy.reporting.charts.picture import Picture, picture
@@ -11,6 +11,7 @@ from perceiver_deploy.reporting.data import BundleReport, ModelReport, NotMeasur
 from perceiver_deploy.reporting.sections.section import Section, Text, not_measured, split
 from perceiver_deploy.reporting.tables import Cell, Table, table, verdict
 from perceiver_exporters.diagnose.error_growth import ErrorGrowth
+from perceiver_exporters.precision.record import ComponentPrecision
 
 PARITY = (
     "component:<",
@@ -24,6 +25,10 @@ PARITY = (
 )
 
 
+PROOF = ("component:<", "products with a weight", "all products", "kernels:<")
+"""Shares of the FLOPs of matrix products that are in the precision."""
+
+
 def parity(model: ModelReport) -> Section:
     """One row for each tensor of each bundle and backend."""
     rows = [row for bundle in model.bundles for row in _rows(bundle)]
@@ -31,9 +36,13 @@ def parity(model: ModelReport) -> Section:
     broken = [Text(f"{b.name}: {breach}", missing=True) for b in model.bundles for breach in b.breaches]
     note = (
         "Every component on the reference's inputs, then the whole pipeline on its own values. A tolerance is a fixed "
-        "margin times the noise of the precision; above 100% of it a tensor fails."
+        "margin times the noise of the precision; above 100% of it a tensor fails. The second table is the share of "
+        "the FLOPs of matrix products that is in the bundle's precision."
     )
-    blocks = ((table(PARITY, rows),) if rows else (), broken, not_measured(lacking))
+    proofs, unproven = split([(bundle, bundle.precisions) for bundle in model.bundles])
+    proof = [row for bundle, entries in proofs for row in _proof(bundle, entries)]
+    tables = (*((table(PARITY, rows),) if rows else ()), *((table(PROOF, proof),) if proof else ()))
+    blocks = (tables, broken, not_measured(lacking), unproven)
     return Section("parity", "Parity", note, tuple(b for each in blocks for b in each), model.commands["parity"])
 
 
@@ -54,6 +63,15 @@ def _rows(bundle: BundleReport) -> Iterator[tuple[Cell | str, ...] | str]:
                 f"{r.cosine:.6f}",
                 verdict("passed" if r.passed else "failed"),
             )
+
+
+def _proof(bundle: BundleReport, entries: Sequence[ComponentPrecision]) -> Iterator[tuple[Cell | str, ...] | str]:
+    """The precision that each graph computes in."""
+    yield f"{bundle.name}, {bundle.precision}"
+    for entry in entries:
+        kept = f"{len(entry.kept)} layers kept in FP32" if entry.kept else ""
+        kernels = entry.run_in(bundle.precision) or "engines"
+        yield entry.component, f"{entry.weighted:.1%}", f"{entry.overall:.1%}", Cell(kernels, kept)
 
 
 def growth(model: ModelReport, key: str) -> Section:
