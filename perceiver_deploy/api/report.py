@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from perceiver_deploy.reporting.collect import Collector, ReportOptions
-from perceiver_deploy.reporting.data import ModelReport, NotMeasured, ReportData
-from perceiver_deploy.reporting.page import write_page
-from perceiver_deploy.reporting.summary import summary_rows
+from perceiver_deploy.api.reporting.collect import Collector, ReportOptions
+from perceiver_deploy.api.reporting.data import ModelReport, NotMeasured, ReportData
+from perceiver_deploy.api.reporting.page import write_page
+from perceiver_deploy.api.reporting.summary import summary_rows
 from perceiver_runtime import __version__
 from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError

@@ -54,7 +54,7 @@ def command(
     What can't be measured is said with its reason. Exit 1 if a check failed; the page is written all the same.
     """
     from perceiver_deploy.api.report import report
-    from perceiver_deploy.reporting.summary import plain_table
+    from perceiver_deploy.api.reporting.summary import plain_table
 
     if no_reference and reference is not None:
         raise UsageError("--reference and --no-reference: expected one of them, got both")

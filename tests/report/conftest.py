@@ -15,7 +15,7 @@ import tiny_bundles
 from onnx import numpy_helper
 
 import perceiver_deploy
-from perceiver_deploy.reporting.data import ReportData
+from perceiver_deploy.api.reporting.data import ReportData
 from perceiver_deploy.sources import source as sources
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiver_deploy.reporting.charts.axes import linear_axis, log_axis
-from perceiver_deploy.reporting.charts.bars import Bar, bars
-from perceiver_deploy.reporting.charts.diagram import Edge, Node, diagram
-from perceiver_deploy.reporting.charts.plots import Line, plot
-from perceiver_deploy.reporting.charts.svg import NARROW, WIDE, tag
-from perceiver_deploy.reporting.tables import short, signed
+from perceiver_deploy.api.reporting.charts.axes import linear_axis, log_axis
+from perceiver_deploy.api.reporting.charts.bars import Bar, bars
+from perceiver_deploy.api.reporting.charts.diagram import Edge, Node, diagram
+from perceiver_deploy.api.reporting.charts.plots import Line, plot
+from perceiver_deploy.api.reporting.charts.svg import NARROW, WIDE, tag
+from perceiver_deploy.api.reporting.tables import short, signed
 
 
 @given(st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=5))

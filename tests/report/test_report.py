@@ -11,9 +11,9 @@ import pytest
 
 import perceiver_deploy
 from perceiver_deploy.api.report import names
-from perceiver_deploy.reporting.data import NotMeasured
-from perceiver_deploy.reporting.page import page
-from perceiver_deploy.reporting.summary import plain_table
+from perceiver_deploy.api.reporting.data import NotMeasured
+from perceiver_deploy.api.reporting.page import page
+from perceiver_deploy.api.reporting.summary import plain_table
 from perceiver_runtime.cli.report import to_json
 from perceiver_runtime.errors import UsageError
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perceiver_deploy.reporting.charts.axes import linear_axis
-from perceiver_deploy.reporting.charts.bars import Bar, bars
-from perceiver_deploy.reporting.charts.picture import picture
-from perceiver_deploy.reporting.data import BundleReport, ModelReport
-from perceiver_deploy.reporting.sections.section import Section
-from perceiver_deploy.reporting.tables import megabytes, table
+from perceiver_deploy.api.reporting.charts.axes import linear_axis
+from perceiver_deploy.api.reporting.charts.bars import Bar, bars
+from perceiver_deploy.api.reporting.charts.picture import picture
+from perceiver_deploy.api.reporting.data import BundleReport, ModelReport
+from perceiver_deploy.api.reporting.sections.section import Section
+from perceiver_deploy.api.reporting.tables import megabytes, table
 
 PARTS = {"onnx/": "graphs and weights", "engines/": "engines", "golden/": "golden samples"}
 OTHER = "records"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from perceiver_deploy.reporting.charts.svg import fitted, line, polyline, tag, text
+from perceiver_deploy.api.reporting.charts.svg import fitted, line, polyline, tag, text
 
 BOX, GAP, ROOM, LANE = 58.0, 44.0, 22.0, 13.0
 """Height of a box, and between two; of each value more between them; width of a lane beside the boxes."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from perceiver_deploy.reporting.charts.picture import Picture
-from perceiver_deploy.reporting.data import BundleReport, NotMeasured
-from perceiver_deploy.reporting.tables import Table
+from perceiver_deploy.api.reporting.charts.picture import Picture
+from perceiver_deploy.api.reporting.data import BundleReport, NotMeasured
+from perceiver_deploy.api.reporting.tables import Table
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from perceiver_deploy.api.bench import TORCH, BenchmarkReport
 from perceiver_deploy.api.evaluate import EvaluationReport
-from perceiver_deploy.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run, SummaryRow
-from perceiver_deploy.reporting.tables import (
+from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run, SummaryRow
+from perceiver_deploy.api.reporting.tables import (
     NONE,
     TIMES,
     Cell,
@@ -24,6 +24,10 @@ from perceiver_runtime.measure.latency import Distribution, LatencyReport
 
 EAGER = "PyTorch eager"
 DAMAGED = "can't be opened"
+UNREAD = {
+    "peak_memory": "perceiver-run bench does not read it",
+    "energy_joules": "perceiver-run bench does not read it",
+}
 SHARED_PROCESS = "shares its process with what measures it"
 NAMES = ("model:<", "device:<", "bundle:<", "precision:<", "backend:<")
 NUMBERS = (
@@ -89,7 +93,7 @@ def _row(model: ModelReport, bundle: BundleReport, run: Run, device: str) -> Sum
         **_score(accuracy, deployed=True),
         **times,
         **_speedup(run),
-        reasons=_reasons(accuracy, p50_ms=timed, speedup=run.against, parity=run.parity),
+        reasons=_reasons(accuracy, p50_ms=timed, speedup=run.against, parity=run.parity, **UNREAD),
     )
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from perceiver_deploy.api.evaluate import EvaluationReport
-from perceiver_deploy.reporting.charts.axes import linear_axis
-from perceiver_deploy.reporting.charts.bars import Bar, bars
-from perceiver_deploy.reporting.charts.picture import Picture, picture
-from perceiver_deploy.reporting.charts.svg import REFERENCE
-from perceiver_deploy.reporting.data import BundleReport, ModelReport
-from perceiver_deploy.reporting.sections.section import Section, split
-from perceiver_deploy.reporting.tables import Cell, signed, table
+from perceiver_deploy.api.reporting.charts.axes import linear_axis
+from perceiver_deploy.api.reporting.charts.bars import Bar, bars
+from perceiver_deploy.api.reporting.charts.picture import Picture, picture
+from perceiver_deploy.api.reporting.charts.svg import REFERENCE
+from perceiver_deploy.api.reporting.data import BundleReport, ModelReport
+from perceiver_deploy.api.reporting.sections.section import Section, split
+from perceiver_deploy.api.reporting.tables import Cell, signed, table
 
 MAX_CLASSES = 24
 """Classes that are shown: where there are more, those whose F1 differs most from the reference's."""

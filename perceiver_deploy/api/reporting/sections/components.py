@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perceiver_deploy.reporting.charts.diagram import Edge, Node, diagram
-from perceiver_deploy.reporting.charts.picture import picture
-from perceiver_deploy.reporting.data import ModelReport
-from perceiver_deploy.reporting.sections.section import Section
-from perceiver_deploy.reporting.tables import TIMES, table
+from perceiver_deploy.api.reporting.charts.diagram import Edge, Node, diagram
+from perceiver_deploy.api.reporting.charts.picture import picture
+from perceiver_deploy.api.reporting.data import ModelReport
+from perceiver_deploy.api.reporting.sections.section import Section
+from perceiver_deploy.api.reporting.tables import TIMES, table
 from perceiver_runtime.cli.report import amount
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.pipeline import Step

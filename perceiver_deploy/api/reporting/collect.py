@@ -13,9 +13,9 @@ from perceiver_deploy.api.bench import TORCH, BenchmarkReport, bench
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate
 from perceiver_deploy.api.growth import growth
 from perceiver_deploy.api.inspect import inspect
+from perceiver_deploy.api.reporting.alone import measure_alone
+from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run
 from perceiver_deploy.api.verify import Verification, verify
-from perceiver_deploy.reporting.alone import measure_alone
-from perceiver_deploy.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run
 from perceiver_runtime import load_bundle
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, typed

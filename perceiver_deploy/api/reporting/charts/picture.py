@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from perceiver_deploy.reporting.charts.svg import NARROW, WIDE, drawing, swatch
-from perceiver_deploy.reporting.tables import Table
+from perceiver_deploy.api.reporting.charts.svg import NARROW, WIDE, drawing, swatch
+from perceiver_deploy.api.reporting.tables import Table
 
 
 @dataclass(frozen=True)

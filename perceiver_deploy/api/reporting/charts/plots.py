@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from perceiver_deploy.reporting.charts.axes import Axis
-from perceiver_deploy.reporting.charts.svg import NARROW, Point, fitted, line, marker, polyline, style, text
+from perceiver_deploy.api.reporting.charts.axes import Axis
+from perceiver_deploy.api.reporting.charts.svg import NARROW, Point, fitted, line, marker, polyline, style, text
 
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 14.0, 44.0
 PLOT_HEIGHT = 250.0

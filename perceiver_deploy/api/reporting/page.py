@@ -10,17 +10,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from perceiver_deploy.reporting.charts.picture import Picture
-from perceiver_deploy.reporting.data import ModelReport, ReportData, SummaryRow
-from perceiver_deploy.reporting.sections.accuracy import accuracy
-from perceiver_deploy.reporting.sections.card import card
-from perceiver_deploy.reporting.sections.components import components
-from perceiver_deploy.reporting.sections.latency import latency
-from perceiver_deploy.reporting.sections.parity import growth, parity
-from perceiver_deploy.reporting.sections.section import Section, Text
-from perceiver_deploy.reporting.sections.size import size
-from perceiver_deploy.reporting.summary import EAGER, summary_table
-from perceiver_deploy.reporting.tables import TIMES, Table, short, signed
+from perceiver_deploy.api.reporting.charts.picture import Picture
+from perceiver_deploy.api.reporting.data import ModelReport, ReportData, SummaryRow
+from perceiver_deploy.api.reporting.sections.accuracy import accuracy
+from perceiver_deploy.api.reporting.sections.card import card
+from perceiver_deploy.api.reporting.sections.components import components
+from perceiver_deploy.api.reporting.sections.latency import latency
+from perceiver_deploy.api.reporting.sections.parity import growth, parity
+from perceiver_deploy.api.reporting.sections.section import Section, Text
+from perceiver_deploy.api.reporting.sections.size import size
+from perceiver_deploy.api.reporting.summary import EAGER, summary_table
+from perceiver_deploy.api.reporting.tables import TIMES, Table, short, signed
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.format.outputs import replacing
 
@@ -47,7 +47,7 @@ def write_page(data: ReportData, path: Path) -> None:
 def page(data: ReportData) -> str:
     """The page as text."""
     environment = Environment(
-        loader=PackageLoader("perceiver_deploy.reporting"),
+        loader=PackageLoader("perceiver_deploy.api.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from perceiver_deploy.api.bench import TORCH
-from perceiver_deploy.reporting.charts.axes import linear_axis, log_axis
-from perceiver_deploy.reporting.charts.bars import Bar, bars
-from perceiver_deploy.reporting.charts.picture import Picture, picture
-from perceiver_deploy.reporting.charts.plots import Line, plot
-from perceiver_deploy.reporting.charts.svg import REFERENCE
-from perceiver_deploy.reporting.data import BundleReport, ModelReport, NotMeasured, Run
-from perceiver_deploy.reporting.sections.section import Section, not_measured
-from perceiver_deploy.reporting.summary import EAGER
-from perceiver_deploy.reporting.tables import short, table
+from perceiver_deploy.api.reporting.charts.axes import linear_axis, log_axis
+from perceiver_deploy.api.reporting.charts.bars import Bar, bars
+from perceiver_deploy.api.reporting.charts.picture import Picture, picture
+from perceiver_deploy.api.reporting.charts.plots import Line, plot
+from perceiver_deploy.api.reporting.charts.svg import REFERENCE
+from perceiver_deploy.api.reporting.data import BundleReport, ModelReport, NotMeasured, Run
+from perceiver_deploy.api.reporting.sections.section import Section, not_measured
+from perceiver_deploy.api.reporting.summary import EAGER
+from perceiver_deploy.api.reporting.tables import short, table
 from perceiver_runtime.measure.latency import Distribution, LatencyReport
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "mean")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from perceiver_deploy.reporting.charts.axes import Axis
-from perceiver_deploy.reporting.charts.svg import NARROW, fitted, line, marker, style, tag, text
+from perceiver_deploy.api.reporting.charts.axes import Axis
+from perceiver_deploy.api.reporting.charts.svg import NARROW, fitted, line, marker, style, tag, text
 
 ROW, BAR, BOTTOM, DODGE = 30.0, 14.0, 40.0, 7.0
 """Height of a row and of its bar, of the axis below, and between marks, which would hide one another on one line."""

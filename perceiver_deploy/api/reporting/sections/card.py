@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perceiver_deploy.reporting.data import ModelReport
-from perceiver_deploy.reporting.sections.section import Section, Text
-from perceiver_deploy.reporting.tables import Cell, table
+from perceiver_deploy.api.reporting.data import ModelReport
+from perceiver_deploy.api.reporting.sections.section import Section, Text
+from perceiver_deploy.api.reporting.tables import Cell, table
 from perceiver_runtime.cli.report import amount, weights
 from perceiver_runtime.tensors import TensorSpec
 
