@@ -17,9 +17,10 @@ from perceiver_deploy.api.options import ExportOptions, ExportSettings, export_o
 from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.checkpoints.loaded import DEFAULT
 from perceiver_exporters.memory.estimate import fit
-from perceiver_exporters.targets.target import TARGETS
+from perceiver_exporters.targets.target import TARGETS, Board, Target
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.machine import machine
+from perceiver_runtime.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,9 +39,10 @@ class Advice:
         batch: Rows per call.
         limits: Bounds that the choice keeps.
         candidates: All that were tried.
-        pareto: Candidates that no other betters in latency, accuracy or memory without being worse in another.
-        chosen: The fastest within the limits; None: there is none.
-        commands: Command lines that make the choice and time it.
+        pareto: Candidates that no other of their device betters in latency, accuracy or memory without being worse in
+            another.
+        chosen: Of each device the fastest within the limits, if there is one.
+        commands: Command lines that make the choices, and time them.
     """
 
     source: str
@@ -50,7 +52,7 @@ class Advice:
     limits: Limits
     candidates: tuple[Candidate, ...]
     pareto: tuple[Candidate, ...]
-    chosen: Candidate | None
+    chosen: tuple[Candidate, ...]
     commands: tuple[str, ...]
 
 
@@ -60,6 +62,7 @@ def advise(
     max_latency: float | None = None,
     max_drop: float | None = None,
     precisions: Sequence[str] = (),
+    boards: Sequence[str] = (),
     batch: int = 1,
     rounds: int = ROUNDS,
     keep: str | Path | None = None,
@@ -68,11 +71,14 @@ def advise(
 ) -> Advice:
     """Export a model at each precision, and measure accuracy, latency and memory of each backend and thread count.
 
+    For targets other than the processor, latency and memory are forecasts for their boards, and marked as such.
+
     Args:
         source: As for `export`.
         max_latency: Largest median latency of a call in milliseconds; None: no bound.
         max_drop: Largest loss of accuracy in points; needs labelled samples. None: no bound.
         precisions: Precisions to try; none: all of the target.
+        boards: Boards of the target to forecast for; none: all of them.
         batch: Rows per call.
         rounds: Measured calls of each setting.
         keep: Directory where the bundles stay; None: they are removed.
@@ -83,14 +89,13 @@ def advise(
         The candidates and the choice.
 
     Raises:
-        UsageError: Limits that nothing can keep, a bound on accuracy without labelled samples, a target that this
-            machine can't measure, or what `export` raises.
+        UsageError: Limits that nothing can keep, a bound on accuracy without labelled samples, a target or board that
+            there is no way to measure or forecast, or what `export` raises.
     """
     chosen = export_options(options, settings)
     limits = Limits(max_latency, max_drop, chosen.max_memory)
-    target = TARGETS.get(chosen.target)
-    if target is None or target.name != "cpu":
-        raise UsageError(f"target (--target): expected cpu, which is measured here, got {chosen.target}")
+    target = _target(chosen.target)
+    known = _boards(target, boards)
     for precision in precisions:
         target.require(precision)
     with ExitStack() as opened:
@@ -103,8 +108,9 @@ def advise(
             raise UsageError(f"max_drop (--max-drop): {model.name} has no labelled samples; give some (--data)")
         trial = Trial(model, made, target.name, chosen.quantization, folder, rounds, batch)
         bundles = list(trial.export(precisions or target.precisions))
-        found = tuple(trial.measure(bundles))
-    best = choice(found, limits)
+        found = tuple(trial.forecast(bundles, known) if known else trial.measure(bundles))
+    devices = [[c for c in found if c.device == name] for name in dict.fromkeys(c.device for c in found)]
+    best = tuple(each for same in devices if (each := choice(same, limits)) is not None)
     return Advice(
         source=model.name,
         target=target.name,
@@ -112,10 +118,30 @@ def advise(
         batch=batch,
         limits=limits,
         candidates=found,
-        pareto=pareto(found),
+        pareto=tuple(each for same in devices for each in pareto(same)),
         chosen=best,
-        commands=_commands(source, chosen, best, chunked=chunked) if best is not None else (),
+        commands=tuple(dict.fromkeys(c for each in best for c in _commands(source, chosen, each, chunked=chunked))),
     )
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise UsageError(f"target (--target): expected one of {', '.join(TARGETS)}, got {name!r:.40}")
+    target = TARGETS[name]
+    if target.name != "cpu" and not target.boards:
+        raise UsageError(
+            f"target (--target): expected cpu, which is measured here, or a target with boards, got {name}"
+        )
+    return target
+
+
+def _boards(target: Target, names: Sequence[str]) -> tuple[Board, ...]:
+    known = {board.name: board for board in target.boards}
+    for name in names:
+        if name not in known:
+            expected = ", ".join(known) or "none, for the target cpu"
+            raise UsageError(f"boards (--board): expected {expected}, got {name!r:.40}{did_you_mean(name, known)}")
+    return tuple(known[name] for name in names) or target.boards
 
 
 def _commands(source: Source, options: ExportOptions, chosen: Candidate, *, chunked: bool) -> tuple[str, ...]:
@@ -123,6 +149,9 @@ def _commands(source: Source, options: ExportOptions, chosen: Candidate, *, chun
     data = ["--data", str(options.data)] if isinstance(options.data, (str, Path)) else []
     memory = ["--max-memory", f"{(options.max_memory or 0) / 1e6:g}MB"] if chunked else []
     export = ["perceiver-export", "export", str(name), "-o", "bundle", "--precision", chosen.precision, *data, *memory]
+    if options.target != "cpu":
+        export += ["--target", options.target]
+        build = ["perceiver-export", "build", "bundle", "--target", options.target]
+        return shlex.join(export), shlex.join(build)
     bench = ["perceiver-run", "bench", "bundle", "--backend", chosen.backend]
-    threads = ["--threads", str(chosen.threads)] if chosen.threads is not None else []
-    return shlex.join(export), shlex.join([*bench, *threads])
+    return shlex.join(export), shlex.join([*bench, "--threads", str(chosen.threads or 1)])

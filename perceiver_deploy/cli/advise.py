@@ -27,6 +27,7 @@ COLUMNS = (
     "MB:?",
     "note:<",
 )
+FORECASTS = ("board:<", "precision:<", "forecast ms", "lost", "rel L2:?", "MB of memory", "MB:?", "note:<")
 
 
 @click.command("advise")
@@ -37,6 +38,7 @@ COLUMNS = (
 @click.option("--max-drop", type=POINTS, metavar="POINTS", help="Largest loss of accuracy.")
 @click.option("--max-memory", type=Size(), metavar="SIZE", help="Largest peak memory, as 500MB; also sets chunk sizes.")
 @click.option("--precision", "precisions", multiple=True, type=PRECISION, help="Try this one; repeat for more [all].")
+@click.option("--board", "boards", multiple=True, metavar="NAME", help="Forecast for this board of the target [all].")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Rows per call.")
 @click.option("--iterations", default=20, show_default=True, type=click.IntRange(5), help="Measured calls of each.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory that keeps the bundles [none].")
@@ -49,6 +51,7 @@ def command(
     max_drop: float | None,
     max_memory: int | None,
     precisions: tuple[str, ...],
+    boards: tuple[str, ...],
     batch: int,
     iterations: int,
     out: Path | None,
@@ -62,6 +65,7 @@ def command(
         max_latency=max_latency,
         max_drop=max_drop,
         precisions=precisions,
+        boards=boards,
         batch=batch,
         rounds=iterations,
         keep=out,
@@ -73,30 +77,34 @@ def command(
         print_json(advice)
     else:
         _show(advice)
-    return 0 if advice.chosen is not None else 1
+    return 0 if advice.chosen else 1
 
 
 def _show(advice: Advice) -> None:
-    rows = [_row(candidate, advice) for candidate in sorted(advice.candidates, key=lambda c: c.latency_ms)]
-    said = "\n".join(advice.commands) if advice.chosen is not None else "FAILED: nothing is within the limits"
+    """Measured candidates with their interval; of forecasts the range, which nothing hides."""
+    rows = [_row(candidate, advice) for candidate in sorted(advice.candidates, key=lambda c: (c.device, c.latency_ms))]
+    forecast = any(candidate.forecast for candidate in advice.candidates)
+    what = (
+        f"FORECAST latency and memory, accuracy measured on {advice.machine}"
+        if forecast
+        else f"measured on {advice.machine}"
+    )
     print_table(
-        f"{advice.source}: batch {advice.batch}, measured on {advice.machine}; * = no other is better in latency, "
-        "accuracy and memory",
-        COLUMNS,
+        f"{advice.source}: batch {advice.batch}, {what}; * = no other is better in latency, accuracy and memory",
+        FORECASTS if forecast else COLUMNS,
         rows,
     )
-    click.echo(f"\n{said}")
+    click.echo("\n" + ("\n".join(advice.commands) if advice.chosen else "FAILED: nothing is within the limits"))
 
 
 def _row(c: Candidate, advice: Advice) -> Sequence[str]:
     exceeded = c.exceeds(advice.limits)
-    note = "chosen" if c == advice.chosen else f"not: {', '.join(exceeded)}" if exceeded else ""
+    note = "chosen" if c in advice.chosen else f"not: {', '.join(exceeded)}" if exceeded else ""
+    interval = f"{c.low_ms:.3g} to {c.high_ms:.3g}"
+    times = (c.device, c.precision, interval) if c.forecast else (c.precision, c.backend, str(c.threads or "-"))
     return (
-        c.precision,
-        c.backend,
-        str(c.threads or "-"),
-        f"{c.latency_ms:.3g}",
-        f"{c.low_ms:.3g} to {c.high_ms:.3g}",
+        *times,
+        *(() if c.forecast else (f"{c.latency_ms:.3g}", interval)),
         "-" if c.points_lost is None else f"{c.points_lost:.2f}",
         f"{c.relative_l2:.1e}",
         "-" if c.memory_bytes is None else f"{c.memory_bytes / 1e6:.0f}",

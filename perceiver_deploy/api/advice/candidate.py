@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from perceiver_runtime.errors import UsageError
 
+HERE = "this machine"
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -38,20 +40,22 @@ class Candidate:
     """One way to run the model.
 
     Attributes:
+        device: `HERE`, or the board of a forecast.
         precision: Precision of the bundle.
-        backend: What runs it, or the board of a forecast.
+        backend: What runs it there.
         threads: CPU threads; None for other devices.
-        latency_ms: Milliseconds per call: measured here, or the middle of a forecast.
-        low_ms: Lower bound of its 95% interval, or of the forecast.
-        high_ms: Upper bound.
+        latency_ms: Milliseconds per call: the median measured here, or the pessimistic end of a forecast.
+        low_ms: Lower bound of its 95% interval; the optimistic end of a forecast.
+        high_ms: Upper bound of its 95% interval; the pessimistic end of a forecast.
         forecast: Whether the latency is a forecast.
         points_lost: Accuracy lost against PyTorch in points, measured here; None: no labelled samples.
         relative_l2: Largest error of an output on the golden samples.
-        memory_bytes: Peak memory, measured here or estimated for a board; None: not measured.
+        memory_bytes: Peak memory, measured here or expected on a board; None: not measured.
         size_bytes: Size of the graphs and weights.
         verified: Whether the bundle is within its tolerances.
     """
 
+    device: str
     precision: str
     backend: str
     threads: int | None
@@ -91,12 +95,15 @@ def pareto(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 
 def choice(candidates: Sequence[Candidate], limits: Limits) -> Candidate | None:
-    """The fastest within the limits; of equally fast ones (95% intervals overlap), the one that loses least."""
+    """The fastest within the limits; of equally fast ones (95% intervals overlap), the one that loses least.
+
+    Forecasts of one device share their assumptions, so that their ranges overlap and are still in order.
+    """
     within = [candidate for candidate in candidates if not candidate.exceeds(limits)]
     if not within:
         return None
     fastest = min(within, key=lambda candidate: candidate.latency_ms)
-    equal = [candidate for candidate in within if candidate.low_ms <= fastest.high_ms]
+    equal = [c for c in within if c == fastest or (not c.forecast and c.low_ms <= fastest.high_ms)]
     return min(equal, key=lambda candidate: (*candidate.costs[1:], candidate.latency_ms))
 
 

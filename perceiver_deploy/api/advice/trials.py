@@ -1,4 +1,4 @@
-"""Candidates measured on this machine's processor: each precision exported once, run by each backend."""
+"""Candidates: each precision exported once, measured with each backend of this machine, or forecast for boards."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from perceiver_deploy.api.advice.candidate import Candidate
+from perceiver_deploy.api.advice.candidate import HERE, Candidate
 from perceiver_deploy.api.evaluate import evaluate_sessions
 from perceiver_deploy.api.memory import peak_memory
 from perceiver_deploy.api.timing import interleave, ratio
+from perceiver_deploy.api.verify import backend_for
 from perceiver_deploy.sources.model import Model
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.options import QuantizationOptions
-from perceiver_runtime import Session, open_session
+from perceiver_exporters.precision.widen import runnable_bundle
+from perceiver_exporters.roofline.forecast import forecast
+from perceiver_exporters.targets.target import TARGETS, Board
+from perceiver_runtime import Session, load_bundle, open_session
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
-from perceiver_runtime.format.ranges import batch_within
+from perceiver_runtime.format.ranges import BATCH, batch_within
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.measure.latency import sized_feeds
@@ -76,6 +81,7 @@ class Trial:
                     slower = ratio(each, times[0])
                     checked = verify(session)
                     yield Candidate(
+                        device=HERE,
                         precision=precision,
                         backend=session.backend,
                         threads=session.threads,
@@ -89,6 +95,44 @@ class Trial:
                         size_bytes=_size(session),
                         verified=checked.passed,
                     )
+
+    def forecast(self, bundles: Sequence[tuple[str, Path]], boards: Sequence[Board]) -> Iterator[Candidate]:
+        """For each board: accuracy and parity by exact arithmetic on this machine, latency and memory as forecasts."""
+        backend = backend_for(self.target)
+        for precision, path in bundles:
+            loaded = load_bundle(path)
+            with (
+                runnable_bundle(loaded, backend) as runnable,
+                open_session(runnable, backend, check_finite=False) as session,
+            ):
+                lost = self._points_lost([session]).get(session.backend)
+                checked, size = verify(session), _size(session)
+            for board in boards:
+                try:
+                    expected = forecast(loaded, board.name, sizes=self._sizes(loaded))
+                except UsageError as error:
+                    LOGGER.warning("warning: %s", error)
+                    continue
+                yield Candidate(
+                    device=board.name,
+                    precision=precision,
+                    backend=TARGETS[self.target].backend,
+                    threads=None,
+                    latency_ms=expected.pessimistic_s * 1e3,
+                    low_ms=expected.optimistic_s * 1e3,
+                    high_ms=expected.pessimistic_s * 1e3,
+                    forecast=True,
+                    points_lost=lost,
+                    relative_l2=_error(checked),
+                    memory_bytes=expected.memory,
+                    size_bytes=size,
+                    verified=checked.passed,
+                )
+
+    def _sizes(self, bundle: Bundle) -> dict[str, int]:
+        profiles = bundle.manifest.profiles
+        known = bool(profiles) and BATCH in profiles[0].dimensions
+        return {BATCH: batch_within(profiles, self.batch)} if known else {}
 
     def _times(self, sessions: Sequence[Session]) -> list[tuple[float, ...]]:
         report(f"time {len(sessions) - 1} settings beside {CONTROL} on ONNX Runtime")
