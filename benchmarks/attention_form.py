@@ -25,7 +25,6 @@ import torch
 from onnx_ir.passes import common
 from record import write
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
 from perceiver_exporters.component import Component, Cut
 from perceiver_exporters.ir.quiet import quiet
@@ -39,6 +38,8 @@ from perceiver_exporters.rules import REWRITE_RULES, Applied, Context, rewrite
 from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM, fuse, on_cuda
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array
 

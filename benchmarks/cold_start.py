@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from record import bundles, random_weights, write
 
-from perceiver_deploy.api.timing import Ratio, ratio
 from perceiver_deploy.peers import Workload
 from perceiver_deploy.peers.onnx_runtimes import plain_export
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import load_bundle
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
 from perceiver_runtime.golden import load_golden
 
 PLAIN = "plain ONNX Runtime"

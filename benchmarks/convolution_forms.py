@@ -19,8 +19,9 @@ import onnx
 from onnx import helper, numpy_helper
 from record import write
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_runtime.backends.integer_products import avoid_saturation
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 
 import onnxruntime as ort
 

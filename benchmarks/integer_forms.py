@@ -21,7 +21,8 @@ import onnx
 from onnx import helper, numpy_helper
 from record import write
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.measure.compare import relative_l2
 
 import onnxruntime as ort

@@ -23,7 +23,6 @@ import onnx_ir as ir
 import torch
 from record import write
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Component, Cut
@@ -40,6 +39,8 @@ from perceiver_exporters.rules import Context, rewrite
 from perceiver_exporters.samples import make_samples
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.backends.integer_products import avoid_saturation
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.golden import ComponentCall
 from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array

@@ -21,9 +21,10 @@ import onnx
 import torch
 from record import bundles, random_weights, write
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import load_bundle, open_session
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.bundle import Bundle, file_entry, write_manifest
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.measure.compare import relative_l2

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from record import bundles, random_weights, write
 
-from perceiver_deploy.api.timing import Call, milliseconds
 from perceiver_deploy.models.multimodal import MultimodalAutoencoder, coordinates_of
 from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import Session, open_session
+from perceiver_runtime.benchmark.timing import Call, milliseconds
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.tensors import Array
 

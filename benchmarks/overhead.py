@@ -16,9 +16,9 @@ from pathlib import Path
 from record import bundles, write
 
 from perceiver_deploy.api.bench import TORCH, bench
-from perceiver_deploy.api.timing import Ratio
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import measure, open_session
+from perceiver_runtime.benchmark.statistics import Ratio
 
 NAMES = ("fashion-perceiver", "language-identifier", "emoji-namer")
 PRECISIONS = ("fp32", "int8")

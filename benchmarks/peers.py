@@ -22,15 +22,15 @@ import torch
 from peer_variants import Feeds, dynamic_onnxruntime, static_onnxruntime, static_openvino
 from record import Row, bundles, compare, markdown, random_weights, write
 
-from perceiver_deploy.api.timing import Call
 from perceiver_deploy.peers import PEERS, Workload
 from perceiver_deploy.peers.onnx_runtimes import plain_export, run_onnxruntime, run_openvino
 from perceiver_deploy.peers.torch_calls import eager_call
 from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_runtime import UnavailableError, open_session
+from perceiver_runtime.benchmark.timing import Call
+from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.measure.compare import relative_l2
-from perceiver_runtime.measure.latency import BATCH
 from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")

@@ -24,11 +24,11 @@ import torch
 from peer_variants import static_onnxruntime, static_openvino
 from record import bundles, random_weights, ratios, write
 
-from perceiver_deploy.api.timing import Ratio
 from perceiver_deploy.peers import Workload
 from perceiver_deploy.peers.onnx_runtimes import plain_export
 from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import resolve
+from perceiver_runtime.benchmark.statistics import Ratio
 
 NAME = "optical-flow-perceiver"
 SHAPE = (1, 2, 27, 368, 496)

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from perceiver_deploy.api.timing import Call, Ratio, interleave, ratio
 from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.options import DEFAULTS, QuantizationOptions
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import Call, interleave
 from perceiver_runtime.format.schema import encode
-from perceiver_runtime.machine import machine
+from perceiver_runtime.machine import instructions, machine
 
 REDUCED = QuantizationOptions(reduce_range=True)
 VARIANTS: Mapping[str, tuple[str, QuantizationOptions]] = {
@@ -36,7 +37,6 @@ VARIANTS: Mapping[str, tuple[str, QuantizationOptions]] = {
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "transformers", "numpy")
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +91,9 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
 
 def described() -> dict[str, Any]:
     """The machine, and what of its instructions decides about speed."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    flags = next(set(line.split()) for line in lines if line.startswith("flags"))
     return {
         "name": machine(),
-        "instructions": [name for name in INSTRUCTIONS if name in flags],
+        "instructions": list(instructions()),
         "load": round(os.getloadavg()[0], 1),
     }
 

@@ -29,7 +29,7 @@ from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.rules import REWRITE_RULES, Context, RewriteRule, RuleOutcome, rewrite
 from perceiver_exporters.targets.target import TARGETS
-from perceiver_runtime.measure.latency import machine
+from perceiver_runtime.machine import machine
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

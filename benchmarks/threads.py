@@ -23,7 +23,6 @@ from pathlib import Path
 
 from record import bundles, write
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.models.config import CrossAttentionConfig, PerceiverConfig, ProcessorConfig
 from perceiver_deploy.models.patches import PatchClassifierConfig
@@ -31,9 +30,11 @@ from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import Session, load_bundle, open_session
 from perceiver_runtime.backends import open_backend
+from perceiver_runtime.benchmark.latency import sized_feeds
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import physical_cores
-from perceiver_runtime.measure.latency import sized_feeds
 from perceiver_runtime.tensors import Array
 
 import onnxruntime as ort

@@ -23,20 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.rules import REWRITE_RULES
 from perceiver_exporters.rules.attention.attention_form import ATTENTION_FORM
 from perceiver_runtime import UsageError, load_bundle
+from perceiver_runtime.benchmark.statistics import Distribution, Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.format.schema import encode
 from perceiver_runtime.format.wiring import bind_symbols, value_specs
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import machine
 from perceiver_runtime.measure.compare import Bound, compare
-from perceiver_runtime.measure.latency import Distribution
 from perceiver_runtime.pipeline import Step
 from perceiver_runtime.tensors import Array
 

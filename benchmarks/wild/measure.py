@@ -15,7 +15,6 @@ from torch import nn
 
 from perceiver_deploy.api.inspect import inspect
 from perceiver_deploy.api.options import ExportOptions
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.component import Blueprint
 from perceiver_exporters.cutting.call import Called, tensors
@@ -26,6 +25,8 @@ from perceiver_exporters.ir.quiet import quiet
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import open_session, verify
+from perceiver_runtime.benchmark.statistics import Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.errors import PerceiverError
 from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.measure.compare import relative_l2

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import torch
 
-from perceiver_deploy.api.timing import Ratio, interleave, ratio
 from perceiver_deploy.peers import PEERS, Workload, check_peers
 from perceiver_deploy.sources.reference import reference_of
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
+from perceiver_runtime.benchmark.latency import sized_feeds
+from perceiver_runtime.benchmark.load import LoadMeter, OtherLoad
+from perceiver_runtime.benchmark.statistics import Distribution, Ratio, ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.measure.latency import Distribution, sized_feeds
-from perceiver_runtime.measure.load import LoadMeter, OtherLoad
 from perceiver_runtime.progress import report
 
 TORCH = "torch"

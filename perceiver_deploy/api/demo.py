@@ -13,12 +13,14 @@ from perceiver_exporters.component import Blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_runtime import open_session
+from perceiver_runtime.benchmark.latency import measure
+from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.statistics import Distribution
 from perceiver_runtime.evaluation.metrics import ClassificationMetrics
 from perceiver_runtime.format.outputs import check_directory
 from perceiver_runtime.format.staging import check_destination
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import ParityReport
-from perceiver_runtime.measure.latency import Distribution, LatencyReport, measure
 from perceiver_runtime.measure.verify import PIPELINE
 from perceiver_runtime.progress import report
 

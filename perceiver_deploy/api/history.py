@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.api.bench import BenchmarkReport
-from perceiver_deploy.api.timing import Ratio
+from perceiver_runtime.benchmark.statistics import Ratio
 from perceiver_runtime.errors import BundleError, FeedError
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.outputs import replacing

@@ -14,7 +14,7 @@ import json, sys
 from pathlib import Path
 from perceiver_runtime import load_bundle, open_session
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.measure.latency import sized_feeds
+from perceiver_runtime.benchmark.latency import sized_feeds
 path, backend, threads, batch, runs = json.loads(sys.argv[1])
 with open_session(path, backend, threads, check_finite=False) as session:
     feeds = sized_feeds(session, load_golden(session.bundle)[0].feeds, batch)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from perceiver_deploy.api.timing import interleave, ratio
 from perceiver_runtime import Session, UnavailableError, open_session
+from perceiver_runtime.benchmark.latency import sized_feeds
+from perceiver_runtime.benchmark.statistics import ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.errors import INSTALL_ONNXRUNTIME
 from perceiver_runtime.format.ranges import batch_within
 from perceiver_runtime.format.tuning import Measured, Tuning, write_tuning
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
-from perceiver_runtime.measure.latency import sized_feeds
 from perceiver_runtime.progress import report
 
 BACKENDS = ("onnxruntime", "openvino")

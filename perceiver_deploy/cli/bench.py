@@ -79,8 +79,8 @@ def command(
     """Measure the latency of BUNDLES of one model beside PyTorch eager or others, call by call in turn."""
     from perceiver_deploy.api.bench import bench
     from perceiver_deploy.api.history import append, changes, read
+    from perceiver_runtime.benchmark.load import require_idle
     from perceiver_runtime.format.outputs import check_file
-    from perceiver_runtime.measure.load import require_idle
 
     if NONE in against and len(against) > 1:
         raise click.UsageError("--against none goes with no other; leave one of them out")

@@ -5,6 +5,7 @@ import perceiver_runtime.launch  # noqa: F401  (before anything else can be impo
 # isort: split
 
 from perceiver_runtime.backends.opt_out import opt_out
+from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import (
     BundleError,
@@ -17,10 +18,12 @@ from perceiver_runtime.errors import (
 )
 from perceiver_runtime.execution.generate import Generated, Sampling
 from perceiver_runtime.execution.session import Session, open_session
-from perceiver_runtime.measure.latency import LatencyReport, measure
 from perceiver_runtime.measure.verify import VerifyReport, verify
+from perceiver_runtime.release import __version__ as __version__
 
-__version__ = "0.1.0"
+# isort: split
+
+from perceiver_runtime.benchmark.latency import measure  # last: a folder has that name too
 
 opt_out()
 

@@ -8,12 +8,37 @@ import re
 from pathlib import Path
 
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+"""Extensions of x86-64 and arm64 that decide about the speed of matrix products."""
 _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: (\d+)(?:\.(\d+))?")
 
 
 def machine() -> str:
     """Processor or board, number of cores, and operating system."""
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def instructions() -> tuple[str, ...]:
+    """Those of `INSTRUCTIONS` that the processor has; empty if the system does not tell."""
+    text = CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.is_file() else ""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = set(found[1].split()) if found else set()
+    return tuple(name for name in INSTRUCTIONS if name in flags)
 
 
 def usable_cores() -> int:
@@ -51,11 +76,11 @@ def _siblings(cpu: int) -> str:
 
 
 def _processor() -> str:
-    board, cpuinfo = Path("/proc/device-tree/model"), Path("/proc/cpuinfo")
+    board = Path("/proc/device-tree/model")
     if board.is_file():
         return board.read_text(encoding="utf-8").rstrip("\0")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+    if CPUINFO.is_file():
+        for line in CPUINFO.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown processor"

@@ -13,14 +13,13 @@ from click.testing import CliRunner
 
 from perceiver_deploy.api.bench import BenchmarkReport, bench
 from perceiver_deploy.api.history import DRIFT, Entry, append, changes, read
-from perceiver_deploy.api.timing import Ratio
 from perceiver_deploy.cli.main import group
 from perceiver_deploy.cli.values import PEER
 from perceiver_deploy.peers import PEERS, Workload
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import FeedError, UnavailableError, UsageError
+from perceiver_runtime.benchmark.statistics import Distribution, Ratio
 from perceiver_runtime.measure.compare import relative_l2
-from perceiver_runtime.measure.latency import Distribution
 
 NAME = "fashion-perceiver"
 pytestmark = pytest.mark.xdist_group("cli")

@@ -10,10 +10,10 @@ import pytest
 import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
+from perceiver_runtime.benchmark.latency import measure
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
 from perceiver_runtime.execution.session import open_session
-from perceiver_runtime.measure.latency import measure
 from perceiver_runtime.measure.verify import verify
 from perceiver_runtime.tensorrt import engine as engine_module
 

@@ -1,41 +1,120 @@
-"""Calls take turns, and a ratio says how sure it is."""
+"""Calls take turns in random order, and the interval of a ratio contains the truth as often as it says."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from perceiver_deploy.api.timing import interleave, ratio
 from perceiver_runtime import UsageError
+from perceiver_runtime.benchmark.statistics import Distribution, median_interval, ratio
+from perceiver_runtime.benchmark.timing import interleave
+
+REPETITIONS = 1000
+Times = npt.NDArray[np.float64]
 
 
-def test_calls_take_turns_in_both_orders() -> None:
+def test_calls_take_turns_in_every_order() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    times = interleave(calls, rounds=3, warmup=1)
-    assert "".join(order) == "abc" + "abc" + "cba" + "abc"
-    assert {name: len(each) for name, each in times.items()} == {"a": 3, "b": 3, "c": 3}
+    times = interleave(calls, rounds=40, warmup=1, seed=0)
+    rounds = ["".join(order[i : i + 3]) for i in range(0, len(order), 3)]
+    assert rounds[0] == "abc"
+    assert all(sorted(each) == list("abc") for each in rounds)
+    assert len(set(rounds)) == 6
+    assert {name: len(each) for name, each in times.items()} == {"a": 40, "b": 40, "c": 40}
     assert min(min(each) for each in times.values()) > 0
 
 
 def test_ratio_ignores_drift_that_both_share() -> None:
     drift = np.linspace(1, 3, 40)
     got = ratio(20 * drift, 10 * drift)  # type: ignore[arg-type]
-    assert got.median == pytest.approx(2)
-    assert got.low == pytest.approx(2)
-    assert got.high == pytest.approx(2)
+    assert (got.median, got.low, got.high) == pytest.approx((2, 2, 2))
 
 
-def test_interval_holds_the_truth_and_narrows_with_rounds() -> None:
-    noise = np.random.default_rng(0).lognormal(0, 0.3, 400)
-    few, many = ratio(3 * noise[:20], np.ones(20)), ratio(3 * noise, np.ones(400))  # type: ignore[arg-type]
-    assert few.low < 3 < few.high
-    assert many.low < 3 < many.high
-    assert many.high - many.low < (few.high - few.low) / 2
-    assert str(many) == f"{many.median:.2f} ({many.low:.2f} to {many.high:.2f})"
+def test_exchanged_calls_give_reciprocals() -> None:
+    a, b = np.random.default_rng(0).lognormal(0, 0.3, (2, 25))
+    one, other = ratio(a, b), ratio(b, a)
+    assert (1 / one.median, 1 / one.high, 1 / one.low) == pytest.approx((other.median, other.low, other.high))
+    assert str(one) == f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})"
 
 
 @pytest.mark.parametrize(("a", "b"), [((1.0, 2.0), (1.0,)), ((1.0,), (1.0,)), ((), ())])
 def test_too_few_or_unequal_rounds(a: tuple[float, ...], b: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="expected equally many, at least 2"):
         ratio(a, b)
+
+
+def test_times_are_above_zero() -> None:
+    with pytest.raises(UsageError, match="expected times above 0, got 0"):
+        ratio((1.0, 2.0), (1.0, 0.0))
+
+
+def lognormal(random: np.random.Generator, shape: tuple[int, int]) -> Times:
+    return random.standard_normal(shape) * 0.05
+
+
+def heavy_tailed(random: np.random.Generator, shape: tuple[int, int]) -> Times:
+    """Student's t with 1.5 degrees of freedom, and one call in ten interrupted."""
+    noise = 0.03 * random.standard_t(1.5, shape).clip(-20, 20)
+    return noise + (random.random(shape) < 0.1) * random.exponential(0.5, shape)
+
+
+def drifting(random: np.random.Generator, shape: tuple[int, int]) -> Times:
+    """A machine that gets 65% slower meanwhile, and swings."""
+    time = np.arange(shape[1]) / shape[1]
+    return lognormal(random, shape) + 0.5 * time + 0.3 * np.sin(6 * time + 6 * random.random((shape[0], 1)))
+
+
+def loaded(random: np.random.Generator, shape: tuple[int, int]) -> Times:
+    """Autocorrelated load: an autoregressive process, and another program that comes and goes."""
+    out, load, busy = np.empty(shape), random.standard_normal(shape[0]), random.random(shape[0]) < 0.5
+    for i in range(shape[1]):
+        load = 0.8 * load + 0.6 * random.standard_normal(shape[0])
+        busy ^= random.random(shape[0]) < 0.15
+        out[:, i] = 0.05 * load + 0.3 * busy
+    return out
+
+
+def log_ratios(model, rounds: int, slowdown: float = 0.0) -> Times:
+    """Logarithms of ratios of a call to itself, or to a slower one, in rounds of random order."""
+    random = np.random.default_rng(rounds)
+    times = model(random, (REPETITIONS, 2 * rounds)).reshape(REPETITIONS, rounds, 2)
+    first = random.random((REPETITIONS, rounds)) < 0.5
+    return np.where(first, times[..., 0] - times[..., 1], times[..., 1] - times[..., 0]) + np.log1p(slowdown)
+
+
+@pytest.mark.parametrize("rounds", [10, 30, 50])
+@pytest.mark.parametrize("model", [lognormal, heavy_tailed, drifting, loaded])
+def test_interval_contains_1_in_95_of_100_comparisons_of_a_call_with_itself(model, rounds: int) -> None:
+    low, high = median_interval(log_ratios(model, rounds))
+    assert 930 <= np.count_nonzero((low <= 0) & (high >= 0)) <= 970
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 5])
+def test_few_rounds_are_covered_too(rounds: int) -> None:
+    low, high = median_interval(log_ratios(lognormal, rounds))
+    assert np.count_nonzero((low <= 0) & (high >= 0)) >= 930
+
+
+def test_a_slowdown_of_a_tenth_is_found() -> None:
+    low, _ = median_interval(log_ratios(lognormal, 30, slowdown=0.1))
+    assert np.count_nonzero(low > 0) >= 0.9 * REPETITIONS
+
+
+def test_the_interval_is_that_of_a_ratio_and_narrows() -> None:
+    noise = np.exp(log_ratios(lognormal, 50)[0])
+    got = ratio(noise, np.ones(50))  # type: ignore[arg-type]
+    assert np.log([got.low, got.high]) == pytest.approx(median_interval(np.log(noise)))
+    series = np.random.default_rng(0).standard_normal(4000)
+    widths = [-np.subtract(*median_interval(series[:n])) for n in (50, 999, 1001, 4000)]
+    assert widths[0] > widths[1] > widths[3]
+    assert widths[1] == pytest.approx(widths[2], rel=0.1)
+
+
+def test_distribution_of_few_samples() -> None:
+    one, two = Distribution.of((3.0,)), Distribution.of((1.0, 3.0))
+    assert (one.p50, one.max, one.mean, one.interval) == (3.0, 3.0, 3.0, None)
+    assert two.interval is not None
+    assert two.interval[0] < 1
+    assert two.interval[1] > 3

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from perceiver_runtime import CheckError
+from perceiver_runtime.benchmark import load
+from perceiver_runtime.benchmark.load import LoadMeter, OtherLoad, require_idle
 from perceiver_runtime.cli import main as cli
-from perceiver_runtime.measure import load
-from perceiver_runtime.measure.load import LoadMeter, OtherLoad, require_idle
 
 TICK = os.sysconf("SC_CLK_TCK")
 

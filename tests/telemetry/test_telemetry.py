@@ -17,8 +17,10 @@ from telemetry.recorded_lines import RECORDED, Recorded
 from perceiver_runtime.errors import FeedError, UnavailableError
 from perceiver_runtime.machine import jetpack_release
 from perceiver_runtime.telemetry import Sample, open_source, record
+from perceiver_runtime.telemetry import processor as processor_module
 from perceiver_runtime.telemetry.jetson import Jetson, parse_power_mode
 from perceiver_runtime.telemetry.nvml import Nvml
+from perceiver_runtime.telemetry.processor import Processor, require_rapl
 from perceiver_runtime.telemetry.rails import find_rails, total
 from perceiver_runtime.telemetry.recorder import Recording
 from perceiver_runtime.telemetry.tegrastats import parse_line
@@ -202,6 +204,15 @@ class FakeNvml:
     def nvmlSystemGetDriverVersion(self) -> str:
         return "580.1"
 
+    def nvmlDeviceGetEnforcedPowerLimit(self, device: int) -> int:
+        return 450_000
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:
+        return 7_500
+
+    def nvmlDeviceGetCudaComputeCapability(self, device: int) -> list[int]:
+        return [8, 9]
+
     def nvmlDeviceGetPowerUsage(self, device: int) -> int:
         return 120_500
 
@@ -226,6 +237,7 @@ def test_a_desktop_gpu_through_nvml() -> None:
     assert source.description == "RTX 4090, driver 580.1"
     sample = source.sample()
     assert (sample.total_power, sample.temperature, sample.utilisation) == (120.5, {"gpu": 61.0}, 0.85)
+    assert (source.power_mode, sample.energy, source.compute_capability()) == ("limit 450 W", 7.5, "8.9")
     assert sample.clock == {}  # this GPU does not say
     assert sample.throttled == ("power cap", "thermal (hardware)")
     with pytest.raises(UnavailableError, match="Driver Not Loaded"):
@@ -240,6 +252,50 @@ def test_nvml_names_are_real() -> None:
     for name in own:
         if isinstance(value := getattr(FakeNvml, name), int):
             assert getattr(pynvml, name) == value
+
+
+def rapl(sysfs: Path, **domains: int) -> None:
+    """Powercap as Linux has it: a package, parts of it, and the memory beside them."""
+    for name, microjoules in domains.items():
+        number = {"package": "0", "core": "0:0", "dram": "0:1", "psys": "1"}[name]
+        folder = sysfs / f"class/powercap/intel-rapl:{number}"
+        write(folder / "name", "package-0\n" if name == "package" else f"{name}\n")
+        write(folder / "energy_uj", f"{microjoules}\n")
+        write(folder / "max_energy_range_uj", "1000000000\n")
+
+
+def test_energy_of_package_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((10.0, 12.0, 13.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    cpus = tmp_path / "devices/system/cpu"
+    write(cpus / "cpu0/cpufreq/scaling_governor", "performance\n")
+    for cpu, kilohertz in enumerate(("1200000", "3400000")):
+        write(cpus / f"cpu{cpu}/cpufreq/scaling_cur_freq", kilohertz)
+    write(cpus / "cpu0/thermal_throttle/core_throttle_count", "5\n")
+    rapl(tmp_path, package=999_000_000, core=1, dram=2_000_000, psys=9)
+    require_rapl(tmp_path)
+    processor = Processor(tmp_path, tmp_path)
+    assert processor.power_mode == "performance"
+    assert processor.description == "RAPL: dram-0, package-0"
+    first = processor.sample()
+    assert (first.energy, first.total_power, first.clock, first.throttled) == (0.0, None, {"cpu": 3.4e9}, ())
+    write(cpus / "cpu0/thermal_throttle/core_throttle_count", "6\n")
+    rapl(tmp_path, package=19_000_000, core=1, dram=6_000_000)  # the counter of the package began again
+    second = processor.sample()
+    assert second.energy == pytest.approx(24)
+    assert second.power == pytest.approx({"package-0": 10, "dram-0": 2})
+    assert second.throttled == ("core_throttle",)
+    summary = Recording("test", [first, second]).summary()
+    assert (summary.energy, summary.mean_power, summary.lowest_clock) == pytest.approx((24, 12, 3.4e9))
+
+
+def test_without_energy_counters_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnavailableError, match="expected RAPL energy counters"):
+        require_rapl(tmp_path)
+    rapl(tmp_path, package=1)
+    monkeypatch.setattr(processor_module, "read_integer", lambda _: None)  # what a user who is not root gets
+    with pytest.raises(UnavailableError, match=r"chmod a.r /sys/class/powercap"):
+        require_rapl(tmp_path)
 
 
 def test_releases(tmp_path: Path) -> None:
@@ -274,6 +330,7 @@ def test_energy_is_the_integral_of_power() -> None:
 
 class Counting:
     description = "a source that counts"
+    power_mode: str | None = None
 
     def __init__(self, fail_at: int = 10**9) -> None:
         self.count, self._fail_at = 0, fail_at

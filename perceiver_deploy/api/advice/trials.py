@@ -14,7 +14,6 @@ import numpy as np
 from perceiver_deploy.api.advice.candidate import HERE, Candidate
 from perceiver_deploy.api.evaluate import evaluate_sessions
 from perceiver_deploy.api.memory import peak_memory
-from perceiver_deploy.api.timing import interleave, ratio
 from perceiver_deploy.api.verify import backend_for
 from perceiver_deploy.sources.model import Model
 from perceiver_exporters.component import Blueprint
@@ -25,12 +24,14 @@ from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_exporters.roofline.forecast import forecast
 from perceiver_exporters.targets.target import TARGETS, Board
 from perceiver_runtime import Session, load_bundle, open_session
+from perceiver_runtime.benchmark.latency import sized_feeds
+from perceiver_runtime.benchmark.statistics import ratio
+from perceiver_runtime.benchmark.timing import interleave
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 from perceiver_runtime.format.ranges import BATCH, batch_within
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
-from perceiver_runtime.measure.latency import sized_feeds
 from perceiver_runtime.measure.verify import PIPELINE, VerifyReport, verify
 from perceiver_runtime.progress import report
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
 from perceiver_runtime.format import schema, strict_json
-from perceiver_runtime.measure.latency import LatencyReport
 
 
 def measure_alone(

@@ -17,9 +17,9 @@ from perceiver_deploy.api.reporting.alone import measure_alone
 from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run
 from perceiver_deploy.api.verify import Verification, verify
 from perceiver_runtime import load_bundle
+from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, typed
-from perceiver_runtime.measure.latency import LatencyReport
 from perceiver_runtime.measure.verify import golden_origin
 from perceiver_runtime.progress import report as progress
 

@@ -13,8 +13,8 @@ from perceiver_deploy.api.bench import BenchmarkReport
 from perceiver_deploy.api.evaluate import EvaluationReport
 from perceiver_exporters.diagnose.error_growth import ErrorGrowth
 from perceiver_exporters.precision.record import ComponentPrecision
+from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.manifest import ComponentEntry, DataRecord, Source
-from perceiver_runtime.measure.latency import LatencyReport
 from perceiver_runtime.measure.verify import VerifyReport
 from perceiver_runtime.pipeline import Pipeline
 from perceiver_runtime.settings import Processing

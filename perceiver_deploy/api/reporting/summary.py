@@ -20,7 +20,8 @@ from perceiver_deploy.api.reporting.tables import (
     table,
     verdict,
 )
-from perceiver_runtime.measure.latency import Distribution, LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.statistics import Distribution
 
 EAGER = "PyTorch eager"
 DAMAGED = "can't be opened"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from perceiver_runtime import __version__, progress
 from perceiver_runtime.backends import BACKENDS
+from perceiver_runtime.benchmark.latency import measure
+from perceiver_runtime.benchmark.load import require_idle
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.build import add_command as add_build_command
@@ -25,8 +27,6 @@ from perceiver_runtime.escapes import command_line
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.format import arrays
 from perceiver_runtime.format.outputs import check_file
-from perceiver_runtime.measure.latency import measure
-from perceiver_runtime.measure.load import require_idle
 from perceiver_runtime.measure.verify import verify
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.statistics import Distribution
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.cli.table import Draw, table, wrapped
 from perceiver_runtime.escapes import printable
@@ -14,7 +16,6 @@ from perceiver_runtime.execution.choice import RunsOn, expected, has_engines
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import ParityReport
-from perceiver_runtime.measure.latency import Distribution, LatencyReport
 from perceiver_runtime.measure.verify import VerifyReport, golden_origin
 from perceiver_runtime.tensors import Array, TensorSpec
 

@@ -81,6 +81,7 @@ class Session:
         versions: Versions of the libraries behind it.
         threads: Number of CPU threads, or None.
         reason: Why the backend was chosen.
+        device: Device whose memory the graphs read and write.
         check_finite: Whether floating-point feeds are checked for NaN, infinity and numbers too large.
     """
 
@@ -101,7 +102,7 @@ class Session:
         self.versions = backend.versions
         self.threads = threads
         self.reason = reason
-        self._device = backend.device
+        self.device = backend.device
         for entry in bundle.manifest.components:
             check_precision(backend.name, entry.precision)
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
@@ -221,7 +222,7 @@ class Session:
         if not is_whole(allowed) or not 1 <= allowed <= generation.length:
             raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
         values = self._execute(self._for_generation(generation), feeds, None)
-        loop = BoundStep(self._device, self._executables[step.component], step, generation.token, values)
+        loop = BoundStep(self.device, self._executables[step.component], step, generation.token, values)
         output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
         return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
 
@@ -272,7 +273,7 @@ class Session:
                 plan = idle.pop()
             except IndexError:
                 filled = check_sizes(subpipeline, feeds, sizes)
-                plan = ExecutionPlan(subpipeline, self._executables, self._device, sizes, filled)
+                plan = ExecutionPlan(subpipeline, self._executables, self.device, sizes, filled)
             results = plan.run(feeds, record)
             idle.append(plan)  # not after an error, which may have come from its state
         return results

@@ -1,1 +1,1 @@
-"""Measured numbers with a verdict: parity with golden samples, and latency."""
+"""Verdicts on numbers: comparison with golden samples, and the tolerances that it uses."""

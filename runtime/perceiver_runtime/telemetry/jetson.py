@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from perceiver_runtime.telemetry.files import memory, read_integer, read_text
 from perceiver_runtime.telemetry.rails import SYSFS, Rail, find_rails, total
 from perceiver_runtime.telemetry.sample import Sample
 
@@ -15,7 +16,6 @@ PROCFS = Path("/proc")
 _MODE = re.compile(r"NV Power Mode: (\S+)")
 _ALERTS = "class/hwmon/hwmon*/oc*_event_cnt"
 """Counters of over-current events: what the module throttles for (the `soctherm` monitor)."""
-_KIBIBYTE = 1024
 
 
 class Jetson:
@@ -25,20 +25,20 @@ class Jetson:
         self._sysfs, self._procfs = sysfs, procfs
         self._rails = find_rails(sysfs)
         self._zones = {
-            _text(zone / "type"): zone / "temp" for zone in sorted(sysfs.glob("class/thermal/thermal_zone*"))
+            read_text(zone / "type"): zone / "temp" for zone in sorted(sysfs.glob("class/thermal/thermal_zone*"))
         }
         self._gpu = next(iter(sorted(sysfs.glob("class/devfreq/*gpu*"))), None)
-        self._events = {path: _integer(path) for path in sorted(sysfs.glob(_ALERTS))}
-        model = _text(procfs / "device-tree/model").strip("\0") or "Jetson"
-        mode = power_mode if power_mode is not None else query_power_mode()
-        self.description = f"{model}, power mode {mode or 'unknown'}"
+        self._events = {path: read_integer(path) for path in sorted(sysfs.glob(_ALERTS))}
+        model = read_text(procfs / "device-tree/model").strip("\0") or "Jetson"
+        self.power_mode = power_mode if power_mode is not None else query_power_mode()
+        self.description = f"{model}, power mode {self.power_mode or 'unknown'}"
 
     def sample(self) -> Sample:
         """Read all sensors once; sensors that fail are omitted."""
         power = {rail.name: watts for rail in self._rails if (watts := _watts(rail)) is not None}
-        zones = {name: _integer(path) for name, path in self._zones.items()}
-        used, size = _memory(self._procfs / "meminfo")
-        clock = _integer(self._gpu / "cur_freq") if self._gpu is not None else None
+        zones = {name: read_integer(path) for name, path in self._zones.items()}
+        used, size = memory(self._procfs / "meminfo")
+        clock = read_integer(self._gpu / "cur_freq") if self._gpu is not None else None
         return Sample(
             time=time.monotonic(),
             power=power,
@@ -47,7 +47,7 @@ class Jetson:
             clock={} if clock is None else {"gpu": float(clock)},
             memory_used=used,
             memory_total=size,
-            throttled=tuple(sorted(path.name for path, count in self._events.items() if _integer(path) != count)),
+            throttled=tuple(sorted(path.name for path, count in self._events.items() if read_integer(path) != count)),
         )
 
 
@@ -70,24 +70,3 @@ def _watts(rail: Rail) -> float | None:
         return rail.power()
     except (OSError, ValueError):
         return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _integer(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text.lstrip("-").isdigit() else None
-
-
-def _memory(meminfo: Path) -> tuple[int | None, int | None]:
-    """Used and total bytes: total less what is available."""
-    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", _text(meminfo), re.MULTILINE))
-    if "MemTotal" not in fields or "MemAvailable" not in fields:
-        return None, None
-    size = int(fields["MemTotal"])
-    return (size - int(fields["MemAvailable"])) * _KIBIBYTE, size * _KIBIBYTE

@@ -28,6 +28,8 @@ class Nvml:
             name, driver = nvml.nvmlDeviceGetName(self._device), nvml.nvmlSystemGetDriverVersion()
         except nvml.NVMLError as error:
             raise UnavailableError(f"NVML: expected an NVIDIA driver, got {error}; check `nvidia-smi`") from error
+        limit = self._ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(self._device))
+        self.power_mode = None if limit is None else f"limit {limit / 1000:.0f} W"
         self.description = f"{name}, driver {driver}"
 
     def sample(self) -> Sample:
@@ -38,11 +40,13 @@ class Nvml:
         clock = self._ask(lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM))
         rates = self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(device))
         memory = self._ask(lambda: nvml.nvmlDeviceGetMemoryInfo(device))
+        energy = self._ask(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(device))
         watts = None if power is None else power / 1000
         return Sample(
             time=time.monotonic(),
             power={} if watts is None else {"board": watts},
             total_power=watts,
+            energy=None if energy is None else energy / 1000,
             temperature={} if celsius is None else {"gpu": float(celsius)},
             clock={} if clock is None else {"gpu": clock * 1e6},
             utilisation=None if rates is None else rates.gpu / 100,
@@ -50,6 +54,11 @@ class Nvml:
             memory_total=None if memory is None else memory.total,
             throttled=self._throttled(),
         )
+
+    def compute_capability(self) -> str | None:
+        """Such as `8.9`."""
+        found = self._ask(lambda: self._nvml.nvmlDeviceGetCudaComputeCapability(self._device))
+        return None if found is None else ".".join(map(str, found))
 
     def _throttled(self) -> tuple[str, ...]:
         bits = self._ask(lambda: self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._device)) or 0

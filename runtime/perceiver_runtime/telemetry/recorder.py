@@ -17,7 +17,8 @@ INTERVAL = 0.1
 class Summary:
     """Telemetry of a benchmark. Energy in joules, power in watts, temperature in degrees Celsius, memory in bytes.
 
-    `energy` is the integral of the device's total power over time; None if the device does not measure it.
+    `energy` is what the device's counter of energy counted, else the integral of its total power over time; None if it
+    measures neither. `lowest_clock` is the GPU's where there is one, else the processor's, in hertz.
     """
 
     source: str
@@ -53,7 +54,7 @@ class Recording:
             mean_power=energy / seconds if energy is not None and seconds else None,
             peak_power=max(powers, default=None),
             peak_temperature=max((t for s in samples for t in s.temperature.values()), default=None),
-            lowest_clock=min((s.clock["gpu"] for s in samples if "gpu" in s.clock), default=None),
+            lowest_clock=_lowest_clock(samples),
             peak_memory=max((s.memory_used for s in samples if s.memory_used is not None), default=None),
             throttled=tuple(sorted({reason for s in samples for reason in s.throttled})),
         )
@@ -96,8 +97,18 @@ def record(source: Source, interval: float = INTERVAL) -> Iterator[Recording]:
 
 
 def _energy(samples: tuple[Sample, ...]) -> float | None:
-    """Trapezoidal integral over samples with a known total power."""
+    """Difference of the counter, or trapezoidal integral over samples with a known total power."""
+    counted = [s.energy for s in samples if s.energy is not None]
+    if len(counted) == len(samples) > 1:
+        return counted[-1] - counted[0]
     known = [(s.time, s.total_power) for s in samples if s.total_power is not None]
     if len(known) < 2:
         return None
     return sum((b - a) * (p + q) / 2 for (a, p), (b, q) in pairwise(known))
+
+
+def _lowest_clock(samples: tuple[Sample, ...]) -> float | None:
+    for unit in ("gpu", "cpu"):
+        if clocks := [s.clock[unit] for s in samples if unit in s.clock]:
+            return min(clocks)
+    return None

@@ -11,13 +11,15 @@ from typing import Protocol
 class Sample:
     """`time` in seconds of a monotonic clock; `power` in watts by rail; `temperature` in degrees Celsius by zone.
 
-    `total_power` is the whole device's where it is known: a board's input rail, or the sum of all rails.
+    `total_power` is the whole device's where it is known: a board's input rail, or the sum of all rails. `energy` is a
+    counter of joules, from whatever start, where the device has one: it is more exact than the integral of the power.
     `utilisation` is between 0 and 1. `throttled` names the reasons given by the device.
     """
 
     time: float
     power: Mapping[str, float] = field(default_factory=dict)
     total_power: float | None = None
+    energy: float | None = None
     temperature: Mapping[str, float] = field(default_factory=dict)
     clock: Mapping[str, float] = field(default_factory=dict)
     utilisation: float | None = None
@@ -30,6 +32,7 @@ class Source(Protocol):
     """Source of samples. `description` names the device and its power mode, for reports."""
 
     description: str
+    power_mode: str | None
 
     def sample(self) -> Sample:
         """Read the device."""

@@ -16,7 +16,8 @@ from perceiver_deploy.api.reporting.data import BundleReport, ModelReport, NotMe
 from perceiver_deploy.api.reporting.sections.section import Section, not_measured
 from perceiver_deploy.api.reporting.summary import EAGER
 from perceiver_deploy.api.reporting.tables import short, table
-from perceiver_runtime.measure.latency import Distribution, LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.statistics import Distribution
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "mean")
 MAX_POINTS = 400

@@ -2,79 +2,34 @@
 
 from __future__ import annotations
 
-import platform
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from time import perf_counter
 
 import numpy as np
 
+from perceiver_runtime.benchmark.load import LoadMeter
+from perceiver_runtime.benchmark.memory import MemoryMeter
+from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
+from perceiver_runtime.benchmark.statistics import Distribution
+from perceiver_runtime.benchmark.warmup import warm_up
+from perceiver_runtime.conditions import conditions_of
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.golden import load_golden
-from perceiver_runtime.machine import machine
-from perceiver_runtime.measure.load import LoadMeter, OtherLoad
 from perceiver_runtime.progress import track
 from perceiver_runtime.tensors import Array, TensorSpec
 
 MILLISECONDS = 1e3
 
 
-@dataclass(frozen=True)
-class Distribution:
-    """Percentiles and mean, in the unit of the samples; `samples` are in the order of measurement."""
-
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    mean: float
-    samples: tuple[float, ...]
-
-    @classmethod
-    def of(cls, samples: Sequence[float]) -> Distribution:
-        """Summarise at least one sample; percentiles are interpolated linearly."""
-        p50, p90, p95, p99 = (float(p) for p in np.percentile(samples, (50, 90, 95, 99)))
-        return cls(p50, p90, p95, p99, float(np.mean(samples)), tuple(samples))
-
-
-@dataclass(frozen=True)
-class LatencyReport:
-    """Latency of `Session.run` in milliseconds, from arrays in host memory to arrays in host memory.
-
-    Attributes:
-        total: Complete runs.
-        components: All calls of each component in a run, from a second series of as many runs with timers inside.
-        overhead: The rest of those runs: checks, copies, calls.
-        batch: Rows per run.
-        warmup: Runs before the measured ones.
-        iterations: Measured runs of each series.
-        backend: Name of the backend.
-        threads: Number of CPU threads, or None.
-        machine: Processor or board, cores, and operating system.
-        versions: Versions of Python, NumPy and the backend's libraries.
-        others: Load of other programs during the measurement; None if not known.
-        reason: Why the backend was chosen.
-    """
-
-    total: Distribution
-    components: Mapping[str, Distribution]
-    overhead: Distribution
-    batch: int
-    warmup: int
-    iterations: int
-    backend: str
-    threads: int | None
-    machine: str
-    versions: Mapping[str, str]
-    others: OtherLoad | None = None
-    reason: str = ""
-
-
 def measure(
-    session: Session, feeds: Mapping[str, Array] | None = None, batch: int = 1, warmup: int = 10, iterations: int = 100
+    session: Session,
+    feeds: Mapping[str, Array] | None = None,
+    batch: int = 1,
+    warmup: int | None = None,
+    iterations: int = 100,
 ) -> LatencyReport:
     """Measure the latency of a session.
 
@@ -82,7 +37,7 @@ def measure(
         session: An open session.
         feeds: Inputs by name, cut or repeated along the dimension `batch`; None takes the first golden sample.
         batch: Rows per run.
-        warmup: Runs before the measured ones.
+        warmup: Runs before the measured ones; None: until times are stable (see `benchmark.warmup.warm_up`).
         iterations: Measured runs.
 
     Returns:
@@ -92,30 +47,37 @@ def measure(
         UsageError: A count is too small, or the bundle does not take this batch.
         FeedError: The feeds do not match the inputs.
     """
-    if batch < 1 or warmup < 0 or iterations < 1:
+    if batch < 1 or (warmup is not None and warmup < 0) or iterations < 1:
         raise UsageError(
             "batch (--batch), warmup (--warmup), iterations (--iterations): expected at least 1, 0 and 1, got "
             f"{batch}, {warmup}, {iterations}"
         )
     sized = sized_feeds(session, feeds if feeds is not None else load_golden(session.bundle)[0].feeds, batch)
-    for _ in range(warmup):
-        session.run(sized)
-    meter = LoadMeter()
+    conditions = conditions_of(session)
+    warm = warm_up(lambda: session.run(sized), warmup)
+    meter, memory = LoadMeter(), MemoryMeter()
+    start = perf_counter()
     total = Distribution.of([_time(session, sized) for _ in track(range(iterations), "measure")])
+    seconds = perf_counter() - start
     components, overhead = _split(session, sized, iterations)
     return LatencyReport(
         total=total,
         components=components,
         overhead=overhead,
         batch=batch,
-        warmup=warmup,
+        warmup=warm.runs,
         iterations=iterations,
         backend=session.backend,
         threads=session.threads,
-        machine=machine(),
-        versions={"python": platform.python_version(), "numpy": np.__version__, **session.versions},
+        machine=conditions.machine,
+        versions=conditions.versions,
         others=meter.read(),
         reason=session.reason,
+        conditions=conditions,
+        throughput=batch * iterations / seconds,
+        stable=warm.stable,
+        memory=memory.read(session),
+        energy=NotMeasured("not asked for"),
     )
 
 

@@ -1,0 +1,1 @@
+"""Latency, throughput, memory and energy of sessions, with the conditions they were measured under."""
