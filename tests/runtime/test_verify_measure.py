@@ -12,7 +12,9 @@ import tiny_bundles
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from perceiver_runtime import BundleError, Session, UsageError, measure, verify
+from perceiver_runtime import BundleError, LatencyReport, Session, UsageError, measure, verify
+from perceiver_runtime.cli.report import to_json
+from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.golden import load_golden, sample_path
 from perceiver_runtime.measure.verify import VerifyReport
 
@@ -251,6 +253,11 @@ def test_measure(session: Session, batch: int) -> None:
     assert report.batch == batch
     assert {"python", "numpy", "onnxruntime"} <= set(report.versions)
     assert "cores" in report.machine
+
+
+def test_a_report_is_read_back_from_its_json(session: Session) -> None:
+    report = measure(session, warmup=0, iterations=2)
+    assert schema.decode(LatencyReport, strict_json.loads(to_json(report))) == report
 
 
 def test_measure_refuses_nonsense(session: Session) -> None:

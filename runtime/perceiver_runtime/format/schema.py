@@ -75,10 +75,16 @@ def _union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in arguments:
         return None
     options = [a for a in arguments if a is not type(None)]
+    if len(options) > 1 and isinstance(value, dict):  # of several dataclasses, the one that has these fields
+        options.sort(key=lambda option: not _has_fields(option, value))
     for option in options:
         if not isinstance(option, type) or dataclasses.is_dataclass(option) or _is(option, value):
             return _decode(option, value, where)
     return _require(False, value, where, " or ".join(getattr(o, "__name__", str(o)) for o in options))
+
+
+def _has_fields(kind: Any, value: dict[str, Any]) -> bool:
+    return dataclasses.is_dataclass(kind) and set(value) <= {field.name for field in dataclasses.fields(kind)}
 
 
 def _is(kind: type, value: Any) -> bool:
