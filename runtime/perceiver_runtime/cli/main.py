@@ -1,4 +1,6 @@
-"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build} BUNDLE`: results on stdout, all else on stderr.
+"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build,layers} BUNDLE`.
+
+Results go to stdout, all else to stderr.
 
 Exit codes: see `perceiver_runtime.errors`.
 """
@@ -19,6 +21,7 @@ from perceiver_runtime.cli import report
 from perceiver_runtime.cli.build import add_command as add_build_command
 from perceiver_runtime.cli.evaluate import add_command as add_evaluate_command
 from perceiver_runtime.cli.exits import run_program
+from perceiver_runtime.cli.layers import add_command as add_layers_command
 from perceiver_runtime.cli.options import Parser, integer
 from perceiver_runtime.cli.predict import add_command as add_predict_command
 from perceiver_runtime.cli.progress import ProgressLines, progress_shown
@@ -147,4 +150,5 @@ def _parser() -> argparse.ArgumentParser:
     add_predict_command(commands, device, _open)
     add_evaluate_command(commands, device, _open, _tell)
     add_build_command(commands, shared)
+    add_layers_command(commands, shared)
     return parser

@@ -27,6 +27,7 @@ IExecutionContext: TypeAlias = Any
 ILayer: TypeAlias = Any
 INetworkDefinition: TypeAlias = Any
 IOptimizationProfile: TypeAlias = Any
+IProfiler: TypeAlias = Any
 IRuntimeConfig: TypeAlias = Any
 ITensor: TypeAlias = Any
 OnnxParser: TypeAlias = Any

@@ -44,7 +44,10 @@ def open_backend(name: str, threads: int | None) -> TensorRT:
 
 
 class TensorRT:
-    """Engines on one device: values stay on it, scratch memory is shared, CUDA graphs are captured once."""
+    """Engines on one device: values stay on it, scratch memory is shared, CUDA graphs are captured once.
+
+    `trt` is the TensorRT module.
+    """
 
     concurrency = 1  # all runs share one stream
 
@@ -52,7 +55,7 @@ class TensorRT:
         self.name = name
         self.device = device
         self.versions: Mapping[str, str] = {trt.__name__: str(trt.__version__)}
-        self._trt = trt
+        self.trt = trt
         self._rules = dialect(trt)
         self._logger = build_logger(trt)
         self._runtime: Runtime = trt.Runtime(self._logger)
@@ -80,7 +83,7 @@ class TensorRT:
         engine: Any = self._runtime.deserialize_cuda_engine(bundle.read(engine_path(target, component.name)))
         if engine is None:
             raise BundleError(f"{path}: TensorRT can't read it: {'; '.join(self._logger.errors) or 'no reason given'}")
-        return Engine(self._trt, self._rules, engine, component, self.device, self._scratch)
+        return Engine(self.trt, self._rules, engine, component, self.device, self._scratch)
 
     def _target(self, bundle: Bundle, component: str) -> str:
         target, sidecar = find_engine(bundle, component, self._identity)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
 from perceiver_runtime.manifest import ComponentEntry
-from perceiver_runtime.tensorrt.api import ICudaEngine, IExecutionContext, IRuntimeConfig
+from perceiver_runtime.tensorrt.api import ICudaEngine, IExecutionContext, IProfiler, IRuntimeConfig
 from perceiver_runtime.tensorrt.cuda import CudaDevice, DeviceBuffer, Handle
 from perceiver_runtime.tensorrt.dialect import Dialect
+from perceiver_runtime.tensorrt.inspection import layers_of
 from perceiver_runtime.tensors import TensorSpec
 
 LOGGER = logging.getLogger("perceiver_runtime.tensorrt")
@@ -60,9 +61,16 @@ class Engine:
         self._device, self._scratch = device, scratch
         _check_tensors(trt, engine, component)
 
-    def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> Callable[[], None]:
-        """A context for these buffers' shapes and addresses. Raises FeedError for shapes outside of every profile."""
-        context: IExecutionContext = self._context()
+    def bind(
+        self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer], profiler: IProfiler = None
+    ) -> BoundEngine:
+        """A context for these buffers' shapes and addresses. Raises FeedError for shapes outside of every profile.
+
+        With a profiler, which is told the time of each layer, calls run without CUDA graphs.
+        """
+        context: IExecutionContext = self._context(graphs=profiler is None)
+        if profiler is not None:
+            context.profiler = profiler
         profile = self._profile({name: buffer.shape for name, buffer in inputs.items()})
         if profile:
             context.set_optimization_profile_async(profile, int(self._device.stream))
@@ -77,15 +85,21 @@ class Engine:
             context.set_tensor_address(name, buffer.address)
         scratch = self._scratch.take(size := context.update_device_memory_size_for_shapes())
         context.set_device_memory(int(scratch.value), size)
-        return BoundEngine(self._name, context, self._device, self._rules, (tuple(held.values()), scratch))
+        capture = profiler is None and not self._rules.context_graphs
+        return BoundEngine(self._name, context, self._device, capture, (tuple(held.values()), scratch))
 
-    def _context(self) -> IExecutionContext:
+    def layers(self, bound: BoundEngine) -> str:
+        """TensorRT's JSON of the layers at the shapes of a context."""
+        return layers_of(self._trt, self._engine, bound.context)
+
+    def _context(self, *, graphs: bool) -> IExecutionContext:
         trt = self._trt
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self._rules.context_graphs:
             config: IRuntimeConfig = self._engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            strategies = trt.CudaGraphStrategy
+            config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if graphs else strategies.DISABLED
             return self._engine.create_execution_context(config)
         return self._engine.create_execution_context(strategy)
 
@@ -115,12 +129,12 @@ class BoundEngine:
     the capture. If TensorRT captures graphs itself, or the engine can't be captured, every call enqueues it.
     """
 
-    def __init__(self, name: str, context: IExecutionContext, device: CudaDevice, rules: Dialect, held: Any) -> None:
+    def __init__(self, name: str, context: IExecutionContext, device: CudaDevice, capture: bool, held: Any) -> None:
         self._name = name
-        self._context: IExecutionContext = context
+        self.context: IExecutionContext = context
         self._device = device
         self._held = held
-        self._capture = not rules.context_graphs
+        self._capture = capture
         self.graph: Handle | None = None
 
     def __call__(self) -> None:
@@ -135,7 +149,7 @@ class BoundEngine:
                 self.graph = self._captured()
 
     def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(int(self._device.stream)):
+        if not self.context.execute_async_v3(int(self._device.stream)):
             raise BundleError(
                 f"component {self._name}: TensorRT refused to run it; see its log (perceiver_runtime.tensorrt)"
             )

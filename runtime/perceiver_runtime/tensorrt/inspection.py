@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from perceiver_runtime.errors import BuildError
-from perceiver_runtime.tensorrt.api import EngineInspector, ICudaEngine, Runtime
+from perceiver_runtime.tensorrt.api import EngineInspector, ICudaEngine, IExecutionContext, Runtime
 from perceiver_runtime.tensorrt.logger import build_logger
 
 
@@ -27,6 +27,16 @@ def inspect_engine(trt: ModuleType, plan: bytes, component: str) -> Inspection:
         raise BuildError(
             f"component {component}: TensorRT built an engine that it can't open: {'; '.join(logger.errors)}"
         )
+    return Inspection(layers_of(trt, engine), engine.device_memory_size_v2)
+
+
+def layers_of(trt: ModuleType, engine: ICudaEngine, context: IExecutionContext = None) -> str:
+    """TensorRT's JSON of an engine's layers, as `trtexec --exportLayerInfo` writes it.
+
+    With a context, dimensions are those of its shapes; without one, those that vary are -1.
+    """
     inspector: EngineInspector = engine.create_engine_inspector()
+    if context is not None:
+        inspector.execution_context = context
     layers: str = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return Inspection(layers, engine.device_memory_size_v2)
+    return layers

@@ -287,17 +287,50 @@ class Builder:
         return MAGIC + json.dumps(header).encode() + b"\n" + network._model.SerializeToString(deterministic=True)
 
 
+FORMATS = {
+    DataType.FLOAT: "Row major linear FP32",
+    DataType.HALF: "Row major linear FP16 format",
+    DataType.INT8: "Row major Int8 format",
+    DataType.INT32: "Row major linear INT32",
+    DataType.INT64: "Row major linear Int64 format",
+    DataType.BOOL: "Row major linear BOOL",
+}
+"""As the inspector describes a tensor."""
+
+
 class EngineInspector:
     """An engine built at another verbosity than DETAILED tells no more than names."""
 
-    def __init__(self, model: onnx.ModelProto, detailed: bool) -> None:
-        self._model, self._detailed = model, detailed
+    def __init__(self, engine: ICudaEngine, detailed: bool) -> None:
+        self._engine, self._detailed = engine, detailed
+        self.execution_context: IExecutionContext | None = None
 
     def get_engine_information(self, format: LayerInformationFormat) -> str:
-        nodes = self._model.graph.node
-        return json.dumps(
-            {"Layers": [{"Name": n.name, "LayerType": n.op_type} if self._detailed else n.name for n in nodes]}
-        )
+        nodes = self._engine._model.graph.node
+        layers = [self._layer(node) if self._detailed else node.name for node in nodes]
+        return json.dumps({"Layers": layers, "Bindings": self._engine._names()})
+
+    def _layer(self, node: onnx.NodeProto) -> dict[str, Any]:
+        constants = {tensor.name for tensor in self._engine._model.graph.initializer}
+        return {
+            "Name": node.name or node.output[0],
+            "LayerType": node.op_type,
+            "Inputs": [self._tensor(name) for name in node.input if name not in constants],
+            "Outputs": [self._tensor(name) for name in node.output],
+            "ParameterType": node.op_type,
+            "TacticValue": "0x0000000000000000",
+        }
+
+    def _tensor(self, name: str) -> dict[str, Any]:
+        known, context = self._engine._tensors.get(name), self.execution_context
+        shape = () if known is None else known.shape if context is None else context.get_tensor_shape(name)
+        described = FORMATS[known.dtype if known is not None else DataType.FLOAT]
+        return {"Name": name, "Location": "Device", "Dimensions": list(shape), "Format/Datatype": described}
+
+
+class IProfiler:
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
 
 
 class IExecutionContext:
@@ -309,6 +342,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._scratch: tuple[int, int] | None = None
         self._profile = 0
+        self.profiler: IProfiler | None = None
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         self._profile = profile_index
@@ -368,6 +402,9 @@ class IExecutionContext:
                 :
             ] = 7
         engine._session.run_with_iobinding(binding)
+        if self.profiler is not None:
+            for number, node in enumerate(engine._model.graph.node, 1):
+                self.profiler.report_layer_time(node.name or node.output[0], 0.5 * number)
 
 
 class ICudaEngine:
@@ -405,7 +442,7 @@ class ICudaEngine:
         return IExecutionContext(self, strategy)
 
     def create_engine_inspector(self) -> EngineInspector:
-        return EngineInspector(self._model, self._header["verbosity"] == "DETAILED")
+        return EngineInspector(self, self._header["verbosity"] == "DETAILED")
 
     @property
     def device_memory_size_v2(self) -> int:
