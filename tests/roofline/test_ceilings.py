@@ -18,7 +18,7 @@ from perceiver_runtime.errors import UnavailableError, UsageError
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in {"ROWS": (8,), "WIDTH": 32, "LEAST_SECONDS": 0.0, "COPIED_BYTES": 1 << 16}.items():
+    for name, value in {"ROWS": (8,), "WIDTH": 32, "SECONDS": 0.0, "COPIED_BYTES": 1 << 16}.items():
         monkeypatch.setattr(probes, name, value)
     monkeypatch.setattr(ceilings, "largest_cache", lambda: 1 << 12)
     ceilings._measured.cache_clear()

@@ -84,7 +84,7 @@ def measure_ceilings(backend: str, threads: int | None, types: Collection[str] =
         types: Types of the stored operands: fp32, fp16, bf16, int8 (as `Work.flops_by_type` has them).
 
     Returns:
-        Medians of several runs.
+        Medians over several rounds of the fastest call of each.
 
     Raises:
         UnavailableError: The backend is not on this machine, or computes elsewhere than on the processor.
