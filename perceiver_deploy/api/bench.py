@@ -19,6 +19,7 @@ from perceiver_runtime.benchmark.latency import sized_feeds
 from perceiver_runtime.benchmark.load import LoadMeter, OtherLoad
 from perceiver_runtime.benchmark.statistics import Distribution, Ratio, ratio
 from perceiver_runtime.benchmark.timing import interleave
+from perceiver_runtime.conditions import Conditions, conditions_of
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.progress import report
@@ -42,6 +43,7 @@ class BenchmarkReport:
             the 95% interval.
         others: Load that other programs put on the machine meanwhile; None: not known.
         reason: Why this backend ran.
+        conditions: What was measured, and where, with the load before.
     """
 
     bundle: str
@@ -53,7 +55,8 @@ class BenchmarkReport:
     peers: Mapping[str, Distribution]
     speedups: Mapping[str, Ratio]
     others: OtherLoad | None
-    reason: str = ""
+    reason: str
+    conditions: Conditions
 
 
 def bench(
@@ -63,6 +66,7 @@ def bench(
     reference: str | None = None,
     batch: int | Sequence[int] = 1,
     iterations: int = 50,
+    duration: float | None = None,
     warmup: int = 5,
     threads: int | None = None,
     backend: str = "auto",
@@ -75,6 +79,8 @@ def bench(
         reference: Model of the zoo or checkpoint that the peers' weights come from; None: the bundles' source.
         batch: Rows per call, or several numbers; a golden sample that has fewer rows is repeated.
         iterations: Measured calls of each, at least 2.
+        duration: Seconds that the measured calls of one batch size take together, in place of `iterations`; at least 2
+            calls of each are made.
         warmup: Calls of each before the measured ones.
         threads: CPU threads of all; None: what the sessions take; peers get the largest of these.
         backend: What runs the bundles; "auto" as `open_session` chooses.
@@ -90,6 +96,8 @@ def bench(
     paths = [bundles] if isinstance(bundles, (str, Path)) else list(bundles)
     peers, sizes = tuple(dict.fromkeys(against)), [batch] if isinstance(batch, int) else list(batch)
     check_peers(peers)
+    if duration is not None and not duration > 0:
+        raise UsageError(f"duration (--duration): expected seconds above 0, got {duration}")
     check_threads(threads)
     if len({Path(path).resolve() for path in paths}) != len(paths):
         raise UsageError("bench: expected different bundles, got one twice; name each once")
@@ -97,7 +105,7 @@ def bench(
         sessions = [opened.enter_context(open_session(p, backend, threads, check_finite=False)) for p in paths]
         _require_one_model(sessions)
         run = _Run(sessions, peers, reference, Path(opened.enter_context(tempfile.TemporaryDirectory())))
-        return tuple(made for size in sizes for made in run.at(size, iterations, warmup))
+        return tuple(made for size in sizes for made in run.at(size, iterations, duration, warmup))
 
 
 class _Run:
@@ -109,7 +117,7 @@ class _Run:
         self._threads = max(own, default=torch.get_num_threads())
         self._model = reference_of(sessions[0].bundle, reference) if peers else None
 
-    def at(self, batch: int, iterations: int, warmup: int) -> Iterator[BenchmarkReport]:
+    def at(self, batch: int, iterations: int, duration: float | None, warmup: int) -> Iterator[BenchmarkReport]:
         """A report for each session at one batch size."""
         feeds = [sized_feeds(s, load_golden(s.bundle)[0].feeds, batch) for s in self._sessions]
         names = [str(session.bundle.path) for session in self._sessions]
@@ -121,10 +129,13 @@ class _Run:
             workload = Workload(self._model, inputs, self._threads, self._folder / str(batch))
             calls |= {name: PEERS[name].make(workload) for name in self._peers}
         report(f"time {', '.join(calls)} in turn, batch {batch}")
-        meter = LoadMeter()
+        if duration is not None:
+            warm = [sum(each) for each in zip(*interleave(calls, 2, warmup).values(), strict=True)]
+            iterations, warmup = max(2, round(duration * 1e3 / min(warm))), 0
+        conditions, meter = [conditions_of(session) for session in self._sessions], LoadMeter()
         times = interleave(calls, iterations, warmup)
         others = meter.read()
-        for name, session in zip(names, self._sessions, strict=True):
+        for name, session, state in zip(names, self._sessions, conditions, strict=True):
             yield BenchmarkReport(
                 bundle=name,
                 backend=session.backend,
@@ -136,6 +147,7 @@ class _Run:
                 speedups={other: ratio(times[other], times[name]) for other in times if other != name},
                 others=others,
                 reason=session.reason,
+                conditions=state,
             )
 
 

@@ -22,6 +22,7 @@ from perceiver_exporters.diagnose.range_shift import RangeShift, RangeWatch
 from perceiver_exporters.reference import Reference
 from perceiver_runtime import Session, open_session
 from perceiver_runtime.backends import check_threads
+from perceiver_runtime.conditions import Conditions, conditions_of
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.evaluation.dense import FlowMetrics, ReconstructionMetrics, TokenMetrics
 from perceiver_runtime.evaluation.evaluate import answers
@@ -50,7 +51,8 @@ class EvaluationReport(Generic[M]):
     `difference` is deployed minus reference, by metric (a metric that either lacks is left out); `agreement` is the
     share of samples for which both predict the same class, right or wrong, and None for other tasks. `share` names the
     metric that is a share, such as an accuracy, and `points_lost` are the hundredths of it that the bundle has lost.
-    `range_shift` says by component how many activations of these samples an int8 bundle saturates.
+    `range_shift` says by component how many activations of these samples an int8 bundle saturates. `conditions` says
+    what was scored, and where.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class EvaluationReport(Generic[M]):
     points_lost: float | None = None
     range_shift: tuple[RangeShift, ...] = ()
     held_out: bool = True
+    conditions: Conditions | None = None
 
 
 def evaluate_bundle(
@@ -257,4 +260,5 @@ class _Tally:
             points_lost=lost,
             range_shift=watch.shifts(),
             held_out=dataset.held_out,
+            conditions=conditions_of(session),
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from perceiver_runtime.benchmark.statistics import Ratio
 from perceiver_runtime.errors import BundleError, FeedError
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.outputs import replacing
-from perceiver_runtime.machine import machine
 from perceiver_runtime.progress import report as say
 
 DRIFT = 0.05
@@ -29,21 +27,6 @@ DRIFT = 0.05
 MIN_RUNS = 4
 QUANTILE = 1.96
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a history: a result, when and where it was measured."""
-
-    date: str
-    machine: str
-    name: str
-    report: BenchmarkReport
-
-    def comparable(self) -> tuple[object, ...]:
-        """What two results must have in common to be compared."""
-        r = self.report
-        return self.machine, self.name, r.precision, r.backend, r.batch, r.threads
 
 
 @dataclass(frozen=True)
@@ -76,12 +59,12 @@ class Change:
 def append(path: Path, reports: Iterable[BenchmarkReport]) -> None:
     """Add results to a history, which is written whole or stays as it is. Raises OSError (the disk)."""
     before = path.read_bytes() if path.exists() else b""
-    lines = (strict_json.dumps(schema.encode(_entry(report)), indent=None) for report in reports)
+    lines = (strict_json.dumps(schema.encode(report), indent=None) for report in reports)
     with replacing(path) as partial:
         partial.write_bytes(before + "".join(f"{line}\n" for line in lines).encode())
 
 
-def read(path: Path) -> tuple[Entry, ...]:
+def read(path: Path) -> tuple[BenchmarkReport, ...]:
     """The results of a history; none if the file is not there. Raises FeedError for a line that is none."""
     if not path.exists():
         say(f"{path}: no earlier results")
@@ -89,38 +72,37 @@ def read(path: Path) -> tuple[Entry, ...]:
     return tuple(_parsed(line, f"{path}: line {i}") for i, line in enumerate(path.read_bytes().splitlines(), 1))
 
 
-def changes(reports: Iterable[BenchmarkReport], history: Sequence[Entry]) -> tuple[Change, ...]:
+def changes(reports: Iterable[BenchmarkReport], history: Sequence[BenchmarkReport]) -> tuple[Change, ...]:
     """Each result beside the latest earlier one of the same kind; results without one are left out."""
-    compared = (
-        (entry, [each for each in history if each.comparable() == entry.comparable()]) for entry in map(_entry, reports)
-    )
-    return tuple(_change(entry, earlier) for entry, earlier in compared if earlier)
+    compared = ((now, [each for each in history if _kind(each) == _kind(now)]) for now in reports)
+    return tuple(_change(now, earlier) for now, earlier in compared if earlier)
 
 
-def _parsed(line: bytes, where: str) -> Entry:
+def _kind(report: BenchmarkReport) -> tuple[object, ...]:
+    """What two results must have in common to be compared."""
+    c = report.conditions
+    return c.bundle, c.model, c.precision, c.machine, report.backend, report.batch, report.threads
+
+
+def _parsed(line: bytes, where: str) -> BenchmarkReport:
     try:
         content: Any = strict_json.loads(line)
-        return schema.decode(Entry, content, "entry")
+        return schema.decode(BenchmarkReport, content, "result")
     except (ValueError, BundleError) as error:
         raise FeedError(f"{where}: expected a result of `bench --save`: {error}") from error
 
 
-def _entry(report: BenchmarkReport) -> Entry:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Entry(now, machine(), Path(report.bundle).name, report)
-
-
-def _change(entry: Entry, earlier: Sequence[Entry]) -> Change:
-    last, now = earlier[-1], entry.report
-    peer = next((name for name in now.peers if all(name in each.report.peers for each in earlier)), None)
-    noise = _noise([_level(each.report, peer) for each in earlier])
-    change = _ratio(_series(now, peer), _series(last.report, peer))
+def _change(now: BenchmarkReport, earlier: Sequence[BenchmarkReport]) -> Change:
+    last = earlier[-1]
+    peer = next((name for name in now.peers if all(name in each.peers for each in earlier)), None)
+    noise = _noise([_level(each, peer) for each in earlier])
+    change = _ratio(_series(now, peer), _series(last, peer))
     verdict = "slower" if change.low > 1 + noise else "faster" if change.high < 1 / (1 + noise) else "same"
     return Change(
-        bundle=entry.name,
+        bundle=now.conditions.bundle,
         batch=now.batch,
-        date=last.date,
-        earlier_ms=last.report.session.p50,
+        date=last.conditions.date,
+        earlier_ms=last.session.p50,
         now_ms=now.session.p50,
         ratio=change,
         noise=noise,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from perceiver_deploy.cli.output import common_options, print_json, print_table
-from perceiver_deploy.cli.values import BATCHES, PEER, THREADS, backend_option
+from perceiver_deploy.cli.values import BATCHES, PEER, THREADS, Finite, backend_option
 
 if TYPE_CHECKING:
     from perceiver_deploy.api.bench import BenchmarkReport
@@ -38,6 +38,12 @@ CHANGES = ("bundle:<", "batch", "earlier ms", "now ms", "change", "95% interval"
 @click.option("--batch", default="1", show_default=True, type=BATCHES, help="Rows per call, as 1 or 1,4,16.")
 @click.option(
     "--iterations", default=50, show_default=True, type=click.IntRange(2, 1_000_000), help="Measured calls of each."
+)
+@click.option(
+    "--duration",
+    type=Finite(0.0, min_open=True),
+    metavar="SECONDS",
+    help="Measure for so long, in place of --iterations.",
 )
 @click.option(
     "--warmup", default=5, show_default=True, type=click.IntRange(0, 1_000_000), help="Calls before the measured ones."
@@ -68,6 +74,7 @@ def command(
     reference: str | None,
     batch: tuple[int, ...],
     iterations: int,
+    duration: float | None,
     warmup: int,
     threads: int | None,
     backend: str,
@@ -93,6 +100,7 @@ def command(
         reference=reference,
         batch=batch,
         iterations=iterations,
+        duration=duration,
         warmup=warmup,
         threads=threads,
         backend=backend,

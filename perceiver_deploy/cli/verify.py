@@ -40,7 +40,7 @@ def check(bundle: Path, backend: str | None, threads: int | None, failures: Path
         check_directory(failures)
     found = verify(bundle, backend, threads)
     if as_json:
-        print_json(records([*found.reports, *found.breaches], found.runs_on))
+        print_json(records([*found.reports, *found.breaches], found.runs_on, found.parity.conditions))
     else:
         title = f"Parity of {bundle}: {golden_line(found.parity)}; on {found.runs_on}"
         print_table(title, *parity_rows(found.reports))

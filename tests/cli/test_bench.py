@@ -12,16 +12,20 @@ import pytest
 from click.testing import CliRunner
 
 from perceiver_deploy.api.bench import BenchmarkReport, bench
-from perceiver_deploy.api.history import DRIFT, Entry, append, changes, read
+from perceiver_deploy.api.history import DRIFT, append, changes, read
 from perceiver_deploy.cli.main import group
 from perceiver_deploy.cli.values import PEER
 from perceiver_deploy.peers import PEERS, Workload
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime import FeedError, UnavailableError, UsageError
 from perceiver_runtime.benchmark.statistics import Distribution, Ratio
+from perceiver_runtime.conditions import Conditions
 from perceiver_runtime.measure.compare import relative_l2
 
 NAME = "fashion-perceiver"
+CONDITIONS = Conditions(
+    "b", "m", "fp32", "cpu", "onnxruntime", 1, "a machine", ("avx2",), {"numpy": "2"}, "2026-01-01T00:00:00Z", 0.1
+)
 pytestmark = pytest.mark.xdist_group("cli")
 
 
@@ -68,10 +72,22 @@ def test_bundles_and_peers_take_turns(bundles: dict[str, Path], tmp_path: Path) 
     for report in reports:
         assert set(report["speedups"]) == {"torch", *(r["bundle"] for r in reports)} - {report["bundle"]}
         assert len(report["peers"]["torch"]["samples"]) == 3
+        known = report["conditions"]
+        assert (known["bundle"], known["model"]) == (Path(report["bundle"]).name, NAME)
+        assert known["precision"] == report["precision"]
+        assert known["date"]
+        assert str(tmp_path) not in json.dumps(known)
     shown = CliRunner().invoke(group, [*arguments, "--against", "none", "--compare", history], standalone_mode=False)
     assert "Beside the latest results" in shown.stdout
     assert shown.return_value in (0, 1)
     assert len(read(Path(history))) == 4
+
+
+def test_a_duration_sets_the_number_of_calls(bundles: dict[str, Path]) -> None:
+    few, many = (bench(bundles["fp32"], against=(), duration=seconds)[0] for seconds in (0.05, 0.5))
+    assert 2 <= len(few.session.samples) < len(many.session.samples)
+    with pytest.raises(UsageError, match=r"duration \(--duration\): expected seconds above 0"):
+        bench(bundles["fp32"], duration=0.0)
 
 
 def test_bundles_of_different_models_are_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -83,10 +99,10 @@ def test_bundles_of_different_models_are_refused(bundles: dict[str, Path], tmp_p
 
 def _report(times: Sequence[float], peer: Sequence[float] | None = None) -> BenchmarkReport:
     peers = {} if peer is None else {"torch": Distribution.of(peer)}
-    return BenchmarkReport("b", "onnxruntime", "fp32", 1, 1, Distribution.of(times), peers, {}, None)
+    return BenchmarkReport("b", "onnxruntime", "fp32", 1, 1, Distribution.of(times), peers, {}, None, "", CONDITIONS)
 
 
-def _entries(runs: Sequence[BenchmarkReport], path: Path) -> tuple[Entry, ...]:
+def _entries(runs: Sequence[BenchmarkReport], path: Path) -> tuple[BenchmarkReport, ...]:
     for run in runs:
         append(path, [run])
     return read(path)

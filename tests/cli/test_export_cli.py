@@ -127,6 +127,7 @@ def test_bench_compares_with_eager_on_more_rows_than_the_golden_sample_has(perce
 
 def test_inspect_shows_the_shared_block_once(perceiver_export, bundles):
     manifest = json.loads(perceiver_export("inspect", bundles["fp32"], "--json").stdout)
+    assert manifest["conditions"]["model"] == "fashion-perceiver"
     (step,) = [s for s in manifest["pipeline"]["steps"] if s["component"] == "processor_block"]
     assert step["repeat"] >= 2
     assert sum(c["name"] == "processor_block" for c in manifest["components"]) == 1

@@ -13,6 +13,9 @@ import tiny_bundles
 
 from perceiver_runtime.cli.main import main
 
+NAMED = {"bundle", "model", "precision", "target", "machine", "versions", "date"}
+"""What every result for programs names."""
+
 
 def test_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(bundle)]) == 0
@@ -24,7 +27,9 @@ def test_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert part in out
     assert main(["inspect", str(bundle), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["source"]["name"] == "tiny"
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["source"]["name"] == "tiny"
+    assert shown["conditions"].keys() >= NAMED
 
 
 def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +42,7 @@ def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = json.loads(capsys.readouterr().out)
     assert {"pipeline", "encoder", "block"} <= {r["component"] for r in records}
     assert all(r["passed"] for r in records)
+    assert all({name for name, value in r["conditions"].items() if value} >= NAMED for r in records)
 
 
 def test_failed_verification_exits_1(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,7 @@ def test_the_command_prints_metrics(bundle: Path, tmp_path: Path, capsys: pytest
     assert main([*arguments, "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["task"], record["metrics"]["tokens"]) == ("tokens", 40)
+    assert record["conditions"]["model"] == "tiny"
     assert main([*arguments[:3], str(tmp_path / "none.npz")]) == 3
 
 

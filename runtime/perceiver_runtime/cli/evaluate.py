@@ -10,6 +10,7 @@ from typing import Any
 
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.options import integer
+from perceiver_runtime.conditions import conditions_of
 from perceiver_runtime.evaluation.evaluate import Evaluation, evaluate
 from perceiver_runtime.execution.session import Session
 
@@ -35,11 +36,11 @@ def add_command(
 def _evaluate(options: argparse.Namespace, opened: Callable[..., Session], tell: Callable[[str], None]) -> int:
     with opened(options, check_finite=True) as session:
         found = evaluate(session, options.data, batch=options.batch)
-        runs_on, made_with = session.runs_on, session.manifest.data
+        runs_on, made_with, conditions = session.runs_on, session.manifest.data, conditions_of(session)
     if made_with is not None and made_with.name == options.data.name:
         tell(f"note: {made_with.name} is what the bundle was made with: some of its samples calibrated it")
     if options.json:
-        print(report.to_json(report.records(found, runs_on)))
+        print(report.to_json(report.records(found, runs_on, conditions)))
     else:
         print(f"{options.draw(COLUMNS, list(_rows(found)))}\nran on {runs_on}")
     return 0

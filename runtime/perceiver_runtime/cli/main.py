@@ -59,7 +59,7 @@ def _inspect(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     with _open(options) as session:
         result = verify(session)
-    records = report.records(result.reports, result.runs_on)
+    records = report.records(result.reports, result.runs_on, result.conditions)
     print(report.to_json(records) if options.json else report.parity_table(result, options.draw))
     if not result.passed:
         _tell(f"to find the node, on a workstation: {command_line('perceiver-export', 'bisect', options.bundle)}")

@@ -11,6 +11,7 @@ from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.benchmark.statistics import Distribution
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.cli.table import Draw, table, wrapped
+from perceiver_runtime.conditions import Conditions, conditions_here
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.execution.choice import RunsOn, expected, has_engines
 from perceiver_runtime.format import schema, strict_json
@@ -43,9 +44,12 @@ def to_json(value: Any) -> str:
     return strict_json.dumps(strict_json.without_nonfinite(schema.encode(value)))
 
 
-def records(results: Sequence[Any], runs_on: RunsOn | None) -> list[dict[str, Any]]:
-    """Results for JSON, each with what it ran on."""
-    return [{**schema.encode(result), "runs_on": schema.encode(runs_on)} for result in results]
+def records(
+    results: Sequence[Any], runs_on: RunsOn | None, conditions: Conditions | None = None
+) -> list[dict[str, Any]]:
+    """Results for JSON, each with what it ran on, and under which conditions."""
+    more = {"runs_on": runs_on} if conditions is None else {"runs_on": runs_on, "conditions": conditions}
+    return [{**schema.encode(result), **schema.encode(more)} for result in results]
 
 
 def describe(manifest: Manifest, draw: Draw = table) -> str:
@@ -72,7 +76,7 @@ def describe(manifest: Manifest, draw: Draw = table) -> str:
 
 def overview(bundle: Bundle) -> dict[str, Any]:
     """For JSON: the manifest, with the bundle's engines and what `auto` takes here."""
-    more = {"engines": _engines(bundle), "runs_on": expected(bundle)}
+    more = {"engines": _engines(bundle), "runs_on": expected(bundle), "conditions": conditions_here(bundle)}
     return {**schema.encode(bundle.manifest), **schema.encode(more)}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.conditions import Conditions, conditions_of
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.execution.choice import RunsOn
 from perceiver_runtime.execution.session import Session, open_session
@@ -33,12 +34,14 @@ class VerifyReport:
         samples: Number of golden samples.
         origin: Where their inputs came from.
         runs_on: Backend and threads of the session.
+        conditions: What was compared, and where.
     """
 
     reports: tuple[ParityReport, ...]
     samples: int
     origin: str
     runs_on: RunsOn | None = None
+    conditions: Conditions | None = None
 
     @property
     def passed(self) -> bool:
@@ -69,12 +72,12 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
             if isinstance(session, Session)
             else stack.enter_context(open_session(session, backend, threads, check_finite=False))
         )
-        samples = load_golden(opened.bundle)
+        samples, conditions = load_golden(opened.bundle), conditions_of(opened)
         bounds = golden_bounds(opened.manifest, samples)
         reports = _worst(
             r for sample in track(samples, "golden samples") for r in verify_sample(opened, sample, bounds)
         )
-        return VerifyReport(reports, len(samples), golden_origin(opened.manifest), opened.runs_on)
+        return VerifyReport(reports, len(samples), golden_origin(opened.manifest), opened.runs_on, conditions)
 
 
 def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:
