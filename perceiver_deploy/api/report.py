@@ -126,6 +126,8 @@ def _commands(bundles: Sequence[str], options: ReportOptions) -> Mapping[str, st
     each = {"card": ("inspect", ReportOptions()), "parity": ("verify", ReportOptions()), "growth": ("growth", plain)}
     return {
         **{section: "\n".join(_command(c, [b], o) for b in bundles) for section, (c, o) in each.items()},
+        "forecast": "\n".join(f"{_command('inspect', [b], ReportOptions())} --forecast" for b in bundles),
+        "roofline": _command("report", bundles, options),
         "accuracy": _command("evaluate", bundles, scored) + " --per-class",
         "latency": "\n".join(_command("bench", bundles, replace(timed, backends=(b,))) for b in options.backends),
     }

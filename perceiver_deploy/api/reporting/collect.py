@@ -16,10 +16,15 @@ from perceiver_deploy.api.inspect import inspect
 from perceiver_deploy.api.reporting.alone import measure_alone
 from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run
 from perceiver_deploy.api.verify import Verification, verify
+from perceiver_exporters.roofline.ceilings import measure_ceilings
+from perceiver_exporters.roofline.forecast import forecasts
+from perceiver_exporters.roofline.points import Roofline, roofline
+from perceiver_exporters.roofline.work import work_of
 from perceiver_runtime import load_bundle
 from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.errors import CheckError, typed
+from perceiver_runtime.errors import CheckError, UnavailableError, typed
+from perceiver_runtime.format.ranges import BATCH
 from perceiver_runtime.measure.verify import golden_origin
 from perceiver_runtime.progress import report as progress
 
@@ -73,6 +78,7 @@ class Collector:
         self.options = options
         self.failures: list[str] = []
         self.damaged: list[Damaged] = []
+        self._types: frozenset[str] = frozenset()
 
     def models(self, bundles: Mapping[str, Path]) -> tuple[ModelReport, ...]:
         """The bundles by name, measured, under their models."""
@@ -84,6 +90,10 @@ class Collector:
                 self.failures.append(f"{name} can't be opened: {opened.not_measured}")
             else:
                 found.setdefault(opened.manifest.source.weights_sha256, []).append(_Given(name, path, opened))
+        given = [each for bundles in found.values() for each in bundles]
+        work = [self._section(each.name, each.path, partial(work_of, each.bundle)) for each in given]
+        counted = [each for some in work if not isinstance(some, NotMeasured) for each in some]
+        self._types = frozenset(kind for each in counted for kind in each.flops_by_type)
         return tuple(self._model(each) for each in found.values())
 
     def _model(self, bundles: list[_Given]) -> ModelReport:
@@ -125,6 +135,7 @@ class Collector:
             runs=tuple(self._runs(given, verified, timed)),
             growth=self._growth(given),
             accuracy=accuracy,
+            forecasts=self._section(name, given.path, partial(forecasts, given.bundle)),
         )
 
     def _verified(self, given: _Given, backend: str) -> Verification | NotMeasured:
@@ -144,7 +155,19 @@ class Collector:
             progress(f"[{given.name}] time alone")
             each = verified[backend]
             alone = self._section(given.name, given.path, partial(self._alone, given.path, backend, batch))
-            yield Run(backend, batch, each if isinstance(each, NotMeasured) else each.parity, alone, against)
+            parity = each if isinstance(each, NotMeasured) else each.parity
+            points = self._section(given.name, given.path, partial(self._roofline, given.bundle, alone))
+            yield Run(backend, batch, parity, alone, against, points)
+
+    def _roofline(self, bundle: Bundle, latency: LatencyReport | NotMeasured) -> Roofline:
+        """Its components at their medians, against ceilings that are measured once for the types of all bundles."""
+        if isinstance(latency, NotMeasured):
+            raise UnavailableError(latency.not_measured)
+        named = any(BATCH in profile.dimensions for profile in bundle.manifest.profiles)
+        work = work_of(bundle, {BATCH: latency.batch} if named else None)
+        ceilings = measure_ceilings(latency.backend, latency.threads, self._types)
+        milliseconds = {name: times.p50 for name, times in latency.components.items()}
+        return Roofline(roofline(work, milliseconds, ceilings), ceilings, work)
 
     def _alone(self, path: Path, backend: str, batch: int) -> LatencyReport:
         options = self.options

@@ -13,6 +13,8 @@ from perceiver_deploy.api.bench import BenchmarkReport
 from perceiver_deploy.api.evaluate import EvaluationReport
 from perceiver_exporters.diagnose.error_growth import ErrorGrowth
 from perceiver_exporters.precision.record import ComponentPrecision
+from perceiver_exporters.roofline.forecast import Forecast
+from perceiver_exporters.roofline.points import Roofline
 from perceiver_runtime.benchmark.report import LatencyReport
 from perceiver_runtime.manifest import ComponentEntry, DataRecord, Source
 from perceiver_runtime.measure.verify import VerifyReport
@@ -92,6 +94,7 @@ class Run:
         parity: Comparison with the golden samples.
         latency: Latency, memory and energy of the lean runtime in a process of its own.
         against: Latency in one interleaved run with PyTorch eager and the model's other bundles.
+        roofline: What its components achieve of what this machine allows.
     """
 
     backend: str
@@ -99,6 +102,7 @@ class Run:
     parity: VerifyReport | NotMeasured
     latency: LatencyReport | NotMeasured
     against: BenchmarkReport | NotMeasured
+    roofline: Roofline | NotMeasured
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class BundleReport:
         runs: What was measured, for each backend and batch size.
         growth: Error over the repetitions of its blocks.
         accuracy: Metrics of each output that the data score, beside the reference's.
+        forecasts: Forecasts of its latency on boards; empty if no board computes in its precision.
     """
 
     name: str
@@ -132,6 +137,7 @@ class BundleReport:
     runs: tuple[Run, ...]
     growth: tuple[ErrorGrowth, ...] | NotMeasured
     accuracy: tuple[EvaluationReport[Any], ...] | NotMeasured
+    forecasts: tuple[Forecast, ...] | NotMeasured
 
     @property
     def size(self) -> int:

@@ -17,6 +17,7 @@ from perceiver_deploy.api.reporting.sections.card import card
 from perceiver_deploy.api.reporting.sections.components import components
 from perceiver_deploy.api.reporting.sections.latency import latency
 from perceiver_deploy.api.reporting.sections.parity import growth, parity
+from perceiver_deploy.api.reporting.sections.roofline import forecast, roofline
 from perceiver_deploy.api.reporting.sections.section import Section, Text
 from perceiver_deploy.api.reporting.sections.size import size
 from perceiver_deploy.api.reporting.summary import EAGER, summary_table
@@ -77,7 +78,9 @@ def _chapter(key: str, model: ModelReport) -> Chapter:
         growth(model, key),
         accuracy(model, key),
         latency(model, key),
+        roofline(model, key),
         size(model, key),
+        forecast(model),
     )
     count = len(model.bundles)
     return Chapter(key, model.source.name, f"{count} bundle{'s' if count > 1 else ''}", sections)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+TEXT = ":<"
+"""At the end of a column's name: it holds texts."""
 MISSING = "not measured"
 TIMES, NONE, MINUS = "\u00d7", "\u2013", "\u2212"
 """A multiplication sign, a dash, and a minus sign."""
@@ -27,7 +29,7 @@ Row = tuple[Cell, ...] | str
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns, whose marks are those of `perceiver_runtime.cli.table`: `<` behind a colon for text.
+    """Rows under columns of numbers, or of texts (`TEXT`).
 
     A row that is a text is a heading of those below it.
     """
@@ -39,7 +41,7 @@ class Table:
     @property
     def heads(self) -> tuple[tuple[str, bool], ...]:
         """Name of each column, and whether it holds text."""
-        return tuple((name, "<" in marks) for name, _, marks in (column.partition(":") for column in self.columns))
+        return tuple((column.removesuffix(TEXT), column.endswith(TEXT)) for column in self.columns)
 
     @property
     def texts(self) -> list[list[str]]:

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from perceiver_deploy.api.reporting.charts.axes import Axis
 from perceiver_deploy.api.reporting.charts.svg import NARROW, fitted, line, marker, style, tag, text
 
-ROW, BAR, BOTTOM, DODGE = 30.0, 14.0, 40.0, 7.0
-"""Height of a row and of its bar, of the axis below, and between marks, which would hide one another on one line."""
+ROW, BAR, BOTTOM, DODGE, MARK = 32.0, 14.0, 40.0, 7.5, 3.4
+"""Height of a row, of its bar and of the axis below; between marks, which would hide one another, and their size."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Bar:
 def bars(width: float, rows: Sequence[Bar], axis: Axis, *, note_width: float = 70.0) -> tuple[float, list[Markup]]:
     """Height and parts of a chart of this width; on a narrow one, labels are above their bars."""
     narrow = width <= NARROW
-    left = 4.0 if narrow else 12.0 + max((len(row.label) for row in rows), default=0) * 7.0
+    left = 12.0 if narrow else 12.0 + max((len(row.label) for row in rows), default=0) * 7.0
     left = min(left, width * 0.32)
     right, step = width - note_width, ROW + (14.0 if narrow else 0.0)
     bottom = 6.0 + step * len(rows)
@@ -52,7 +52,7 @@ def _row(row: Bar, axis: Axis, left: float, right: float, top: float, narrow: bo
     base = top + (18.0 if narrow else (ROW - BAR) / 2)
     middle = base + BAR / 2
     label = fitted(row.label, right - left if narrow else left - 4)
-    yield text(left + 2, top + 13, label) if narrow else text(left - 10, middle + 4, label, anchor="end")
+    yield text(left + 3, top + 12, label) if narrow else text(left - 10, middle + 4, label, anchor="end")
     start, total = left, axis.low
     for length, series in row.segments:
         total += length
@@ -66,6 +66,6 @@ def _row(row: Bar, axis: Axis, left: float, right: float, top: float, narrow: bo
     marks = [(axis.at(value, left, right), series) for value, series in row.marks]
     spread = min(DODGE, 2 * DODGE / max(len(marks) - 1, 1))
     for i, (at, series) in enumerate(marks):
-        yield marker((at, middle + spread * (i - (len(marks) - 1) / 2)), series)
+        yield marker((at, middle + spread * (i - (len(marks) - 1) / 2)), series, MARK)
     if row.note:
         yield text(max([start, *(at for at, _ in marks)]) + 9, middle + 4, row.note, class_="note")

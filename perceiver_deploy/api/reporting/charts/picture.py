@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from perceiver_deploy.api.reporting.charts.svg import NARROW, WIDE, drawing, swatch
+from perceiver_deploy.api.reporting.charts.svg import NARROW, WIDE, Swatch, drawing, swatch
 from perceiver_deploy.api.reporting.tables import Table
 
 
@@ -33,14 +33,16 @@ def picture(
     description: str,
     draw: Draw,
     table: Table,
-    legend: Sequence[tuple[int, str]] = (),
-    *,
-    plain: bool = False,
+    legend: Sequence[tuple[int, str] | tuple[int, str, Swatch]] = (),
 ) -> Picture:
-    """Draw for both widths. `key` is unique on the page; the legend is the number and the name of each series."""
+    """Draw for both widths.
+
+    `key` is unique on the page. The legend has the number and the name of each series, and what is shown of it: its
+    line with its mark, unless it says otherwise.
+    """
     made = {}
     for width, suffix in ((WIDE, "w"), (NARROW, "n")):
         height, parts = draw(width)
         made[width] = drawing(width, height, parts, title=title, description=description, key=f"{key}-{suffix}")
-    swatches = tuple((swatch(series, plain=plain), name) for series, name in legend)
+    swatches = tuple((swatch(series, *kind), name) for series, name, *kind in legend)
     return Picture(title, description, made[WIDE], made[NARROW], table, swatches)

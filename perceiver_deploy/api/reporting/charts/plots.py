@@ -10,7 +10,7 @@ from markupsafe import Markup
 from perceiver_deploy.api.reporting.charts.axes import Axis
 from perceiver_deploy.api.reporting.charts.svg import NARROW, Point, fitted, line, marker, polyline, style, text
 
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 14.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 22.0, 28.0, 44.0
 PLOT_HEIGHT = 250.0
 MAX_MARKS = 40
 """Of a curve with more points, none is marked."""
@@ -18,7 +18,10 @@ MAX_MARKS = 40
 
 @dataclass(frozen=True)
 class Line:
-    """A series: its points joined by a line, marked, or both; `label` is written at its last point."""
+    """A series: its points joined by a line, marked (with the `shape` of another), or both.
+
+    `label` is written at the last point.
+    """
 
     points: tuple[Point, ...]
     series: int
@@ -26,6 +29,7 @@ class Line:
     marked: bool = True
     muted: bool = False
     label: str = ""
+    shape: int | None = None
 
 
 def plot(width: float, lines: Sequence[Line], x: Axis, y: Axis) -> tuple[float, list[Markup]]:
@@ -48,6 +52,7 @@ def _grid(box: tuple[float, float, float, float], x: Axis, y: Axis) -> Iterator[
         yield text(at, bottom + 18, x.text(tick), anchor="middle")
     yield line((left, bottom), (right, bottom), "axis")
     yield text(right, bottom + 37, x.label, anchor="end", class_="label")
+    yield text(4, 13, y.label, class_="label")
 
 
 def _spaced(axis: Axis, width: float) -> list[float]:
@@ -63,7 +68,7 @@ def _line(each: Line, box: tuple[float, float, float, float], x: Axis, y: Axis) 
     if each.joined and points:
         yield polyline(points, f"curve {style(each.series)}{' muted' if each.muted else ''}")
     if each.marked and len(points) <= MAX_MARKS:
-        yield from (marker(point, each.series) for point in points)
+        yield from (marker(point, each.series, shape=each.shape) for point in points)
     if each.label and points:
         yield _label(each.label, points[-1], left, right)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from markupsafe import Markup, escape
 
@@ -15,6 +16,7 @@ SERIES = 6
 REFERENCE = -1
 """The series of the reference, in the colour of the text."""
 Point = tuple[float, float]
+Swatch = Literal["line", "block", "mark"]
 
 
 def style(series: int) -> str:
@@ -48,8 +50,8 @@ def polyline(points: Iterable[Point], class_: str) -> Markup:
     return tag("polyline", points=" ".join(f"{_number(x)},{_number(y)}" for x, y in points), class_=class_)
 
 
-def marker(at: Point, series: int, size: float = 4.0) -> Markup:
-    """The mark of a series: a circle, a square, a triangle, a diamond, a cross, or a bar."""
+def marker(at: Point, series: int, size: float = 4.0, shape: int | None = None) -> Markup:
+    """The mark of a series: a circle, a square, a triangle, a diamond, or a bar; or in its colour another's `shape`."""
     x, y, r = at[0], at[1], size
     shapes = (
         f"M{_number(x - r)},{_number(y)}a{r},{r} 0 1,0 {2 * r},0a{r},{r} 0 1,0 {-2 * r},0z",
@@ -69,7 +71,7 @@ def marker(at: Point, series: int, size: float = 4.0) -> Markup:
             (x - r * 0.4, y + r * 1.2),
         ),
     )
-    return tag("path", d=shapes[series % SERIES], class_=f"mark {style(series)}")
+    return tag("path", d=shapes[(series if shape is None else shape) % SERIES], class_=f"mark {style(series)}")
 
 
 def drawing(width: float, height: float, parts: Iterable[Markup], *, title: str, description: str, key: str) -> Markup:
@@ -88,15 +90,20 @@ def drawing(width: float, height: float, parts: Iterable[Markup], *, title: str,
     )
 
 
-def swatch(series: int, *, plain: bool = False) -> Markup:
-    """The line and the mark of a series, for a legend; a block of its colour if `plain`."""
-    mark = marker((12, 7), series, 3.5)
-    inside = (
-        (tag("rect", x=6, y=2, width=12, height=10, class_=f"bar {style(series)}"),)
-        if plain
-        else (line((0, 7), (24, 7), f"curve {style(series)}"), *(() if series == REFERENCE else (mark,)))
-    )
+def swatch(series: int, kind: Swatch = "line") -> Markup:
+    """What a legend shows of a series: its line with its mark, a block of its colour, or its mark alone."""
+    inside = {
+        "line": (line((0, 7), (24, 7), f"curve {style(series)}"), *_mark(series, "line")),
+        "block": (tag("rect", x=6, y=2, width=12, height=10, class_=f"bar {style(series)}"),),
+        "mark": _mark(series, "mark"),
+    }[kind]
     return tag("svg", *inside, viewBox="0 0 24 14", width=24, height=14, aria_hidden="true", class_="swatch")
+
+
+def _mark(series: int, kind: Swatch) -> tuple[Markup, ...]:
+    if kind == "mark":
+        return (marker((12, 7), REFERENCE, 4, series),)
+    return () if series == REFERENCE else (marker((12, 7), series, 3.5),)
 
 
 def fitted(content: str, width: float, size: float = 12.0) -> str:

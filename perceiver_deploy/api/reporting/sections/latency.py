@@ -82,7 +82,7 @@ def _distributions(key: str, times: Mapping[str, tuple[int, Distribution]]) -> P
     wide = max(values) > LOG_FROM * min(values)
     label = "milliseconds per run, marks at p50 and p95"
     x = log_axis(label, values) if wide else linear_axis(label, min(values), max(values))
-    y = linear_axis("", 0, 100, unit="%")
+    y = linear_axis("share of runs", 0, 100, unit="%")
     return picture(
         key,
         "Distribution of the latency",
@@ -130,8 +130,7 @@ def _components(key: str, model: ModelReport, parts: Mapping[str, LatencyReport]
             cells,
             "Overhead: checks, copies and calls between components.",
         ),
-        list(enumerate(names)),
-        plain=True,
+        [(i, name, "block") for i, name in enumerate(names)],
     )
 
 

@@ -97,7 +97,7 @@ def _chart(key: str, value: tuple[str, str, str], curves: dict[str, ErrorGrowth]
     component, name, over = value
     points = [p for growth in curves.values() for p in growth.chained]
     x = linear_axis(f"{over} of {component}", 0, max(len(g.chained) for g in curves.values()) - 1, whole=True)
-    y = log_axis("", points)
+    y = log_axis("relative L2 error", points)
     lines = [Line(tuple(enumerate(growth.chained)), series[bundle]) for bundle, growth in curves.items()]
     return picture(
         key,

@@ -36,8 +36,7 @@ def size(model: ModelReport, key: str) -> Section:
                 for n, e in sizes.items()
             ),
         ),
-        list(enumerate(parts)),
-        plain=True,
+        [(i, name, "block") for i, name in enumerate(parts)],
     )
     return Section("size", "Size and memory", "What the bundle takes on disk.", (chart,), model.commands["card"])
 
