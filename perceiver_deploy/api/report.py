@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
+from perceiver_deploy.api.reporting.alone import read_measured
 from perceiver_deploy.api.reporting.collect import Collector, ReportOptions
-from perceiver_deploy.api.reporting.data import ModelReport, NotMeasured, ReportData
+from perceiver_deploy.api.reporting.data import ReportData
+from perceiver_deploy.api.reporting.environment import environment, runs_of
 from perceiver_deploy.api.reporting.page import write_page
-from perceiver_deploy.api.reporting.summary import summary_rows
+from perceiver_deploy.api.reporting.summary import device_rows, summary_rows
 from perceiver_runtime import __version__
 from perceiver_runtime.backends import check_threads
 from perceiver_runtime.errors import UsageError
@@ -34,6 +36,7 @@ def report(
     with_reference: bool = True,
     data: str | None = None,
     samples: int | None = None,
+    measured: Sequence[str | Path] = (),
 ) -> ReportData:
     """Verify, evaluate and time bundles of one or several models, and write one page about them.
 
@@ -49,6 +52,7 @@ def report(
         with_reference: Whether the reference is run; without it there are no accuracies, error curves and speed-ups.
         data: Labelled samples, as `evaluate` takes them; None: those of the export.
         samples: Number of samples of other data than the export's; None: all.
+        measured: Files with the output of `perceiver-run bench --json` on devices; each becomes a row of its own.
 
     Returns:
         What the page shows. `failures` are the checks that failed: parity, or a bundle that can't be opened. What
@@ -56,6 +60,7 @@ def report(
 
     Raises:
         UsageError: No bundle is named, a directory is not there, a number is out of range, or `out` can't be a file.
+        BundleError: A file of `measured` holds something else.
         UnavailableError: `out` can't be written.
     """
     paths = [Path(each) for each in ([bundles] if isinstance(bundles, (str, Path)) else bundles)]
@@ -73,17 +78,24 @@ def report(
     _check(paths, options)
     if out is not None:
         check_file(Path(out))
+    files = {name: read_measured(path) for name, path in names([Path(each) for each in measured]).items()}
     named = names(paths)
     collector = Collector(options)
     models = collector.models(named)
     made = ReportData(
-        command=_command("report", named, options),
+        command=_command("report", named, options, files),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=tuple(summary_rows(models, collector.damaged, machine())),
+        summary=(
+            *summary_rows(models, collector.damaged, machine()),
+            *(row for reports in files.values() for row in device_rows(reports)),
+        ),
         models=tuple(replace(m, commands=_commands([b.name for b in m.bundles], options)) for m in models),
         damaged=tuple(collector.damaged),
-        devices={},
-        environment=_environment(models),
+        devices=files,
+        environment={
+            "this machine": environment(runs_of(models), {"perceiver-deploy": __version__, "torch": torch.__version__}),
+            **{name: environment(reports, {}) for name, reports in files.items()},
+        },
         failures=tuple(dict.fromkeys(collector.failures)),
     )
     if out is not None:
@@ -127,13 +139,22 @@ def _commands(bundles: Sequence[str], options: ReportOptions) -> Mapping[str, st
     return {
         **{section: "\n".join(_command(c, [b], o) for b in bundles) for section, (c, o) in each.items()},
         "forecast": "\n".join(f"{_command('inspect', [b], ReportOptions())} --forecast" for b in bundles),
+        "size": "\n".join(_alone(b, backend, options) for b in bundles for backend in options.backends),
         "roofline": _command("report", bundles, options),
         "accuracy": _command("evaluate", bundles, scored) + " --per-class",
         "latency": "\n".join(_command("bench", bundles, replace(timed, backends=(b,))) for b in options.backends),
     }
 
 
-def _command(command: str, bundles: Sequence[str] | Mapping[str, Path], options: ReportOptions) -> str:
+def _alone(bundle: str, backend: str, options: ReportOptions) -> str:
+    """What `reporting.alone` runs."""
+    words = ["perceiver-run", "bench", bundle, "--backend", backend, "--iterations", str(options.iterations)]
+    words += ["--warmup", str(options.warmup)]
+    words += [] if options.threads is None else ["--threads", str(options.threads)]
+    return shlex.join(words)
+
+
+def _command(command: str, bundles: Iterable[str], options: ReportOptions, files: Iterable[str] = ()) -> str:
     """A command line with the options that are not at their defaults."""
     given: list[str] = []
     default = ReportOptions()
@@ -146,16 +167,5 @@ def _command(command: str, bundles: Sequence[str] | Mapping[str, Path], options:
     given += ["--batch", ",".join(map(str, options.batches))] if options.batches != default.batches else []
     given += [word for b in options.backends if options.backends != default.backends for word in ("--backend", b)]
     given += [] if options.with_reference else ["--no-reference"]
+    given += [word for file in files for word in ("--bench", file)]
     return shlex.join(("perceiver-export", command, *bundles, *given))
-
-
-def _environment(models: Sequence[ModelReport]) -> dict[str, str]:
-    """What it ran on, and with what."""
-    found = {"machine": machine(), "perceiver-deploy": __version__, "torch": torch.__version__}
-    for run in (run for model in models for bundle in model.bundles for run in bundle.runs):
-        if isinstance(run.latency, NotMeasured):
-            continue
-        found |= run.latency.versions
-        if run.latency.others is not None:
-            found["load"] = str(run.latency.others)
-    return found

@@ -34,6 +34,14 @@ from perceiver_runtime.errors import UsageError
 @click.option("--no-reference", is_flag=True, help="Leave the reference out: no accuracies, error curves, speed-ups.")
 @click.option("--data", metavar="SOURCE", help="Labelled samples, as for export (default: the data of the export).")
 @click.option("--samples", type=click.IntRange(1), help="Number of samples of other data than the export's [all].")
+@click.option(
+    "--bench",
+    "measured",
+    multiple=True,
+    metavar="FILE.json",
+    type=click.Path(path_type=Path),
+    help="Output of perceiver-run bench --json on a device; repeat for more.",
+)
 @common_options
 def command(
     bundles: tuple[Path, ...],
@@ -47,6 +55,7 @@ def command(
     no_reference: bool,
     data: str | None,
     samples: int | None,
+    measured: tuple[Path, ...],
     as_json: bool,
 ) -> int:
     """Write one page about BUNDLES, of one or several models: how fast, how accurate, on which device.
@@ -70,6 +79,7 @@ def command(
         with_reference=not no_reference,
         data=data,
         samples=samples,
+        measured=measured,
     )
     if as_json:
         print_json(made)

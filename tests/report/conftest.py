@@ -15,15 +15,19 @@ import tiny_bundles
 from onnx import numpy_helper
 
 import perceiver_deploy
+from perceiver_deploy.api.reporting import collect
 from perceiver_deploy.api.reporting.data import ReportData
 from perceiver_deploy.sources import source as sources
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
+from perceiver_exporters.roofline.ceilings import Ceilings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+CEILINGS = Ceilings({"fp32": 1e11, "fp16": 9e10}, 1e10, "of a simulated machine")
+"""Measuring takes seconds, and has tests of its own."""
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -41,6 +45,13 @@ class Made:
     @property
     def page(self) -> str:
         return self.path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ceilings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect, "measure_ceilings", lambda *_: CEILINGS)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,12 @@ import pytest
 
 import perceiver_deploy
 from perceiver_deploy.api.report import names
-from perceiver_deploy.api.reporting.data import NotMeasured
 from perceiver_deploy.api.reporting.page import page
 from perceiver_deploy.api.reporting.summary import plain_table
+from perceiver_deploy.cli.main import main
+from perceiver_runtime.benchmark.report import Energy, NotMeasured
 from perceiver_runtime.cli.report import to_json
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import BundleError, UsageError
 
 pytestmark = pytest.mark.xdist_group("report")
 HEADINGS = (
@@ -25,7 +26,9 @@ HEADINGS = (
     "Error growth",
     "Accuracy",
     "Latency",
-    "Size and memory",
+    "Roofline",
+    "Size, memory, energy",
+    "Forecast for boards",
     "Environment",
 )
 VOID = {"meta", "link", "br", "img"}
@@ -151,7 +154,7 @@ def test_faults_fail_the_report_which_is_written_all_the_same(faulty):
 def test_what_was_not_measured_says_why(faulty):
     bundle = faulty.data.models[0].bundles[0]
     assert isinstance(bundle.accuracy, NotMeasured)
-    assert "expected the weights of the bundle" in bundle.accuracy.not_measured
+    assert "expected the weights of the bundle" in bundle.accuracy.reason
     assert "not measured: " in faulty.page
     row = faulty.data.summary[0]
     assert row.accuracy is None
@@ -170,6 +173,48 @@ def test_without_the_reference_nothing_fails(faulty, tmp_path):
     assert [row.batch for row in made.summary] == [1, 2]
     assert made.summary[0].p50_ms > 0
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_what_a_device_measured_is_a_row_of_its_own(whole, tmp_path):
+    latency = whole.data.models[0].bundles[1].runs[0].latency
+    board = dataclasses.replace(latency.conditions, machine="Jetson <Orin>", instructions=("compute capability 8.7",))
+    energy = Energy(0.25, 0.2, 12.0, 8.0, None, 10.0, 500, "rail VDD_IN")
+    measured = dataclasses.replace(latency, conditions=board, energy=energy, backend="tensorrt", threads=None)
+    (tmp_path / "orin.json").write_text(to_json(measured), encoding="utf-8")
+    made = perceiver_deploy.report(
+        whole.path.parent / "fp16",
+        tmp_path / "report.html",
+        with_reference=False,
+        iterations=2,
+        warmup=0,
+        measured=[tmp_path / "orin.json"],
+    )
+    here, there = made.summary
+    assert (there.bundle, there.backend, there.device) == ("fp16", "tensorrt", "Jetson <Orin>, compute capability 8.7")
+    assert (there.p50_ms, there.energy_joules) == (latency.total.p50, 0.25)
+    assert here.energy_joules is None
+    assert made.devices == {"orin.json": (measured,)}
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Jetson &lt;Orin&gt;, compute capability 8.7" in text
+    assert "--bench orin.json" in made.command
+
+
+def test_a_file_that_holds_something_else_is_refused_before_anything_runs(whole, tmp_path):
+    (tmp_path / "other.json").write_text('{"total": 3}', encoding="utf-8")
+    with pytest.raises(BundleError, match="expected the output of perceiver-run bench --json"):
+        perceiver_deploy.report(whole.path.parent / "fp32", measured=[tmp_path / "other.json"])
+
+
+def test_the_command_writes_the_page_prints_the_table_and_exits_1_for_a_failed_check(faulty, tmp_path, capsys):
+    wrong, out = faulty.path.parent / "wrong", tmp_path / "report.html"
+    options = ("--no-reference", "--iterations", "2", "--warmup", "0", "--quiet", "-o", str(out))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(wrong), *options, "--markdown"])
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("| model |")
+    assert "FAILED: wrong: parity failed" in printed.err
+    assert out.read_text(encoding="utf-8").rstrip().endswith("</html>")
 
 
 @pytest.mark.parametrize(
@@ -197,4 +242,4 @@ def test_bundles_are_named_by_what_tells_them_apart(tmp_path):
 def test_a_field_that_is_none_has_a_reason(whole):
     for row in whole.data.summary[1:]:
         empty = {f.name for f in dataclasses.fields(row) if getattr(row, f.name) is None}
-        assert empty <= {*row.reasons, "p50_low_ms", "p50_high_ms"}
+        assert empty <= set(row.reasons)

@@ -1,4 +1,4 @@
-"""Latency and memory of a bundle in a process of its own, which loads the lean runtime and no torch."""
+"""Latency and memory that the lean runtime measured: in a process of its own, or on a device."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ def measure_alone(
         printed = strict_json.loads(done.stdout)
     except ValueError:
         raise UnavailableError(f"{bundle}: perceiver-run bench ended with {done.returncode}") from None
-    if "error" in printed:
+    if isinstance(printed, dict) and "error" in printed:
         raise PerceiverError(printed["error"]["message"])
-    return schema.decode(LatencyReport, printed, "perceiver-run bench")
+    return _decoded(printed, "perceiver-run bench")[0]
 
 
-def read_latency(path: Path) -> LatencyReport:
-    """What `perceiver-run bench --json` printed on a device. Raises BundleError if the file holds something else."""
+def read_measured(path: Path) -> tuple[LatencyReport, ...]:
+    """What `perceiver-run bench --json` printed. Raises BundleError if the file holds something else, OSError."""
     try:
-        return schema.decode(LatencyReport, strict_json.loads(path.read_bytes()), str(path))
-    except ValueError as error:
-        raise BundleError(f"{path}: expected the output of perceiver-run bench --json: {error}") from error
+        return _decoded(strict_json.loads(path.read_bytes()), path.name)
+    except (ValueError, BundleError) as error:
+        raise BundleError(f"{path} (--bench): expected the output of perceiver-run bench --json: {error}") from error
+
+
+def _decoded(content: object, where: str) -> tuple[LatencyReport, ...]:
+    """One report, or one for each batch size."""
+    found = content if isinstance(content, list) and content else [content]
+    return tuple(schema.decode(LatencyReport, each, where) for each in found)

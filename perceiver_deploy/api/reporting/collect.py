@@ -14,14 +14,14 @@ from perceiver_deploy.api.evaluate import EvaluationReport, evaluate
 from perceiver_deploy.api.growth import growth
 from perceiver_deploy.api.inspect import inspect
 from perceiver_deploy.api.reporting.alone import measure_alone
-from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run
+from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, Run
 from perceiver_deploy.api.verify import Verification, verify
 from perceiver_exporters.roofline.ceilings import measure_ceilings
 from perceiver_exporters.roofline.forecast import forecasts
 from perceiver_exporters.roofline.points import Roofline, roofline
 from perceiver_exporters.roofline.work import work_of
 from perceiver_runtime import load_bundle
-from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, UnavailableError, typed
 from perceiver_runtime.format.ranges import BATCH
@@ -86,8 +86,8 @@ class Collector:
         for name, path in bundles.items():
             opened = self._section(name, path, partial(load_bundle, path))
             if isinstance(opened, NotMeasured):
-                self.damaged.append(Damaged(name, opened.not_measured))
-                self.failures.append(f"{name} can't be opened: {opened.not_measured}")
+                self.damaged.append(Damaged(name, opened.reason))
+                self.failures.append(f"{name} can't be opened: {opened.reason}")
             else:
                 found.setdefault(opened.manifest.source.weights_sha256, []).append(_Given(name, path, opened))
         given = [each for bundles in found.values() for each in bundles]
@@ -162,7 +162,7 @@ class Collector:
     def _roofline(self, bundle: Bundle, latency: LatencyReport | NotMeasured) -> Roofline:
         """Its components at their medians, against ceilings that are measured once for the types of all bundles."""
         if isinstance(latency, NotMeasured):
-            raise UnavailableError(latency.not_measured)
+            raise UnavailableError(latency.reason)
         named = any(BATCH in profile.dimensions for profile in bundle.manifest.profiles)
         work = work_of(bundle, {BATCH: latency.batch} if named else None)
         ceilings = measure_ceilings(latency.backend, latency.threads, self._types)

@@ -15,19 +15,12 @@ from perceiver_exporters.diagnose.error_growth import ErrorGrowth
 from perceiver_exporters.precision.record import ComponentPrecision
 from perceiver_exporters.roofline.forecast import Forecast
 from perceiver_exporters.roofline.points import Roofline
-from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
 from perceiver_runtime.manifest import ComponentEntry, DataRecord, Source
 from perceiver_runtime.measure.verify import VerifyReport
 from perceiver_runtime.pipeline import Pipeline
 from perceiver_runtime.settings import Processing
 from perceiver_runtime.tensors import Profile
-
-
-@dataclass(frozen=True)
-class NotMeasured:
-    """Why something was not measured."""
-
-    not_measured: str
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,7 @@ class ReportData:
         models: What was measured of each model.
         damaged: Bundles that can't be opened.
         devices: Latency that was measured on devices, by the name of the file that holds it.
-        environment: What it ran on, and with what, as names and values.
+        environment: What each machine was, as names and values: this one, and devices.
         failures: Checks that failed, as sentences; empty if all passed.
     """
 
@@ -210,8 +203,8 @@ class ReportData:
     summary: tuple[SummaryRow, ...]
     models: tuple[ModelReport, ...]
     damaged: tuple[Damaged, ...]
-    devices: Mapping[str, LatencyReport]
-    environment: Mapping[str, str]
+    devices: Mapping[str, tuple[LatencyReport, ...]]
+    environment: Mapping[str, Mapping[str, str]]
     failures: tuple[str, ...]
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from perceiver_deploy.api.bench import TORCH, BenchmarkReport
 from perceiver_deploy.api.evaluate import EvaluationReport
-from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, NotMeasured, Run, SummaryRow
+from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, Run, SummaryRow
 from perceiver_deploy.api.reporting.tables import (
     NONE,
     TIMES,
@@ -20,15 +20,13 @@ from perceiver_deploy.api.reporting.tables import (
     table,
     verdict,
 )
-from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
 from perceiver_runtime.benchmark.statistics import Distribution
 
 EAGER = "PyTorch eager"
 DAMAGED = "can't be opened"
-UNREAD = {
-    "peak_memory": "perceiver-run bench does not read it",
-    "energy_joules": "perceiver-run bench does not read it",
-}
+NO_PEER = "the reference was left out"
+NOT_IN_FILE = "not in the file (--bench)"
 SHARED_PROCESS = "shares its process with what measures it"
 NAMES = ("model:<", "device:<", "bundle:<", "precision:<", "backend:<")
 NUMBERS = (
@@ -94,8 +92,33 @@ def _row(model: ModelReport, bundle: BundleReport, run: Run, device: str) -> Sum
         **_score(accuracy, deployed=True),
         **times,
         **_speedup(run),
-        reasons=_reasons(accuracy, p50_ms=timed, speedup=run.against, parity=run.parity, **UNREAD),
+        **_resources(run.latency),
+        reasons=_reasons(
+            accuracy,
+            p50_ms=timed,
+            speedup=run.against if isinstance(run.against, NotMeasured) or run.against.peers else NO_PEER,
+            parity=run.parity,
+            **_lacking(run.latency),
+        ),
     )
+
+
+def device_rows(reports: Iterable[LatencyReport]) -> Iterator[SummaryRow]:
+    """What was measured on a device, of which the file tells no more than latency, memory and energy."""
+    for each in reports:
+        conditions = each.conditions
+        yield SummaryRow(
+            model=conditions.model,
+            bundle=conditions.bundle,
+            precision=conditions.precision,
+            backend=each.backend,
+            threads=each.threads,
+            device=", ".join((conditions.machine, *(c for c in conditions.instructions if "capability" in c))),
+            batch=each.batch,
+            **_times(each.total, each.batch),
+            **_resources(each),
+            reasons={**dict.fromkeys(("accuracy", "speedup", "parity", "size"), NOT_IN_FILE), **_lacking(each)},
+        )
 
 
 def _timed(run: Run) -> tuple[BenchmarkReport | LatencyReport | NotMeasured, dict[str, Any]]:
@@ -104,6 +127,22 @@ def _timed(run: Run) -> tuple[BenchmarkReport | LatencyReport | NotMeasured, dic
     if not isinstance(against, NotMeasured):
         return against, _times(against.session, against.batch)
     return latency, {} if isinstance(latency, NotMeasured) else _times(latency.total, latency.batch)
+
+
+def _resources(latency: LatencyReport | NotMeasured) -> dict[str, Any]:
+    """Peak memory, and energy where a rail or a counter was read."""
+    if isinstance(latency, NotMeasured):
+        return {}
+    energy = latency.energy
+    joules = None if isinstance(energy, NotMeasured) else energy.joules_per_inference
+    return {"peak_memory": latency.memory.peak_rss, "energy_joules": joules}
+
+
+def _lacking(latency: LatencyReport | NotMeasured) -> dict[str, str]:
+    if isinstance(latency, NotMeasured):
+        return {"peak_memory": latency.reason, "energy_joules": latency.reason}
+    memory = {"peak_memory": "this system does not tell"} if latency.memory.peak_rss is None else {}
+    return memory | ({"energy_joules": latency.energy.reason} if isinstance(latency.energy, NotMeasured) else {})
 
 
 def _parity(bundle: BundleReport, run: Run) -> str:
@@ -140,7 +179,14 @@ def _score(accuracy: tuple[EvaluationReport[Any], ...] | NotMeasured, *, deploye
 
 
 def _times(times: Distribution, batch: int) -> dict[str, Any]:
-    return {"p50_ms": times.p50, "p95_ms": times.p95, "throughput": batch / times.mean * 1e3}
+    low, high = times.interval or (None, None)
+    return {
+        "p50_ms": times.p50,
+        "p50_low_ms": low,
+        "p50_high_ms": high,
+        "p95_ms": times.p95,
+        "throughput": batch / times.mean * 1e3,
+    }
 
 
 def _speedup(run: Run) -> dict[str, Any]:
@@ -151,7 +197,7 @@ def _speedup(run: Run) -> dict[str, Any]:
 
 def _reasons(accuracy: object, **fields: object) -> dict[str, str]:
     given = {"accuracy": accuracy, **fields}
-    texts = {name: each.not_measured if isinstance(each, NotMeasured) else each for name, each in given.items()}
+    texts = {name: each.reason if isinstance(each, NotMeasured) else each for name, each in given.items()}
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 

@@ -12,11 +12,11 @@ from perceiver_deploy.api.reporting.charts.bars import Bar, bars
 from perceiver_deploy.api.reporting.charts.picture import Picture, picture
 from perceiver_deploy.api.reporting.charts.plots import Line, plot
 from perceiver_deploy.api.reporting.charts.svg import REFERENCE
-from perceiver_deploy.api.reporting.data import BundleReport, ModelReport, NotMeasured, Run
+from perceiver_deploy.api.reporting.data import BundleReport, ModelReport, Run
 from perceiver_deploy.api.reporting.sections.section import Section, not_measured
 from perceiver_deploy.api.reporting.summary import EAGER
 from perceiver_deploy.api.reporting.tables import short, table
-from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
 from perceiver_runtime.benchmark.statistics import Distribution
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "mean")

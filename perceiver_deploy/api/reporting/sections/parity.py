@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from perceiver_deploy.api.reporting.charts.axes import linear_axis, log_axis
 from perceiver_deploy.api.reporting.charts.picture import Picture, picture
 from perceiver_deploy.api.reporting.charts.plots import Line, plot
-from perceiver_deploy.api.reporting.data import BundleReport, ModelReport, NotMeasured
+from perceiver_deploy.api.reporting.data import BundleReport, ModelReport
 from perceiver_deploy.api.reporting.sections.section import Section, Text, not_measured, split
 from perceiver_deploy.api.reporting.tables import Cell, Table, table, verdict
 from perceiver_exporters.diagnose.error_growth import ErrorGrowth
 from perceiver_exporters.precision.record import ComponentPrecision
+from perceiver_runtime.benchmark.report import NotMeasured
 
 PARITY = (
     "component:<",

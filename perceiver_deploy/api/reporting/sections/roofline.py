@@ -9,13 +9,14 @@ from perceiver_deploy.api.reporting.charts.axes import log_axis
 from perceiver_deploy.api.reporting.charts.picture import Picture, picture
 from perceiver_deploy.api.reporting.charts.plots import Line, plot
 from perceiver_deploy.api.reporting.charts.svg import REFERENCE
-from perceiver_deploy.api.reporting.data import ModelReport, NotMeasured
+from perceiver_deploy.api.reporting.data import ModelReport
 from perceiver_deploy.api.reporting.sections.latency import runs_by_name
 from perceiver_deploy.api.reporting.sections.section import Section, not_measured, split
 from perceiver_deploy.api.reporting.tables import NONE, Cell, megabytes, short, table
 from perceiver_exporters.roofline.ceilings import Ceilings
 from perceiver_exporters.roofline.forecast import Forecast
 from perceiver_exporters.roofline.points import Roofline
+from perceiver_runtime.benchmark.report import NotMeasured
 
 GIGA = 1e9
 POINTS = ("component:<", "FLOP/byte", "GFLOP/s", "GB/s", "of the ceiling", "bound by:<")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from perceiver_deploy.api.reporting.charts.picture import Picture
-from perceiver_deploy.api.reporting.data import BundleReport, NotMeasured
+from perceiver_deploy.api.reporting.data import BundleReport
 from perceiver_deploy.api.reporting.tables import Table
+from perceiver_runtime.benchmark.report import NotMeasured
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def not_measured(reasons: Sequence[tuple[str, NotMeasured]]) -> Iterator[Text]:
     """A sentence for each reason, with the names of what it holds for."""
     names: dict[str, list[str]] = {}
     for name, each in reasons:
-        names.setdefault(each.not_measured, []).append(name)
+        names.setdefault(each.reason, []).append(name)
     for reason, held in names.items():
         yield Text(f"{', '.join(dict.fromkeys(held))}: not measured: {reason}", missing=True)
 
