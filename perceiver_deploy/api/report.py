@@ -148,8 +148,8 @@ def _commands(bundles: Sequence[str], options: ReportOptions) -> Mapping[str, st
 
 def _alone(bundle: str, backend: str, options: ReportOptions) -> str:
     """What `reporting.alone` runs."""
-    words = ["perceiver-run", "bench", bundle, "--backend", backend, "--iterations", str(options.iterations)]
-    words += ["--warmup", str(options.warmup)]
+    words = ["perceiver-run", "bench", bundle, "--iterations", str(options.iterations), "--warmup", str(options.warmup)]
+    words += [] if backend == "auto" else ["--backend", backend]
     words += [] if options.threads is None else ["--threads", str(options.threads)]
     return shlex.join(words)
 

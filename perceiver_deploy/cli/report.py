@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import MARKDOWN, common_options, print_json, print_table
 from perceiver_deploy.cli.values import BACKEND, BATCHES, THREADS
 from perceiver_runtime.errors import UsageError
 
@@ -63,7 +63,7 @@ def command(
     What can't be measured is said with its reason. Exit 1 if a check failed; the page is written all the same.
     """
     from perceiver_deploy.api.report import report
-    from perceiver_deploy.api.reporting.summary import plain_table
+    from perceiver_deploy.api.reporting.summary import plain_table, summary_table
 
     if no_reference and reference is not None:
         raise UsageError("--reference and --no-reference: expected one of them, got both")
@@ -84,7 +84,7 @@ def command(
     if as_json:
         print_json(made)
     else:
-        found = plain_table(made.summary)
+        found = (plain_table if click.get_current_context().meta.get(MARKDOWN) else summary_table)(made.summary)
         print_table(f"Written to {out}", found.columns, found.texts)
         for failure in made.failures:
             click.echo(f"FAILED: {failure}", err=True)

@@ -36,13 +36,13 @@ class Section:
     command: str = ""
 
 
-def not_measured(reasons: Sequence[tuple[str, NotMeasured]]) -> Iterator[Text]:
-    """A sentence for each reason, with the names of what it holds for."""
+def not_measured(reasons: Sequence[tuple[str, NotMeasured]], what: str = "") -> Iterator[Text]:
+    """A sentence for each reason, with the names of those that it holds for."""
     names: dict[str, list[str]] = {}
     for name, each in reasons:
         names.setdefault(each.reason, []).append(name)
     for reason, held in names.items():
-        yield Text(f"{', '.join(dict.fromkeys(held))}: not measured: {reason}", missing=True)
+        yield Text(f"{what}{', '.join(dict.fromkeys(held))}: not measured: {reason}", missing=True)
 
 
 def split(pairs: Sequence[tuple[BundleReport, T | NotMeasured]]) -> tuple[list[tuple[BundleReport, T]], list[Text]]:

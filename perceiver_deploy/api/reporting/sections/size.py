@@ -86,7 +86,7 @@ def _energy(runs: Mapping[str, LatencyReport]) -> Iterator[Block]:
     if rows:
         yield table(ENERGY, rows)
     lacking = [(n, each.energy) for n, each in runs.items() if isinstance(each.energy, NotMeasured)]
-    yield from not_measured([(f"Energy of {name}", each) for name, each in lacking])
+    yield from not_measured(lacking, "Energy of ")
 
 
 def _joules(energy: Energy) -> tuple[str, ...]:
