@@ -38,6 +38,8 @@ class ComponentEntry:
         precision: Precision of its matrix products.
         parameters: Number of parameters.
         flops: Floating-point operations of one call (2 for each multiply-accumulate) at the profile's `opt` sizes.
+        recurrent_flops: Those of recurrent layers among them, whose positions are computed one after another. 0 in
+            bundles of earlier versions, whose `flops` do not have them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ComponentEntry:
     precision: str
     parameters: int
     flops: int
+    recurrent_flops: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,14 @@ def test_small_bundles_run_on_one_thread_and_large_ones_on_all_cores(
         assert session.threads == physical_cores()
     with open_session(path, threads=1) as session:
         assert session.threads == 1
+
+
+def test_recurrent_layers_gain_nothing_from_threads(path: Path) -> None:
+    manifest = load_bundle(path).manifest
+    entry = replace(manifest.components[0], flops=3 * choice.ONE_THREAD_FLOPS)
+    few = replace(entry, recurrent_flops=2 * choice.ONE_THREAD_FLOPS + 1)
+    assert default_threads(replace(manifest, components=(entry,))) == physical_cores()
+    assert default_threads(replace(manifest, components=(few,))) == 1
 
 
 def test_overlapping_runs_follow_the_threads_that_were_chosen(path: Path) -> None:

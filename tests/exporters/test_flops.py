@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_exporters.component import Component
-from perceiver_exporters.ir.flops import flops
+from perceiver_exporters.ir.flops import flops, recurrent_flops
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import trace
 from perceiver_exporters.memory.liveness import counted_flops
@@ -67,7 +67,10 @@ def test_a_module_of_ones_own_counts_as_pytorch_does() -> None:
     model = trace(component, profile)
     assert {"Conv", "ConvTranspose", "GRU", "LSTM", "MatMul"} <= {node.op_type for node in model.graph}
     expected = counted_flops(component, profile)
-    assert flops(SizedGraph(model, component.inputs, profile)) == pytest.approx(expected, rel=AGREES)
+    graph = SizedGraph(model, component.inputs, profile)
+    assert flops(graph) == pytest.approx(expected, rel=AGREES)
+    both_directions, one = 2 * 3 * 10 * (6 + 10), 4 * 8 * (20 + 8)
+    assert recurrent_flops(graph) == 2 * (2 * 36) * (both_directions + one)  # 2 rows of 36 positions
 
 
 @pytest.mark.parametrize(

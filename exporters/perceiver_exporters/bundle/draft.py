@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from perceiver_exporters.bundle.sealing import tool_versions
 from perceiver_exporters.component import Blueprint
-from perceiver_exporters.ir.flops import flops, parameters
+from perceiver_exporters.ir.flops import flops, parameters, recurrent_flops
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.value_ranges import with_index_ranges
 from perceiver_exporters.targets.target import Target
@@ -25,6 +25,7 @@ def draft_manifest(blueprint: Blueprint, graphs: Mapping[str, SizedGraph], preci
             precision=precision,
             parameters=parameters(graphs[component.name].model),
             flops=flops(graphs[component.name]),
+            recurrent_flops=recurrent_flops(graphs[component.name]),
         )
         for component in cut.components
     )

@@ -12,6 +12,8 @@ from perceiver_exporters.ir.fused_attention import is_fused
 from perceiver_exporters.ir.sized import SizedGraph
 from perceiver_exporters.ir.trace import PARAMETERS
 
+RECURRENT = ("LSTM", "GRU", "RNN")
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -35,6 +37,11 @@ def cost(graph: SizedGraph) -> Cost:
 def flops(graph: SizedGraph) -> int:
     """2 x multiply-accumulates of all matrix products, convolutions and recurrences, at the profile's `opt` sizes."""
     return sum(node_flops(node) for node in graph.opt if counts(node))
+
+
+def recurrent_flops(graph: SizedGraph) -> int:
+    """Those of recurrent layers alone."""
+    return sum(node_flops(node) for node in graph.opt if node.domain == "" and node.op_type in RECURRENT)
 
 
 def parameters(model: ir.Model) -> int:
@@ -108,9 +115,7 @@ _COUNTED: Mapping[str, Callable[[ir.Node], int]] = {
     "Conv": _convolution,
     "ConvInteger": _convolution,
     "ConvTranspose": _transposed_convolution,
-    "LSTM": _recurrence,
-    "GRU": _recurrence,
-    "RNN": _recurrence,
+    **dict.fromkeys(RECURRENT, _recurrence),
     "Einsum": _einsum,
 }
 

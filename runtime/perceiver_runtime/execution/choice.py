@@ -12,7 +12,7 @@ imported if there are no engines. A backend requested by name is used or refused
 
 The default number of threads is one for bundles whose largest component takes less than `ONE_THREAD_FLOPS`, and all
 physical cores for others. For so little work, waking a second thread costs more than it saves, and runs of several
-callers can overlap instead.
+callers can overlap instead. Recurrent layers do not count: they run position by position.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def expected(bundle: Bundle) -> RunsOn:
 
 def default_threads(manifest: Manifest) -> int:
     """Default number of CPU threads for one run of a bundle."""
-    largest = max((component.flops for component in manifest.components), default=0)
+    largest = max((component.flops - component.recurrent_flops for component in manifest.components), default=0)
     return 1 if largest < ONE_THREAD_FLOPS else physical_cores()
 
 
