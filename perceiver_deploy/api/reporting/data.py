@@ -47,7 +47,7 @@ class SummaryRow:
         peak_memory: Measured peak, in bytes.
         size: Bytes on disk.
         parity: `passed`, `failed` or `damaged`; empty where nothing was compared.
-        energy_joules: Per run.
+        energy_joules: Per row.
         reasons: Why a field is None, by its name.
     """
 

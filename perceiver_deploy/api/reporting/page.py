@@ -18,7 +18,7 @@ from perceiver_deploy.api.reporting.sections.components import components
 from perceiver_deploy.api.reporting.sections.latency import latency
 from perceiver_deploy.api.reporting.sections.parity import growth, parity
 from perceiver_deploy.api.reporting.sections.roofline import forecast, roofline
-from perceiver_deploy.api.reporting.sections.section import Section, Text
+from perceiver_deploy.api.reporting.sections.section import Folded, Section, Text
 from perceiver_deploy.api.reporting.sections.size import size
 from perceiver_deploy.api.reporting.summary import EAGER, summary_table
 from perceiver_deploy.api.reporting.tables import TIMES, Table, short, signed
@@ -26,7 +26,9 @@ from perceiver_runtime.escapes import printable
 from perceiver_runtime.format.outputs import replacing
 
 TEMPLATE = "page.html.j2"
-KINDS = {Text: "text", Table: "table", Picture: "picture"}
+KINDS = {Text: "text", Table: "table", Picture: "picture", Folded: "folded"}
+MAX_LEADS = 3
+"""Models beyond which the first table alone has their figures."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def page(data: ReportData) -> str:
     return environment.get_template(TEMPLATE).render(
         data=data,
         title=", ".join(dict.fromkeys(m.source.name for m in data.models)) or "no bundle that opens",
-        leads=[_lead(model, data) for model in data.models],
+        leads={m.source.name: _lead(m, data) for m in data.models} if len(data.models) <= MAX_LEADS else {},
         summary=summary_table(data.summary),
         about=_about(data),
         chapters=[_chapter(f"m{i}", model) for i, model in enumerate(data.models)],

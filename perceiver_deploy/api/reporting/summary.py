@@ -39,7 +39,7 @@ NUMBERS = (
     "parity:<",
     "disk MB",
     "peak MB",
-    "mJ/run",
+    "mJ/row",
 )
 """The fifth is how many times as fast as PyTorch eager."""
 
@@ -153,11 +153,14 @@ def _parity(bundle: BundleReport, run: Run) -> str:
 
 def _on_backend(bundle: BundleReport, run: Run) -> tuple[EvaluationReport[Any], ...] | NotMeasured:
     """The bundle's scores, if they were measured on this backend."""
-    accuracy, timed = bundle.accuracy, run.latency
-    if isinstance(accuracy, NotMeasured) or isinstance(timed, NotMeasured) or accuracy[0].runs_on is None:
+    accuracy = bundle.accuracy
+    if isinstance(accuracy, NotMeasured) or accuracy[0].runs_on is None:
         return accuracy
-    scored = accuracy[0].runs_on.backend
-    return accuracy if scored == timed.backend else NotMeasured(f"was scored on {scored}")
+    scored, own = (
+        accuracy[0].runs_on.backend,
+        run.backend if isinstance(run.latency, NotMeasured) else run.latency.backend,
+    )
+    return accuracy if own in (scored, "auto") else NotMeasured(f"was scored on {scored}")
 
 
 def _score(accuracy: tuple[EvaluationReport[Any], ...] | NotMeasured, *, deployed: bool) -> dict[str, Any]:
@@ -172,14 +175,14 @@ def _score(accuracy: tuple[EvaluationReport[Any], ...] | NotMeasured, *, deploye
     value = metrics.values[name] if hasattr(metrics, "values") else getattr(metrics, name)
     return {
         "accuracy": value,
-        "accuracy_name": name,
+        "accuracy_name": name if len(accuracy) == 1 else f"{name} of {first.output}",
         "accuracy_difference": difference,
         "share": first.share == name,
     }
 
 
 def _times(times: Distribution, batch: int) -> dict[str, Any]:
-    low, high = times.interval or (None, None)
+    low, high = times.interval if times.interval is not None and times.interval[0] > 0 else (None, None)
     return {
         "p50_ms": times.p50,
         "p50_low_ms": low,

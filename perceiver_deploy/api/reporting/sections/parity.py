@@ -2,68 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from perceiver_deploy.api.reporting.charts.axes import linear_axis, log_axis
 from perceiver_deploy.api.reporting.charts.picture import Picture, picture
 from perceiver_deploy.api.reporting.charts.plots import Line, plot
-from perceiver_deploy.api.reporting.data import BundleReport, ModelReport
-from perceiver_deploy.api.reporting.sections.section import Section, Text, not_measured, split
+from perceiver_deploy.api.reporting.data import BundleReport, ModelReport, Run
+from perceiver_deploy.api.reporting.sections.section import Block, Folded, Section, Text, not_measured, split
 from perceiver_deploy.api.reporting.tables import Cell, Table, table, verdict
 from perceiver_exporters.diagnose.error_growth import ErrorGrowth
 from perceiver_exporters.precision.record import ComponentPrecision
 from perceiver_runtime.benchmark.report import NotMeasured
+from perceiver_runtime.measure.verify import VerifyReport
 
-PARITY = (
-    "component:<",
-    "tensor:<",
-    "rel L2",
-    "tolerance",
-    "of it",
-    "max abs",
-    "cosine",
-    "verdict:<",
-)
-
-
+VERDICTS = ("bundle:<", "samples", "tensors", "worst:<", "of its tolerance", "verdict:<")
+PARITY = ("component:<", "tensor:<", "rel L2", "tolerance", "of it", "max abs", "cosine", "verdict:<")
 PROOF = ("component:<", "products with a weight", "all products", "kernels:<")
 """Shares of the FLOPs of matrix products that are in the precision."""
 
 
 def parity(model: ModelReport) -> Section:
-    """One row for each tensor of each bundle and backend."""
-    rows = [row for bundle in model.bundles for row in _rows(bundle)]
-    lacking = [(b.name, r.parity) for b in model.bundles for r in b.runs if isinstance(r.parity, NotMeasured)]
+    """A row for each bundle on each backend; below, folded, one for each tensor, and the proof of precision."""
+    found = [(bundle, run) for bundle in model.bundles for run in _by_backend(bundle)]
+    compared = [(b, r.parity) for b, r in found if not isinstance(r.parity, NotMeasured)]
+    lacking = [(f"{b.name} on {r.backend}", r.parity) for b, r in found if isinstance(r.parity, NotMeasured)]
     broken = [Text(f"{b.name}: {breach}", missing=True) for b in model.bundles for breach in b.breaches]
-    note = (
-        "Every component on the reference's inputs, then the whole pipeline on its own values. A tolerance is a fixed "
-        "margin times the noise of the precision; above 100% of it a tensor fails. The second table is the share of "
-        "the FLOPs of matrix products that is in the bundle's precision."
-    )
     proofs, unproven = split([(bundle, bundle.precisions) for bundle in model.bundles])
     proof = [row for bundle, entries in proofs for row in _proof(bundle, entries)]
-    tables = (*((table(PARITY, rows),) if rows else ()), *((table(PROOF, proof),) if proof else ()))
-    blocks = (tables, broken, not_measured(lacking), unproven)
-    return Section("parity", "Parity", note, tuple(b for each in blocks for b in each), model.commands["parity"])
+    tensors = [row for bundle, report in compared for row in _tensors(bundle, report)]
+    blocks: list[Block] = []
+    if compared:
+        blocks.append(table(VERDICTS, (_verdict(bundle, report) for bundle, report in compared)))
+        blocks.append(Folded("All tensors", table(PARITY, tensors)))
+    if proof:
+        blocks.append(Folded("Precision of the graphs: shares of the FLOPs of matrix products", table(PROOF, proof)))
+    note = (
+        "Every component on the reference's inputs, then the whole pipeline on its own values. A tolerance is a fixed "
+        "margin times the noise of the precision; above 100% of it a tensor fails."
+    )
+    blocks += [*broken, *not_measured(lacking), *unproven]
+    return Section("parity", "Parity", note, tuple(blocks), model.commands["parity"])
 
 
-def _rows(bundle: BundleReport) -> Iterator[tuple[Cell | str, ...] | str]:
-    for run in bundle.runs:
-        if isinstance(run.parity, NotMeasured):
-            continue
-        where = run.parity.runs_on.backend if run.parity.runs_on else run.backend
-        yield f"{bundle.name} on {where}, {run.parity.samples} golden samples"
-        for r in run.parity.reports:
-            yield (
-                Cell(r.component, r.mode),
-                r.tensor,
-                f"{r.rel_l2:.1e}",
-                f"{r.tolerance:.1e}",
-                f"{r.excess:.0%}",
-                f"{r.max_abs:.1e}",
-                f"{r.cosine:.6f}",
-                verdict("passed" if r.passed else "failed"),
-            )
+def _by_backend(bundle: BundleReport) -> Iterable[Run]:
+    """One run on each backend: a comparison does not depend on the batch that is timed."""
+    return {run.backend: run for run in bundle.runs}.values()
+
+
+def _verdict(bundle: BundleReport, report: VerifyReport) -> tuple[Cell | str, ...]:
+    worst = max(report.reports, key=lambda r: (not r.passed, r.excess))
+    return (
+        Cell(bundle.name, _where(report)),
+        f"{report.samples:,}",
+        f"{len(report.reports):,}",
+        Cell(f"{worst.component}: {worst.tensor}", worst.mode),
+        f"{worst.excess:.0%}",
+        verdict("passed" if report.passed and not bundle.breaches else "failed"),
+    )
+
+
+def _where(report: VerifyReport) -> str:
+    return report.runs_on.backend if report.runs_on is not None else ""
+
+
+def _tensors(bundle: BundleReport, report: VerifyReport) -> Iterator[tuple[Cell | str, ...] | str]:
+    yield f"{bundle.name} on {_where(report)}"
+    for r in report.reports:
+        yield (
+            Cell(r.component, r.mode),
+            r.tensor,
+            f"{r.rel_l2:.1e}",
+            f"{r.tolerance:.1e}",
+            f"{r.excess:.0%}",
+            f"{r.max_abs:.1e}",
+            f"{r.cosine:.6f}",
+            verdict("passed" if r.passed else "failed"),
+        )
 
 
 def _proof(bundle: BundleReport, entries: Sequence[ComponentPrecision]) -> Iterator[tuple[Cell | str, ...] | str]:

@@ -22,7 +22,15 @@ class Text:
     missing: bool = False
 
 
-Block = Text | Table | Picture
+@dataclass(frozen=True)
+class Folded:
+    """A table that is shown when it is opened."""
+
+    title: str
+    table: Table
+
+
+Block = Text | Table | Picture | Folded
 
 
 @dataclass(frozen=True)

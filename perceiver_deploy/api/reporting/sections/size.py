@@ -15,7 +15,7 @@ from perceiver_runtime.benchmark.report import Energy, LatencyReport, NotMeasure
 
 PARTS = {"onnx/": "graphs and weights", "engines/": "engines", "golden/": "golden samples"}
 OTHER = "records"
-ENERGY = ("bundle:<", "mJ per inference", "net of idle", "mean W", "idle W", "read from:<")
+ENERGY = ("bundle:<", "mJ per row", "net of idle", "mean W", "idle W", "read from:<")
 
 
 def size(model: ModelReport, key: str) -> Section:
