@@ -39,7 +39,7 @@ class SummaryRow:
         accuracy_name: Name of that score.
         accuracy_difference: The score minus the reference's.
         share: Whether the score is a share of samples, such as an accuracy.
-        p50_ms: Median latency, between `p50_low_ms` and `p50_high_ms` with 95% confidence.
+        p50_ms: Median latency, between `p50_low_ms` and `p50_high_ms` with 95% confidence (None: too few runs).
         p95_ms: 95th percentile of the latency.
         throughput: Rows per second.
         speedup: PyTorch eager's time over this one's in one interleaved run, between `speedup_low` and `speedup_high`
