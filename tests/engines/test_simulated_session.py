@@ -46,7 +46,10 @@ def test_gives_what_onnx_runtime_gives(built: Path, jetson: SimulatedJetson) -> 
 def test_verifies_and_measures(built: Path, jetson: SimulatedJetson) -> None:
     with jetson.open(built) as session:
         assert verify(session).passed
-        assert measure(session, warmup=1, iterations=3)
+        report = measure(session, warmup=1, iterations=3)
+    assert (report.cuda_graphs, report.transfers) == ("on", "included")
+    assert report.memory.device is not None
+    assert report.conditions.instructions == ("compute capability 8.7",)
 
 
 def test_only_wanted_outputs_are_asked_for(built: Path, jetson: SimulatedJetson) -> None:

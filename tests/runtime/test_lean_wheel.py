@@ -14,8 +14,8 @@ import tiny_bundles
 from environments import PIP, ROOT, call
 
 RUNTIME = ROOT / "runtime"
-WHEEL_LIMIT_BYTES = 220_000
-"""201 KB, of which 197 KB are code and 4 KB the licence."""
+WHEEL_LIMIT_BYTES = 260_000
+"""237 KB, of which 4 KB are the licence."""
 IMPORT_LIMIT_SECONDS = 0.3
 TIME_IMPORT = """
 import time, numpy, onnxruntime
@@ -49,14 +49,15 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
         names = set(archive.namelist())
     modules = {str(p.relative_to(RUNTIME)) for p in (RUNTIME / "perceiver_runtime").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
-    assert "perceiver_runtime/py.typed" in names
+    assert {"perceiver_runtime/py.typed", "perceiver_runtime/telemetry/jetson.py"} <= names
 
 
 def test_verifies_a_bundle_alone(binaries: Path, bundle: Path) -> None:
     records = json.loads(call(binaries / "perceiver-run", "verify", bundle, "--json"))
     assert records
     assert all(record["passed"] for record in records)
-    call(binaries / "python", "-m", "perceiver_runtime", "bench", bundle, "--iterations", "2")
+    bench = ("bench", bundle, "--iterations", "2", "--warmup", "0", "--concurrency", "2", "--rate", "100")
+    call(binaries / "python", "-m", "perceiver_runtime", *bench)
 
 
 def test_evaluates_labelled_samples_alone(binaries: Path, bundle: Path, tmp_path: Path) -> None:

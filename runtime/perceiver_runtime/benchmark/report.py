@@ -94,8 +94,9 @@ class OpenLoopReport:
 
     Attributes:
         rate: Scheduled requests per second.
-        achieved: Answered requests per second, from the first arrival to the last answer.
-        sustained: Whether `achieved` is at least 95% of `rate`; otherwise the queue grows for as long as it runs.
+        achieved: Answers per second, from the first one to the last.
+        sustained: Whether all requests were answered and `achieved` is at least 95% of `rate`; otherwise the queue
+            grows for as long as it runs.
         callers: Number of threads that answer.
         requests: Scheduled requests.
         unanswered: Requests that were given up, because the queue did not drain in time. Percentiles count them with

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from perceiver_runtime import __version__, progress
 from perceiver_runtime.backends import BACKENDS
-from perceiver_runtime.benchmark.latency import measure
-from perceiver_runtime.benchmark.load import require_idle
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cli import report
+from perceiver_runtime.cli.bench import add_command as add_bench_command
 from perceiver_runtime.cli.build import add_command as add_build_command
 from perceiver_runtime.cli.evaluate import add_command as add_evaluate_command
 from perceiver_runtime.cli.exits import run_program
@@ -64,14 +63,6 @@ def _verify(options: argparse.Namespace) -> int:
     if not result.passed:
         _tell(f"to find the node, on a workstation: {command_line('perceiver-export', 'bisect', options.bundle)}")
     return 0 if result.passed else 1
-
-
-def _bench(options: argparse.Namespace) -> int:
-    with _open(options) as session:
-        latency = measure(session, batch=options.batch, warmup=options.warmup, iterations=options.iterations)
-    require_idle(latency.others, _tell, strict=options.strict)
-    print(report.to_json(latency) if options.json else report.latency_table(latency, options.draw))
-    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -129,12 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(command=_inspect)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")
     check.set_defaults(command=_verify)
-    bench = commands.add_parser("bench", parents=[device], help="measure latency, whole and per component")
-    bench.add_argument("--batch", type=integer(1), default=1, help="rows per run (default: 1)")
-    bench.add_argument("--warmup", type=integer(0), default=10, help="runs before the measured ones (default: 10)")
-    bench.add_argument("--iterations", type=integer(1), default=100, help="measured runs (default: 100)")
-    bench.add_argument("--strict", action="store_true", help="exit 1 if other programs were busy meanwhile")
-    bench.set_defaults(command=_bench)
+    add_bench_command(commands, device, _open, _tell)
     run = commands.add_parser("run", parents=[device], help="run arrays from files")
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="one input; repeat for more")
     run.add_argument("--inputs", type=Path, metavar="FILE.npz", help="inputs by name")

@@ -56,6 +56,34 @@ def integer(least: int, most: int = LARGEST) -> Callable[[str], int]:
     return convert
 
 
+def integers(least: int, most: int = LARGEST) -> Callable[[str], tuple[int, ...]]:
+    """A type for `add_argument`: different integers of `least` to `most`, with commas between them."""
+    one = integer(least, most)
+
+    def convert(text: str) -> tuple[int, ...]:
+        numbers = tuple(one(word) for word in text.split(","))
+        if len(set(numbers)) != len(numbers):
+            raise argparse.ArgumentTypeError(f"expected different integers, got {text:.40}")
+        return numbers
+
+    return convert
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """A type for `add_argument`: a number of `least` to `most`."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a number of {least:.9g} to {most:.9g}, got {text:.40}")
+        return value
+
+    return convert
+
+
 def size(text: str) -> int:
     """A type for `add_argument`: bytes, written with their unit, as 1500MB or 1.5GB."""
     number = text.rstrip("BbGgIiKkMm")

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perceiver_runtime.benchmark.report import LatencyReport
-from perceiver_runtime.benchmark.statistics import Distribution
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.cli.table import Draw, table, wrapped
 from perceiver_runtime.conditions import Conditions, conditions_here
@@ -123,16 +121,6 @@ def golden_line(result: VerifyReport) -> str:
     return f"{result.samples} golden sample{'s' if result.samples > 1 else ''}, {result.origin}"
 
 
-def latency_table(latency: LatencyReport, draw: Draw = table) -> str:
-    """Milliseconds of the whole, of each component, and of the rest."""
-    parts = {"total": latency.total, **latency.components, "overhead": latency.overhead}
-    rows = [(name, *_milliseconds(distribution)) for name, distribution in parts.items()]
-    runs_on = RunsOn(latency.backend, latency.threads, latency.reason)
-    conditions = f"batch {latency.batch}, {latency.iterations} iterations, {runs_on}; {latency.machine}"
-    load = f"; {latency.others}" if latency.others else ""
-    return f"{draw(('ms:<', 'p50', 'p90', 'p95', 'p99', 'mean'), rows)}\n{wrapped(conditions + load)}"
-
-
 def array_table(arrays: Mapping[str, Array], path: Path, draw: Draw = table) -> str:
     """What was written."""
     rows = [(name, array.dtype.name, str(list(array.shape))) for name, array in arrays.items()]
@@ -171,10 +159,6 @@ def amount(number: float, prefix: str = "") -> str:
         return f"{scaled:.3g}" if scaled < 1000 else f"{scaled:,.0f}"
     largest = max((p for p in factors if factors[p] <= abs(number)), key=factors.__getitem__, default="")
     return f"{number / factors[largest]:.3g} {largest}".strip()
-
-
-def _milliseconds(d: Distribution) -> tuple[str, ...]:
-    return tuple(f"{value:.3f}" for value in (d.p50, d.p90, d.p95, d.p99, d.mean))
 
 
 def _range(spec: TensorSpec) -> str:

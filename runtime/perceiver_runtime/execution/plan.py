@@ -5,17 +5,16 @@ A run copies the feeds in, calls the bound graphs in order, and copies the resul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 
 import numpy as np
 
 from perceiver_runtime.backends.backend import Device, Executable
+from perceiver_runtime.execution.activity import Observe
 from perceiver_runtime.execution.plan_builder import PlanBuilder
 from perceiver_runtime.execution.subpipeline import Subpipeline
 from perceiver_runtime.tensors import Array
-
-Record = Callable[[str, float], None]
 
 
 class ExecutionPlan:
@@ -38,22 +37,21 @@ class ExecutionPlan:
         self._shown = tuple((name, spec.name) for name, spec in subpipeline.outputs.items())
         self._results = tuple((s.name, builder.values[s.name].shape, s.dtype) for s in subpipeline.outputs.values())
 
-    def run(self, feeds: Mapping[str, Array], record: Record | None = None) -> dict[str, Array]:
-        """Results by name, in new arrays. `record` gets the name and the seconds of each component call."""
+    def run(self, feeds: Mapping[str, Array], observe: Observe | None = None) -> dict[str, Array]:
+        """Results by name, in new arrays. `observe` gets each activity with its start and end."""
         results: dict[str, Array] = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
         given = {**self._constants, **feeds} if self._constants else feeds
-        if record is None:
+        if observe is None:
             for operation in self._operations:
                 operation.call(given, results)
         else:
-            self._run_timed(given, results, record)
+            self._run_timed(given, results, observe)
         return {name: results[value] for name, value in self._shown}
 
-    def _run_timed(self, feeds: Mapping[str, Array], results: Mapping[str, Array], record: Record) -> None:
+    def _run_timed(self, feeds: Mapping[str, Array], results: Mapping[str, Array], observe: Observe) -> None:
         for operation in self._operations:
             self._device.synchronize()
             start = perf_counter()
             operation.call(feeds, results)
             self._device.synchronize()
-            if operation.component is not None:
-                record(operation.component, perf_counter() - start)
+            observe(operation.activity, start, perf_counter())

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from perceiver_runtime.backends.backend import Buffer, Device, Executable
+from perceiver_runtime.execution.activity import Activity
 from perceiver_runtime.execution.step_calls import ChunkSlice, Index, StepCalls, unroll
 from perceiver_runtime.execution.subpipeline import Subpipeline
 from perceiver_runtime.pipeline import Step
@@ -26,9 +27,9 @@ WHOLE: Index = (slice(None),)
 
 @dataclass(frozen=True)
 class Operation:
-    """One call with the session's feeds and results. `component` is None for a copy."""
+    """One call with the session's feeds and results."""
 
-    component: str | None
+    activity: Activity
     call: Call
 
 
@@ -47,6 +48,7 @@ class PlanBuilder:
         self.operations: list[Operation] = []
         self.values: dict[str, Value] = {}
         self.constants: dict[str, Array] = {}
+        self._at: tuple[int | None, int | None] = None, None
         self._device = device
         self._subpipeline = subpipeline
         self._executables = executables
@@ -58,14 +60,15 @@ class PlanBuilder:
         """Allocate, bind and order everything for these sizes; inputs in `filled` get their default."""
         for spec in self._subpipeline.inputs:
             self._add_input(spec, spec.resolve(sizes), spec.name in filled)
-        for step in self._subpipeline.steps:
-            self._add_step(step, self._executables[step.component])
+        for number, step in enumerate(self._subpipeline.steps):
+            self._add_step(number, step, self._executables[step.component])
+        self._at = None, None
         for spec in self._subpipeline.outputs.values():
             if (buffer := self.values[spec.name].buffer) is not None:
-                self._emit(None, _download(self._device, buffer, spec.name, (...,)))
+                self._emit("copy out", spec.name, _download(self._device, buffer, spec.name, (...,)))
 
-    def _emit(self, component: str | None, call: Call) -> None:
-        self.operations.append(Operation(component, call))
+    def _emit(self, kind: Literal["component", "copy in", "copy out", "copy"], name: str, call: Call) -> None:
+        self.operations.append(Operation(Activity(kind, name, *self._at), call))
 
     def _add_input(self, spec: TensorSpec, shape: tuple[int, ...], filled: bool) -> None:
         resident = spec.name in self._read_whole
@@ -77,18 +80,19 @@ class PlanBuilder:
         if filled and resident:
             self._device.upload(self.constants[spec.name], buffer)
         elif resident:
-            self._emit(None, _upload(self._device, spec.name, (...,), buffer))
+            self._emit("copy in", spec.name, _upload(self._device, spec.name, (...,), buffer))
 
-    def _add_step(self, step: Step, executable: Executable) -> None:
+    def _add_step(self, number: int, step: Step, executable: Executable) -> None:
         sources = {graph: self.values[value] for graph, value in step.inputs.items()}
         calls = unroll(step, executable, {graph: value.shape for graph, value in sources.items()}, self._kept)
         targets = {spec.name: self._allocate(calls, spec) for spec in calls.outputs}
         staging = _Staging(self._device, calls)
         bound = _Bound(executable)
         for index, chunk in enumerate(calls.chunks):
+            self._at = number, index
             inputs = {s.name: self._read(staging, s, sources[s.name], chunk) for s in executable.inputs}
             outputs = {s.name: self._write(staging, s, targets[s.name][index % 2], chunk) for s in calls.outputs}
-            self._emit(step.component, bound.call(inputs, outputs))
+            self._emit("component", step.component, bound.call(inputs, outputs))
             for spec in calls.outputs:
                 self._store(calls, spec, targets[spec.name][index % 2], chunk, outputs[spec.name])
             for output, graph in step.carry.items():
@@ -117,13 +121,13 @@ class PlanBuilder:
         if value.buffer is None:
             staged = staging.buffer(spec, chunk)
             name = staging.calls.step.inputs[spec.name]
-            self._emit(None, _upload(self._device, name, (*WHOLE * axis, chunk), staged))
+            self._emit("copy in", name, _upload(self._device, name, (*WHOLE * axis, chunk), staged))
             return staged
         view = self._device.view(value.buffer, axis, chunk.start, chunk.stop)
         if self._device.is_contiguous(view):
             return view
         staged = staging.buffer(spec, chunk)
-        self._emit(None, _copy(self._device, view, staged))
+        self._emit("copy", staging.calls.step.inputs[spec.name], _copy(self._device, view, staged))
         return staged
 
     def _write(self, staging: _Staging, spec: TensorSpec, target: Buffer | None, chunk: ChunkSlice) -> Buffer:
@@ -145,11 +149,11 @@ class PlanBuilder:
             return
         if target is None:
             name = calls.step.outputs[spec.name]
-            self._emit(None, _download(self._device, written, name, (*WHOLE * axis, chunk)))
+            self._emit("copy out", name, _download(self._device, written, name, (*WHOLE * axis, chunk)))
             return
         view = self._device.view(target, axis, chunk.start, chunk.stop)
         if not self._device.is_contiguous(view):
-            self._emit(None, _copy(self._device, written, view))
+            self._emit("copy", calls.step.outputs[spec.name], _copy(self._device, written, view))
 
 
 class _Staging:

@@ -8,16 +8,18 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 
 from perceiver_runtime.backends import check_precision
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.execution.activity import QUEUE, Observe, Record, recording
 from perceiver_runtime.execution.choice import RunsOn, choose
 from perceiver_runtime.execution.feeds import check_feeds, check_mapping, check_sizes, check_values
 from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, generate
-from perceiver_runtime.execution.plan import ExecutionPlan, Record
+from perceiver_runtime.execution.plan import ExecutionPlan
 from perceiver_runtime.execution.subpipeline import (
     Subpipeline,
     for_component,
@@ -82,6 +84,7 @@ class Session:
         threads: Number of CPU threads, or None.
         reason: Why the backend was chosen.
         device: Device whose memory the graphs read and write.
+        concurrency: Number of runs that execute at the same time; others wait.
         check_finite: Whether floating-point feeds are checked for NaN, infinity and numbers too large.
     """
 
@@ -109,6 +112,7 @@ class Session:
         bundle.check_unchanged()
         self._plans: OrderedDict[PlanKey, list[ExecutionPlan]] = OrderedDict()
         self._lock = threading.Lock()
+        self.concurrency = backend.concurrency
         self._turns = threading.BoundedSemaphore(backend.concurrency)
         self._closed = False
         self._for_run = lru_cache(16)(lambda names: for_run(bundle.manifest, names))
@@ -138,7 +142,12 @@ class Session:
         return self.manifest.pipeline.outputs
 
     def run(
-        self, feeds: Feeds, outputs: Iterable[str] | None = None, *, record: Record | None = None
+        self,
+        feeds: Feeds,
+        outputs: Iterable[str] | None = None,
+        *,
+        record: Record | None = None,
+        observe: Observe | None = None,
     ) -> dict[str, Array]:
         """Run the pipeline.
 
@@ -146,6 +155,7 @@ class Session:
             feeds: Inputs by name. Inputs with a default may be omitted.
             outputs: Names of the outputs to compute; None computes all. Only the steps that they depend on run.
             record: Called as `record(component, seconds)` after each component call.
+            observe: Called as `observe(activity, start, end)` after each component call, copy and wait for a turn.
 
         Returns:
             Outputs by name.
@@ -155,7 +165,8 @@ class Session:
             UsageError: An output is unknown, or the session is closed.
             BundleError: A graph failed, or a mapped file was changed.
         """
-        return self._execute(self._for_run(None if outputs is None else tuple(outputs)), feeds, record)
+        chosen = None if outputs is None else tuple(outputs)
+        return self._execute(self._for_run(chosen), feeds, recording(record, observe))
 
     def encode(self, feeds: Feeds) -> dict[str, Array]:
         """Run the encode stage, once for any number of `decode` calls.
@@ -255,26 +266,27 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _execute(self, subpipeline: Subpipeline, feeds: Feeds, record: Record | None) -> dict[str, Array]:
+    def _execute(self, subpipeline: Subpipeline, feeds: Feeds, observe: Observe | None) -> dict[str, Array]:
         if self._closed:
             raise UsageError("the session is closed; open it again")
         self.bundle.check_unchanged()
         sizes = check_feeds(subpipeline, feeds)
         check_values(subpipeline, feeds, self.check_finite)
         key = subpipeline, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(subpipeline.specs) else ()
+        asked = perf_counter() if observe is not None else 0.0
         with self._turns:
+            if observe is not None:
+                observe(QUEUE, asked, perf_counter())
             idle = self._idle_plans(key)
             try:
                 plan = idle.pop()
             except IndexError:
                 filled = check_sizes(subpipeline, feeds, sizes)
                 plan = ExecutionPlan(subpipeline, self._executables, self.device, sizes, filled)
-            results = plan.run(feeds, record)
+            results = plan.run(feeds, observe)
             idle.append(plan)  # not after an error, which may have come from its state
         return results
 

@@ -13,12 +13,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
+
+GraphState = Literal["on", "off", "partly"]
 
 
 def load_cudart() -> ModuleType:
@@ -97,11 +99,15 @@ class DeviceBuffer:
 
 
 class CudaDevice:
-    """The device protocol of `perceiver_runtime.backends` on one GPU. Raises UnavailableError if CUDA fails."""
+    """The device protocol of `perceiver_runtime.backends` on one GPU. Raises UnavailableError if CUDA fails.
+
+    `captured` has an entry for each bound engine that ran: whether it is launched as a CUDA graph.
+    """
 
     def __init__(self, cudart: Any) -> None:
         self.cudart = cudart
         self.lock = threading.RLock()
+        self.captured: list[bool] = []
         self._stream = Handle(
             self.call(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking)), cudart.cudaStreamDestroy
         )
@@ -229,6 +235,18 @@ class CudaDevice:
         error, free, _total = self.cudart.cudaMemGetInfo()
         self.call((error,))
         return int(free)
+
+    def used_bytes(self) -> int:
+        """Used device memory in bytes, by all programs; on a Jetson that is system memory."""
+        error, free, total = self.cudart.cudaMemGetInfo()
+        self.call((error,))
+        return int(total) - int(free)
+
+    def cuda_graphs(self) -> GraphState:
+        """Whether the engines that ran on it are launched as CUDA graphs."""
+        if not any(self.captured):
+            return "off"
+        return "on" if all(self.captured) else "partly"
 
     def _staging(self, buffer: DeviceBuffer) -> Pinned:
         if buffer.staging is None:

@@ -71,6 +71,8 @@ class Engine:
         context: IExecutionContext = self._context(graphs=profiler is None)
         if profiler is not None:
             context.profiler = profiler
+        if self._rules.context_graphs:  # TensorRT captures them itself
+            self._device.captured.append(profiler is None)
         profile = self._profile({name: buffer.shape for name, buffer in inputs.items()})
         if profile:
             context.set_optimization_profile_async(profile, int(self._device.stream))
@@ -147,6 +149,7 @@ class BoundEngine:
             if self._capture:
                 self._capture = False
                 self.graph = self._captured()
+                self._device.captured.append(self.graph is not None)
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(int(self._device.stream)):
