@@ -228,9 +228,15 @@ def golden_sample(model: Model, given: Mapping[str, Array]) -> GoldenSample:
     calls = {}
     for part in model.parts:
         sizes = {"batch": 1, "b": 1, "n": FOLD, "q": PIECE}
-        inputs = {s.name: random.standard_normal(s.resolve(sizes), dtype=np.float32) for s in part.inputs}
+        inputs = {s.name: _random(s, sizes, random) for s in part.inputs}
         calls[part.name] = ComponentCall(part.name, inputs, part.function(**inputs))
     return GoldenSample(given, {name: final[value] for name, value in kept}, calls)
+
+
+def _random(spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Generator) -> Array:
+    if spec.dtype == "uint8":
+        return random.integers(0, 256, spec.resolve(sizes), np.uint8)
+    return random.standard_normal(spec.resolve(sizes), dtype=np.float32)
 
 
 def change(directory: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
@@ -281,7 +287,7 @@ def _f32(name: str, *shape: int | str) -> TensorSpec:
 
 
 def _info(spec: TensorSpec) -> Any:
-    kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
     return helper.make_tensor_value_info(spec.name, kinds[spec.dtype], spec.shape)
 
 
