@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 import perceiver_deploy as pd
-from perceiver_deploy.api.demo import PRECISIONS, SOURCE
+from perceiver_deploy.api.demo import MAX_DROP_POINTS, SOURCE
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     directory = parser.parse_args().directory
     out = directory / "report.html"
-    bundles = [directory / f"{SOURCE}-{precision}" for precision in PRECISIONS]
+    bundles = [directory / f"{SOURCE}-{precision}" for precision in MAX_DROP_POINTS]
     if not pd.report(bundles, out, iterations=200, warmup=20).passed:
         raise SystemExit("a check failed: no pictures are taken")
     program = next(filter(None, map(shutil.which, PROGRAMS)))

@@ -26,7 +26,7 @@ COMMANDS = {
     "tune": "measure what runs a bundle fastest on this machine, and record it",
     "report": "write one page about bundles: speed, accuracy, parity, and how each was measured",
     "inspect": "show what a bundle holds",
-    "demo": "export, verify, evaluate and time the shipped model at every precision",
+    "demo": "export the shipped model at three precisions, and write the report about them",
     "doctor": "show what this machine can export, build and run",
 }
 

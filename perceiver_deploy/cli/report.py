@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from perceiver_deploy.cli.output import MARKDOWN, common_options, print_json, print_table
 from perceiver_deploy.cli.values import BACKEND, BATCHES, THREADS
 from perceiver_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from perceiver_deploy.api.reporting.data import ReportData
 
 
 @click.command("report")
@@ -63,7 +67,6 @@ def command(
     What can't be measured is said with its reason. Exit 1 if a check failed; the page is written all the same.
     """
     from perceiver_deploy.api.report import report
-    from perceiver_deploy.api.reporting.summary import plain_table, summary_table
 
     if no_reference and reference is not None:
         raise UsageError("--reference and --no-reference: expected one of them, got both")
@@ -81,11 +84,18 @@ def command(
         samples=samples,
         measured=measured,
     )
+    return show(made, out, as_json)
+
+
+def show(made: ReportData, page: Path, as_json: bool) -> int:
+    """Print a report, and what failed; answer the exit code."""
+    from perceiver_deploy.api.reporting.summary import plain_table, summary_table
+
     if as_json:
         print_json(made)
     else:
         found = (plain_table if click.get_current_context().meta.get(MARKDOWN) else summary_table)(made.summary)
-        print_table(f"Written to {out}", found.columns, found.texts)
+        print_table(f"Written to {page}", found.columns, found.texts)
         for failure in made.failures:
             click.echo(f"FAILED: {failure}", err=True)
     return 0 if made.passed else 1
