@@ -239,6 +239,13 @@ def test_bundles_are_named_by_what_tells_them_apart(tmp_path):
     assert list(names(paths)) == ["a/int8", "b/int8", "fp32"]
 
 
+def test_memory_is_measured_and_energy_says_why_not(whole):
+    for bundle in whole.data.models[0].bundles:
+        latency = bundle.runs[0].latency
+        assert 20e6 < latency.memory.peak_rss < 1e9
+        assert isinstance(latency.energy, Energy) or "measure energy" in latency.energy.reason
+
+
 def test_a_field_that_is_none_has_a_reason(whole):
     for row in whole.data.summary[1:]:
         empty = {f.name for f in dataclasses.fields(row) if getattr(row, f.name) is None}

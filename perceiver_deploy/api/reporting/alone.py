@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from perceiver_runtime.benchmark.report import LatencyReport
+from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
+from perceiver_runtime.conditions import unit_of
 from perceiver_runtime.errors import BundleError, PerceiverError, UnavailableError
 from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.telemetry.sources import open_source
 
 
 def measure_alone(
     bundle: Path, backend: str, threads: int | None, *, batch: int, iterations: int, warmup: int
 ) -> LatencyReport:
-    """What `perceiver-run bench --json` prints. Raises PerceiverError with its message where it fails."""
+    """What `perceiver-run bench --json` prints, with the energy where this machine can measure it.
+
+    Raises PerceiverError with the command's message where it fails.
+    """
     options = {"backend": backend, "batch": batch, "iterations": iterations, "warmup": warmup, "threads": threads}
     given = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "perceiver_runtime", "bench", str(bundle), "--json", "--quiet", *given]
+    found = _run(bundle, given)
+    try:
+        open_source(unit_of(found.backend))
+    except UnavailableError as error:
+        return replace(found, energy=NotMeasured(str(error)))
+    return _run(bundle, [*given, "--power"])
+
+
+def _run(bundle: Path, options: Sequence[str]) -> LatencyReport:
+    command = [sys.executable, "-m", "perceiver_runtime", "bench", str(bundle), "--json", "--quiet", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         printed = strict_json.loads(done.stdout)
