@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perceiver_deploy.api.report import report as report_on
 from perceiver_deploy.api.reporting.data import ReportData
+from perceiver_deploy.api.reporting.page import write_page
 from perceiver_deploy.sources.source import blueprint, resolve
 from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
@@ -44,11 +45,13 @@ def demo(out: str | Path = "demo") -> ReportData:
     for precision, path in paths.items():
         report(f"[{precision}] export")
         export_bundle(made, path, precision, overwrite=True, tracer=traces)
-    found = report_on(list(paths.values()), out / PAGE, threads=THREADS)
+    found = report_on(list(paths.values()), threads=THREADS)
     lost = {row.bundle: (row.precision, -100 * (row.accuracy_difference or 0.0)) for row in found.summary if row.bundle}
     above = (
         f"{bundle}: {points:.2f} points of accuracy lost, {MAX_DROP_POINTS[precision]:g} allowed"
         for bundle, (precision, points) in lost.items()
         if points > MAX_DROP_POINTS[precision] + ROUNDING
     )
-    return replace(found, failures=(*found.failures, *above))
+    judged = replace(found, failures=(*found.failures, *above))
+    write_page(judged, out / PAGE)
+    return judged
