@@ -48,6 +48,7 @@ QUESTIONS: Mapping[str, Question] = {
     "convolution-forms": Question(("convolution_forms.py",)),
     "attention-form": Question(("attention_form.py",)),
     "calibration-memory": Question(("calibration_memory.py",)),
+    "noise": Question(("noise.py", "{directory}"), ("--rounds", "10", "--repetitions", "3")),
 }
 """One entry for each record in benchmarks/results. What fills other documents is listed in README.md."""
 

@@ -255,6 +255,22 @@ def calibration_memory(result: Result) -> str:
     )
 
 
+def noise(result: Result) -> str:
+    measured = (f"{result['model']} on this machine", result["rounds"], result["repetitions"], result, "not measured")
+    simulated = [
+        (f"simulated: {r['noise']}", r["rounds"], result["simulated_repetitions"], r, str(r["bootstrap_contain_1"]))
+        for r in result["simulated"]
+    ]
+    columns = "Noise", "Rounds", "Comparisons", "Contain 1", "Contain 1, bootstrap", "Slowdown of a tenth detected"
+    return table(
+        columns,
+        [
+            (name, str(rounds), f"{number:,}", str(r["contain_1"]), bootstrap, str(r["slowdown_detected"]))
+            for name, rounds, number, r, bootstrap in (measured, *simulated)
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "peers-language-perceiver": peers,
     "peers-language-perceiver-vnni": peers,
@@ -274,4 +290,5 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "attention-form": attention_form,
     "memory": memory,
     "calibration-memory": calibration_memory,
+    "noise": noise,
 }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,7 +15,25 @@ from perceiver_runtime.benchmark.statistics import Distribution, median_interval
 from perceiver_runtime.benchmark.timing import interleave
 
 REPETITIONS = 1000
-Times = npt.NDArray[np.float64]
+
+
+def _models() -> Any:
+    path = Path(__file__).parents[2] / "benchmarks" / "noise_models.py"
+    spec = importlib.util.spec_from_file_location("noise_models", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+noise = _models()
+
+
+def log_ratios(rounds: int, model: str = "log-normal", slowdown: float = 0.0) -> npt.NDArray[np.float64]:
+    """Of a call to itself, or to a faster one."""
+    found: npt.NDArray[np.float64] = noise.log_ratios(noise.MODELS[model], rounds, REPETITIONS, slowdown)
+    return found
 
 
 def test_calls_take_turns_in_every_order() -> None:
@@ -50,62 +72,28 @@ def test_times_are_above_zero() -> None:
         ratio((1.0, 2.0), (1.0, 0.0))
 
 
-def lognormal(random: np.random.Generator, shape: tuple[int, int]) -> Times:
-    return random.standard_normal(shape) * 0.05
-
-
-def heavy_tailed(random: np.random.Generator, shape: tuple[int, int]) -> Times:
-    """Student's t with 1.5 degrees of freedom, and one call in ten interrupted."""
-    noise = 0.03 * random.standard_t(1.5, shape).clip(-20, 20)
-    return noise + (random.random(shape) < 0.1) * random.exponential(0.5, shape)
-
-
-def drifting(random: np.random.Generator, shape: tuple[int, int]) -> Times:
-    """A machine that gets 65% slower meanwhile, and swings."""
-    time = np.arange(shape[1]) / shape[1]
-    return lognormal(random, shape) + 0.5 * time + 0.3 * np.sin(6 * time + 6 * random.random((shape[0], 1)))
-
-
-def loaded(random: np.random.Generator, shape: tuple[int, int]) -> Times:
-    """Autocorrelated load: an autoregressive process, and another program that comes and goes."""
-    out, load, busy = np.empty(shape), random.standard_normal(shape[0]), random.random(shape[0]) < 0.5
-    for i in range(shape[1]):
-        load = 0.8 * load + 0.6 * random.standard_normal(shape[0])
-        busy ^= random.random(shape[0]) < 0.15
-        out[:, i] = 0.05 * load + 0.3 * busy
-    return out
-
-
-def log_ratios(model, rounds: int, slowdown: float = 0.0) -> Times:
-    """Logarithms of ratios of a call to itself, or to a slower one, in rounds of random order."""
-    random = np.random.default_rng(rounds)
-    times = model(random, (REPETITIONS, 2 * rounds)).reshape(REPETITIONS, rounds, 2)
-    first = random.random((REPETITIONS, rounds)) < 0.5
-    return np.where(first, times[..., 0] - times[..., 1], times[..., 1] - times[..., 0]) + np.log1p(slowdown)
-
-
 @pytest.mark.parametrize("rounds", [10, 30, 50])
-@pytest.mark.parametrize("model", [lognormal, heavy_tailed, drifting, loaded])
-def test_interval_contains_1_in_95_of_100_comparisons_of_a_call_with_itself(model, rounds: int) -> None:
-    low, high = median_interval(log_ratios(model, rounds))
+@pytest.mark.parametrize("model", noise.MODELS)
+def test_interval_contains_1_in_95_of_100_comparisons_of_a_call_with_itself(model: str, rounds: int) -> None:
+    low, high = median_interval(log_ratios(rounds, model))
     assert 930 <= np.count_nonzero((low <= 0) & (high >= 0)) <= 970
 
 
 @pytest.mark.parametrize("rounds", [2, 3, 5])
 def test_few_rounds_are_covered_too(rounds: int) -> None:
-    low, high = median_interval(log_ratios(lognormal, rounds))
+    low, high = median_interval(log_ratios(rounds))
     assert np.count_nonzero((low <= 0) & (high >= 0)) >= 930
 
 
 def test_a_slowdown_of_a_tenth_is_found() -> None:
-    low, _ = median_interval(log_ratios(lognormal, 30, slowdown=0.1))
+    low, _ = median_interval(log_ratios(30, slowdown=0.1))
     assert np.count_nonzero(low > 0) >= 0.9 * REPETITIONS
 
 
 def test_the_interval_is_that_of_a_ratio_and_narrows() -> None:
-    noise = np.exp(log_ratios(lognormal, 50)[0])
-    got = ratio(noise, np.ones(50))  # type: ignore[arg-type]
-    assert np.log([got.low, got.high]) == pytest.approx(median_interval(np.log(noise)))
+    ratios = np.exp(log_ratios(50)[0])
+    got = ratio(ratios, np.ones(50))  # type: ignore[arg-type]
+    assert np.log([got.low, got.high]) == pytest.approx(median_interval(np.log(ratios)))
     series = np.random.default_rng(0).standard_normal(4000)
     widths = [-np.subtract(*median_interval(series[:n])) for n in (50, 999, 1001, 4000)]
     assert widths[0] > widths[1] > widths[3]
