@@ -62,7 +62,7 @@ def test_a_plan_made_before_runs_the_packed_session(held: tuple[Session, Held]) 
     session.run(feeds)
     pool.finish()
     session.run(feeds)
-    ((plan,),) = session._plans.values()
+    ((plan,),) = (lane.plans.values() for lane in session._lanes._idle)
     bound = [o.call.__closure__[0].cell_contents.__self__ for o in plan._operations if o.activity.kind == "component"]
     assert all(b._session is b._graph.session() for b in bound)
 

@@ -15,7 +15,7 @@ from tiny_bundles import Arrays, Model
 
 from perceiver_runtime import BundleError, FeedError, Session, UsageError, load_bundle, open_session, verify
 from perceiver_runtime.backends import open_backend
-from perceiver_runtime.execution.session import MAX_IDLE_SIZES
+from perceiver_runtime.execution.lanes import MAX_IDLE_SIZES
 from perceiver_runtime.pipeline import Chunk
 
 
@@ -216,25 +216,25 @@ def test_runs_overlap_as_far_as_the_backend_says(bundle: Path, model: Model) -> 
         for got, feeds in zip(pool.map(session.run, cases), cases, strict=True):
             _check(got, tiny_bundles.reference(model, feeds))
         assert most == [2]
-        assert [len(idle) for idle in session._plans.values()] == [2]
+        assert [len(lane.plans) for lane in session._lanes._idle] == [1, 1]
 
 
 def test_a_plan_that_failed_is_not_used_again(bundle: Path, model: Model) -> None:
     with open_session(bundle, threads=1) as session:
         feeds = tiny_bundles.feeds()
         session.run(feeds)
-        ((plan,),) = session._plans.values()
+        ((plan,),) = (lane.plans.values() for lane in session._lanes._idle)
         with pytest.raises(ZeroDivisionError):
             session.run(feeds, record=lambda _component, _seconds: 1 / 0)  # type: ignore[arg-type]
         _check(session.run(feeds), tiny_bundles.reference(model, feeds))
-        assert [idle for idle in session._plans.values() if plan in idle] == []
+        assert plan not in session._lanes._idle[0].plans.values()
 
 
 def test_old_plans_are_dropped(session: Session, model: Model) -> None:
     for keys in range(1, MAX_IDLE_SIZES + 5):
         feeds = tiny_bundles.feeds(keys=keys)
         _check(session.run(feeds), tiny_bundles.reference(model, feeds))
-    assert len(session._plans) == MAX_IDLE_SIZES
+    assert [len(lane.plans) for lane in session._lanes._idle] == [MAX_IDLE_SIZES]
 
 
 def test_specs_and_description(session: Session) -> None:

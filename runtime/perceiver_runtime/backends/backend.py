@@ -6,12 +6,13 @@ Order of steps, repetition, chunks and carried states are common to all backends
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensors import Array, TensorSpec
 
+Priority = Literal["normal", "high"]
 Buffer = Any
 """Memory on a device, which only the device that allocated it can interpret."""
 
@@ -113,4 +114,73 @@ class Backend(Protocol):
 
         Raises:
             BundleError: The graph can't be parsed, or does not match the manifest.
+        """
+
+
+class Exchange(Protocol):
+    """Arrays of one caller on a device, in the order of the caller's stream."""
+
+    def take(self, name: str, array: Any) -> Buffer:
+        """What a plan reads for an input: a NumPy array on the host, else memory of the device.
+
+        Args:
+            name: Name of the input, for messages.
+            array: The caller's array.
+
+        Returns:
+            Memory with `shape` and `dtype`, not copied.
+
+        Raises:
+            FeedError: The array is on another device, not contiguous, not aligned, or of an unknown kind.
+        """
+
+    def target(self, spec: TensorSpec, given: Any) -> Buffer:
+        """What a plan writes an output to.
+
+        Args:
+            spec: The output, its shape in numbers.
+            given: The caller's array, or None for a new one.
+
+        Returns:
+            Memory of that shape and type.
+
+        Raises:
+            FeedError: The array does not match, can't be written, or as `take`.
+        """
+
+    def begin(self) -> None:
+        """Later work of the device waits for what the caller's stream has so far."""
+
+    def finish(self, results: Mapping[str, Buffer]) -> dict[str, Any]:
+        """Results as arrays for the caller, ready in the order of the caller's stream; without one, ready now."""
+
+    def read(self, buffer: Buffer) -> Array:
+        """The numbers, on the host."""
+
+    def mapped(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """An array that host and device share. Raises UnavailableError where they have no memory in common."""
+
+
+@runtime_checkable
+class StreamedBackend(Protocol):
+    """A backend whose concurrent runs each have a stream of their own, over the same loaded components."""
+
+    def limit_memory(self, nbytes: int) -> None:
+        """Limit the device memory of all streams together, in bytes."""
+
+    def open_device(self, priority: Priority) -> Device:
+        """A device for one more caller: a stream of that priority."""
+
+    def exchange(self, device: Device, stream: Any) -> Exchange:
+        """Arrays in and out of a device of `open_device`.
+
+        Args:
+            device: The device.
+            stream: The caller's stream, as an integer or an object that has one; None for none.
+
+        Returns:
+            The exchange.
+
+        Raises:
+            UsageError: `stream` is none.
         """

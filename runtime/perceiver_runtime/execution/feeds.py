@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_runtime.errors import FeedError
-from perceiver_runtime.execution.subpipeline import Subpipeline
+from perceiver_runtime.execution.subpipeline import Subpipeline, check_mapping
 from perceiver_runtime.suggest import did_you_mean
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRange
 
@@ -36,12 +36,6 @@ def check_feeds(subpipeline: Subpipeline, feeds: Mapping[str, Any]) -> dict[str,
     if known != len(feeds):
         raise FeedError(_unknown(feeds, subpipeline))
     return sizes
-
-
-def check_mapping(what: str, feeds: object) -> None:
-    """Raise FeedError unless `feeds` is a mapping."""
-    if not isinstance(feeds, Mapping):
-        raise FeedError(f"{what}: expected arrays by name, as {{'name': array}}, got {type(feeds).__name__}")
 
 
 def check_values(subpipeline: Subpipeline, feeds: Mapping[str, Array], finite: bool) -> None:
@@ -79,10 +73,15 @@ def check_sizes(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mappi
 
 def _misfit(spec: TensorSpec, array: Any) -> str:
     if not isinstance(array, np.ndarray):
-        return f"{spec.name}: expected a NumPy array {spec}, got {type(array).__name__}"
+        other = "; arrays of other libraries and on the device: session.caller().run" if _exports(array) else ""
+        return f"{spec.name}: expected a NumPy array {spec}, got {type(array).__name__}{other}"
     if array.dtype != spec.dtype:
         return f"{spec.name}: expected {spec}, got dtype {array.dtype}; cast it: .astype(np.{spec.dtype})"
     return f"{spec.name}: expected rank {spec.rank} ({spec}), got rank {array.ndim}: {list(array.shape)}"
+
+
+def _exports(array: Any) -> bool:
+    return hasattr(array, "__dlpack__") or hasattr(array, "__cuda_array_interface__")
 
 
 def _disagreement(spec: TensorSpec, array: Any, symbol: int | str, sizes: Mapping[str, int]) -> str:

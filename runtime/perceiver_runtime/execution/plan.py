@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class ExecutionPlan:
         self._operations = tuple(builder.operations)
         self._constants = builder.constants
         self._shown = tuple((name, spec.name) for name, spec in subpipeline.outputs.items())
-        self._results = tuple((s.name, builder.values[s.name].shape, s.dtype) for s in subpipeline.outputs.values())
+        self.shapes = {spec.name: builder.values[spec.name].shape for spec in subpipeline.outputs.values()}
+        self._results = tuple((s.name, self.shapes[s.name], s.dtype) for s in subpipeline.outputs.values())
 
     def run(self, feeds: Mapping[str, Array], observe: Observe | None = None) -> dict[str, Array]:
         """Results by name, in new arrays. `observe` gets each activity with its start and end."""
@@ -47,6 +49,12 @@ class ExecutionPlan:
         else:
             self._run_timed(given, results, observe)
         return {name: results[value] for name, value in self._shown}
+
+    def run_into(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+        """Run on arrays of the caller, on the host or the device; results by the names of their values."""
+        given = {**self._constants, **feeds} if self._constants else feeds
+        for operation in self._operations:
+            operation.call(given, results)
 
     def _run_timed(self, feeds: Mapping[str, Array], results: Mapping[str, Array], observe: Observe) -> None:
         for operation in self._operations:

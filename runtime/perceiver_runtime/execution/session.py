@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
+from typing import Any
 
 from perceiver_runtime.backends import check_precision
-from perceiver_runtime.backends.backend import Backend
+from perceiver_runtime.backends.backend import Backend, Priority
 from perceiver_runtime.bundle import Bundle, load_bundle
-from perceiver_runtime.errors import FeedError, UsageError
-from perceiver_runtime.execution.activity import QUEUE, Observe, Record, recording
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.execution.activity import Observe, Record, recording
+from perceiver_runtime.execution.caller import Caller
 from perceiver_runtime.execution.choice import RunsOn, choose
-from perceiver_runtime.execution.feeds import check_feeds, check_mapping, check_sizes, check_values
+from perceiver_runtime.execution.feeds import check_feeds, check_values
 from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, generate
-from perceiver_runtime.execution.plan import ExecutionPlan
-from perceiver_runtime.execution.subpipeline import (
-    Subpipeline,
-    for_component,
-    for_decode,
-    for_encode,
-    for_generation,
-    for_run,
-)
+from perceiver_runtime.execution.lanes import Lanes
+from perceiver_runtime.execution.subpipeline import Subpipeline, Subpipelines, for_component, for_generation
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensors import Array, TensorSpec, is_whole
 
-MAX_IDLE_SIZES = 8
-
 Feeds = Mapping[str, Array]
-PlanKey = tuple[Subpipeline, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
 def open_session(
@@ -44,6 +33,9 @@ def open_session(
     *,
     copy_weights: bool = False,
     check_finite: bool = True,
+    callers: int | None = None,
+    priority: Priority = "normal",
+    device_memory: int | None = None,
 ) -> Session:
     """Load a bundle and open a session on it.
 
@@ -55,13 +47,19 @@ def open_session(
             makes the session refuse to run.
         check_finite: Refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without the
             check they are run, and quantisation can turn them into plausible numbers.
+        callers: Largest number of runs at the same time, and of open callers. Each needs buffers, on a GPU also scratch
+            memory; weights are shared. None takes the backend's: 4 streams on TensorRT, on a processor as many as the
+            cores have room for.
+        priority: Of the streams on a GPU: kernels of `high` go before those of `normal`, in all of the process.
+        device_memory: Largest number of bytes on a GPU for buffers and scratch memory of all callers; None: what is
+            free. Engines and CUDA itself are not counted.
 
     Returns:
         The session. `backend`, `threads` and `reason` tell what was chosen and why.
 
     Raises:
         BundleError: The bundle is damaged.
-        UsageError: The backend is unknown, or the number of threads out of range.
+        UsageError: The backend is unknown, or an option out of range or not for this backend.
         UnavailableError: The backend is not available on this machine.
     """
     owner = not isinstance(bundle, Bundle)
@@ -69,7 +67,17 @@ def open_session(
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
     chosen = choose(loaded, backend, threads)
-    return Session(loaded, chosen.backend, chosen.threads, reason=chosen.reason, owner=owner, check_finite=check_finite)
+    return Session(
+        loaded,
+        chosen.backend,
+        chosen.threads,
+        reason=chosen.reason,
+        owner=owner,
+        check_finite=check_finite,
+        callers=callers,
+        priority=priority,
+        device_memory=device_memory,
+    )
 
 
 class Session:
@@ -97,6 +105,9 @@ class Session:
         reason: str = "",
         owner: bool = False,
         check_finite: bool = True,
+        callers: int | None = None,
+        priority: Priority = "normal",
+        device_memory: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.check_finite = check_finite
@@ -110,15 +121,10 @@ class Session:
             check_precision(backend.name, entry.precision)
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
         bundle.check_unchanged()
-        self._plans: OrderedDict[PlanKey, list[ExecutionPlan]] = OrderedDict()
-        self._lock = threading.Lock()
-        self.concurrency = backend.concurrency
-        self._turns = threading.BoundedSemaphore(backend.concurrency)
-        self._closed = False
-        self._for_run = lru_cache(16)(lambda names: for_run(bundle.manifest, names))
-        self._for_decode = lru_cache(16)(lambda names: for_decode(bundle.manifest, names))
+        self._lanes = Lanes(backend, self._executables, callers, priority, device_memory)
+        self.concurrency = self._lanes.limit
+        self._subpipelines = Subpipelines(bundle.manifest)
         self._for_generation = lru_cache(16)(lambda generation: for_generation(bundle.manifest, generation))
-        self._for_encode = for_encode(bundle.manifest)
         self._for_component = {c.name: for_component(c) for c in bundle.manifest.components}
 
     @property
@@ -166,7 +172,7 @@ class Session:
             BundleError: A graph failed, or a mapped file was changed.
         """
         chosen = None if outputs is None else tuple(outputs)
-        return self._execute(self._for_run(chosen), feeds, recording(record, observe))
+        return self._execute(self._subpipelines.run(chosen), feeds, recording(record, observe))
 
     def encode(self, feeds: Feeds) -> dict[str, Array]:
         """Run the encode stage, once for any number of `decode` calls.
@@ -180,7 +186,7 @@ class Session:
         Raises:
             FeedError: A name, type, rank, size or value does not match the inputs.
         """
-        return self._execute(self._for_encode, feeds, None)
+        return self._execute(self._subpipelines.encode(), feeds, None)
 
     def decode(
         self, encoded: Feeds, feeds: Feeds | None = None, outputs: Iterable[str] | None = None
@@ -200,13 +206,8 @@ class Session:
             FeedError: A value is given twice, or does not match the inputs.
             UsageError: An output is unknown.
         """
-        feeds = {} if feeds is None else feeds
-        for given in (encoded, feeds):
-            check_mapping("decode", given)
-        if both := sorted(set(encoded) & set(feeds)):
-            raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
-        subpipeline = self._for_decode(None if outputs is None else tuple(outputs))
-        return self._execute(subpipeline, {**encoded, **feeds}, None)
+        subpipeline = self._subpipelines.decode(None if outputs is None else tuple(outputs))
+        return self._execute(subpipeline, self._subpipelines.joined(encoded, feeds), None)
 
     def generate(
         self, feeds: Feeds, name: str | None = None, *, sampling: Sampling = GREEDY, length: int | None = None
@@ -233,9 +234,10 @@ class Session:
         if not is_whole(allowed) or not 1 <= allowed <= generation.length:
             raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
         values = self._execute(self._for_generation(generation), feeds, None)
-        loop = BoundStep(self.device, self._executables[step.component], step, generation.token, values)
         output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
-        return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
+        with self._lanes.device() as device:
+            loop = BoundStep(device, self._executables[step.component], step, generation.token, values)
+            return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
 
     def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
         """Call one component once.
@@ -255,10 +257,28 @@ class Session:
             raise UsageError(f"component {name!r}; this bundle holds {', '.join(self._for_component)}")
         return self._execute(self._for_component[name], feeds, None)
 
+    def caller(self, stream: Any = None, *, priority: Priority | None = None, check_values: bool = False) -> Caller:
+        """Open a caller: arrays of PyTorch, CuPy and others in and out, on the GPU without a copy through the host.
+
+        Args:
+            stream: The caller's CUDA stream, in whose order arrays are read and written: an integer, or an object with
+                `cuda_stream` (PyTorch) or `__cuda_stream__`. None: each call waits until its results are complete.
+            priority: Priority of the caller's stream; None takes the session's.
+            check_values: Check values on the GPU as those on the host: they are copied there, and the call waits.
+
+        Returns:
+            The caller, with `run`, `encode` and `decode`.
+
+        Raises:
+            UsageError: Too many callers are open, the session is closed, or an option is not for this backend.
+        """
+        if self._lanes.closed:
+            raise UsageError("the session is closed; open it again")
+        return Caller(self.bundle, self._lanes, self._subpipelines, stream, priority, check_values, self.check_finite)
+
     def close(self) -> None:
         """Release graphs and buffers, and the bundle if the session loaded it."""
-        self._closed = True
-        self._plans.clear()
+        self._lanes.close()
         self._executables.clear()
         if self._owner:
             self.bundle.close()
@@ -270,31 +290,9 @@ class Session:
         self.close()
 
     def _execute(self, subpipeline: Subpipeline, feeds: Feeds, observe: Observe | None) -> dict[str, Array]:
-        if self._closed:
+        if self._lanes.closed:
             raise UsageError("the session is closed; open it again")
         self.bundle.check_unchanged()
         sizes = check_feeds(subpipeline, feeds)
         check_values(subpipeline, feeds, self.check_finite)
-        key = subpipeline, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(subpipeline.specs) else ()
-        asked = perf_counter() if observe is not None else 0.0
-        with self._turns:
-            if observe is not None:
-                observe(QUEUE, asked, perf_counter())
-            idle = self._idle_plans(key)
-            try:
-                plan = idle.pop()
-            except IndexError:
-                filled = check_sizes(subpipeline, feeds, sizes)
-                plan = ExecutionPlan(subpipeline, self._executables, self.device, sizes, filled)
-            results = plan.run(feeds, observe)
-            idle.append(plan)  # not after an error, which may have come from its state
-        return results
-
-    def _idle_plans(self, key: PlanKey) -> list[ExecutionPlan]:
-        """Unused plans for these sizes, at most one per concurrent run; of the last `MAX_IDLE_SIZES` sizes."""
-        with self._lock:
-            idle = self._plans.setdefault(key, [])
-            self._plans.move_to_end(key)
-            if len(self._plans) > MAX_IDLE_SIZES:
-                self._plans.popitem(last=False)
-        return idle
+        return self._lanes.run(subpipeline, feeds, sizes, observe)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.format.wiring import value_specs
 from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.pipeline import Generation, Step
@@ -48,6 +49,30 @@ class Subpipeline:
     def finite_ranges(self) -> Mapping[str, ValueRange]:
         """Allowed values of floating-point inputs if a session checks them, by name."""
         return {n: spec.range or _finite(dtype) for n, (spec, dtype) in self.specs.items() if dtype.kind == "f"}
+
+
+class Subpipelines:
+    """The subpipelines of a bundle, each made once."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.run = lru_cache(16)(lambda names: for_run(manifest, names))
+        self.decode = lru_cache(16)(lambda names: for_decode(manifest, names))
+        self.encode = lru_cache(1)(lambda: for_encode(manifest))
+
+    def joined(self, encoded: Mapping[str, Any], feeds: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Encoded values and further feeds of `decode`. Raises FeedError for one given twice."""
+        feeds = {} if feeds is None else feeds
+        for given in (encoded, feeds):
+            check_mapping("decode", given)
+        if both := sorted(set(encoded) & set(feeds)):
+            raise FeedError(f"decode: {', '.join(both)} given twice: among the encoded values and among the feeds")
+        return {**encoded, **feeds}
+
+
+def check_mapping(what: str, feeds: object) -> None:
+    """Raise FeedError unless `feeds` is a mapping."""
+    if not isinstance(feeds, Mapping):
+        raise FeedError(f"{what}: expected arrays by name, as {{'name': array}}, got {type(feeds).__name__}")
 
 
 def _finite(dtype: np.dtype[np.generic]) -> ValueRange:

@@ -7,14 +7,16 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
+from perceiver_runtime.backends.backend import Device, Priority
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.escapes import command_line
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.api import Runtime, load_tensorrt
+from perceiver_runtime.tensorrt.arrays import CudaExchange
 from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
 from perceiver_runtime.tensorrt.dialect import dialect
-from perceiver_runtime.tensorrt.engine import Engine, Scratch
+from perceiver_runtime.tensorrt.engine import Engine
 from perceiver_runtime.tensorrt.identity import device_identity
 from perceiver_runtime.tensorrt.logger import build_logger
 from perceiver_runtime.tensorrt.sidecar import (
@@ -44,12 +46,12 @@ def open_backend(name: str, threads: int | None) -> TensorRT:
 
 
 class TensorRT:
-    """Engines on one device: values stay on it, scratch memory is shared, CUDA graphs are captured once.
+    """Engines on one GPU: values stay on it, callers share the engines' weights, CUDA graphs are captured once.
 
     `trt` is the TensorRT module.
     """
 
-    concurrency = 1  # all runs share one stream
+    concurrency = 4  # each run has a stream, contexts and buffers; more would only wait for the GPU
 
     def __init__(self, name: str, trt: ModuleType, device: CudaDevice) -> None:
         self.name = name
@@ -60,7 +62,6 @@ class TensorRT:
         self._logger = build_logger(trt)
         self._runtime: Runtime = trt.Runtime(self._logger)
         self._identity = device_identity(trt, device.compute_capability())
-        self._scratch = Scratch(device)
 
     @property
     def machine(self) -> str:
@@ -83,7 +84,20 @@ class TensorRT:
         engine: Any = self._runtime.deserialize_cuda_engine(bundle.read(engine_path(target, component.name)))
         if engine is None:
             raise BundleError(f"{path}: TensorRT can't read it: {'; '.join(self._logger.errors) or 'no reason given'}")
-        return Engine(self.trt, self._rules, engine, component, self.device, self._scratch)
+        return Engine(self.trt, self._rules, engine, component)
+
+    def limit_memory(self, nbytes: int) -> None:
+        """Limit the device memory of buffers and scratch memory, in bytes; engines and CUDA itself are not counted."""
+        self.device.budget.limit = nbytes
+
+    def open_device(self, priority: Priority) -> CudaDevice:
+        """A stream of that priority on the GPU."""
+        return self.device.beside(priority)
+
+    def exchange(self, device: Device, stream: Any) -> CudaExchange:
+        """Arrays in and out of a stream."""
+        assert isinstance(device, CudaDevice)  # for mypy
+        return CudaExchange(device, stream)
 
     def _target(self, bundle: Bundle, component: str) -> str:
         target, sidecar = find_engine(bundle, component, self._identity)

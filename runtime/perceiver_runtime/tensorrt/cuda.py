@@ -1,23 +1,23 @@
-"""Device memory, one stream and CUDA graphs, over `cuda.bindings.runtime` and NumPy alone.
+"""Device memory, streams and CUDA graphs, over `cuda.bindings.runtime` and NumPy alone.
 
-The CUDA module is a parameter (`cudart`), so that the same code runs on a simulated device in tests. All work of a
-device goes through one stream: it happens in order, and components that follow each other share scratch memory.
+The CUDA module is a parameter (`cudart`), so that the same code runs on a simulated device in tests. A `CudaDevice` is
+one stream on the GPU: its work happens in order, and components that follow each other share its scratch memory. It is
+used by one thread at a time; `beside` opens another for the next caller.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import math
-import threading
-import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
+from perceiver_runtime.backends.backend import Priority
 from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.tensorrt.memory import Budget, DeviceBuffer, Handle, Pinned
 from perceiver_runtime.tensors import Array
 
 GraphState = Literal["on", "off", "partly"]
@@ -40,78 +40,35 @@ def load_cudart() -> ModuleType:
     return cudart
 
 
-class Handle:
-    """A CUDA resource that is released when nothing refers to this object any more."""
-
-    def __init__(self, value: Any, release: Callable[[Any], Any]) -> None:
-        self.value = value
-        weakref.finalize(self, release, value)
-
-
-class Pinned:
-    """Page-locked host memory for asynchronous copies; call `wait` before the host accesses it again."""
-
-    def __init__(self, cuda: CudaDevice, nbytes: int) -> None:
-        cudart = cuda.cudart
-        self._cuda = cuda
-        self._memory = Handle(
-            cuda.call(cudart.cudaHostAlloc(max(nbytes, 1), cudart.cudaHostAllocDefault)), cudart.cudaFreeHost
-        )
-        self._event = Handle(
-            cuda.call(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming)), cudart.cudaEventDestroy
-        )
-        self._pending = False
-        self.address = int(self._memory.value)
-        self._bytes = (ctypes.c_byte * nbytes).from_address(self.address)
-
-    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """The memory as an array."""
-        flat: Array = np.frombuffer(memoryview(self._bytes), dtype=dtype)
-        return flat.reshape(shape)
-
-    def mark(self) -> None:
-        """Record that a copy from this memory has been enqueued."""
-        self._cuda.call(self._cuda.cudart.cudaEventRecord(self._event.value, self._cuda.stream))
-        self._pending = True
-
-    def wait(self) -> None:
-        """Wait until no copy reads this memory."""
-        if self._pending:
-            self._cuda.call(self._cuda.cudart.cudaEventSynchronize(self._event.value))
-            self._pending = False
-
-
-class DeviceBuffer:
-    """Device memory as `rows` runs of `width` bytes, `pitch` bytes apart: one run if contiguous, more if a view.
-
-    A view keeps a reference to the memory, which is released with the last one.
-    """
-
-    def __init__(self, memory: Handle, address: int, shape: tuple[int, ...], dtype: str, rows: int, pitch: int) -> None:
-        self.memory, self.address, self.shape, self.dtype = memory, address, shape, np.dtype(dtype)
-        self.rows, self.pitch = rows, pitch
-        self.staging: Pinned | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the entries take, without the gaps of a view."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
 class CudaDevice:
     """The device protocol of `perceiver_runtime.backends` on one GPU. Raises UnavailableError if CUDA fails.
 
-    `captured` has an entry for each bound engine that ran: whether it is launched as a CUDA graph.
+    `captured` has an entry for each bound engine that ran on any stream: whether it is launched as a CUDA graph.
     """
 
-    def __init__(self, cudart: Any) -> None:
+    def __init__(self, cudart: Any, budget: Budget | None = None, priority: Priority = "normal") -> None:
         self.cudart = cudart
-        self.lock = threading.RLock()
+        self.budget = Budget() if budget is None else budget
+        self.index = int(self.call(cudart.cudaGetDevice()))
+        error, lowest, highest = cudart.cudaDeviceGetStreamPriorityRange()
+        self.call((error,))
         self.captured: list[bool] = []
         self._stream = Handle(
-            self.call(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking)), cudart.cudaStreamDestroy
+            self.call(
+                cudart.cudaStreamCreateWithPriority(
+                    cudart.cudaStreamNonBlocking, highest if priority == "high" else lowest
+                )
+            ),
+            cudart.cudaStreamDestroy,
         )
         self.stream: Any = self._stream.value
+        self._scratch: tuple[Handle, int] | None = None
+
+    def beside(self, priority: Priority) -> CudaDevice:
+        """Another stream on the same GPU, with scratch memory of its own."""
+        other = CudaDevice(self.cudart, self.budget, priority)
+        other.captured = self.captured
+        return other
 
     def call(self, result: tuple[Any, ...]) -> Any:
         """The value of a CUDA call. Raises UnavailableError naming the error."""
@@ -119,31 +76,60 @@ class CudaDevice:
         if int(error):
             memory = error.name == "cudaErrorMemoryAllocation"
             remedy = (
-                "use smaller batches or chunks, or free device memory" if memory else "see the device's log (dmesg)"
+                "use smaller batches or chunks, fewer callers, or free device memory"
+                if memory
+                else "see the device's log (dmesg)"
             )
             raise UnavailableError(f"CUDA: expected success, got {error.name}; {remedy}")
         return values[0] if values else None
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceBuffer:
         """Uninitialised, contiguous device memory."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        memory = self.allocate_bytes(size)
-        return DeviceBuffer(memory, int(memory.value), shape, dtype, 1, size)
+        memory = self.allocate_bytes(math.prod(shape) * np.dtype(dtype).itemsize)
+        return DeviceBuffer(self, memory, int(memory.value), shape, dtype)
 
     def allocate_bytes(self, size: int) -> Handle:
         """Raw device memory of at least one byte, aligned to 256."""
-        return Handle(self.call(self.cudart.cudaMalloc(max(size, 1))), self.cudart.cudaFree)
+        cudart, budget, size = self.cudart, self.budget, max(size, 1)
+        budget.take(size)
+        try:
+            address = self.call(cudart.cudaMalloc(size))
+        except UnavailableError:
+            budget.give(size)
+            raise
+
+        def free(address: Any) -> None:
+            cudart.cudaFree(address)
+            budget.give(size)
+
+        return Handle(address, free)
+
+    def scratch(self, size: int) -> Handle:
+        """Working memory of at least `size` bytes for all components of the stream, of which only one runs at a time.
+
+        Memory returned earlier stays valid while it is referenced.
+        """
+        if self._scratch is None or self._scratch[1] < size:
+            self._scratch = self.allocate_bytes(size), size
+        return self._scratch[0]
+
+    def allocate_mapped(self, shape: tuple[int, ...], dtype: str) -> tuple[DeviceBuffer, Array]:
+        """Host memory that the GPU of a board with unified memory reads and writes in place, as buffer and as array.
+
+        Raises UnavailableError where the GPU has memory of its own: each access would cross the bus.
+        """
+        if not self.attribute(self.cudart.cudaDeviceAttr.cudaDevAttrIntegrated):
+            raise UnavailableError(
+                f"mapped memory: expected a board whose CPU and GPU share memory (Jetson), got {self.name()}; "
+                "give arrays on the device"
+            )
+        pinned = Pinned(self, math.prod(shape) * np.dtype(dtype).itemsize, mapped=True)
+        address = int(self.call(self.cudart.cudaHostGetDevicePointer(pinned.address, 0)))
+        return DeviceBuffer(self, pinned, address, shape, dtype, kind="mapped"), pinned.array(shape, np.dtype(dtype))
 
     def view(self, buffer: DeviceBuffer, axis: int, start: int, stop: int) -> DeviceBuffer:
         """Entries [start, stop) along an axis of a contiguous buffer."""
-        rows = math.prod(buffer.shape[:axis])
-        run = math.prod(buffer.shape[axis + 1 :]) * buffer.dtype.itemsize
-        shape = (*buffer.shape[:axis], stop - start, *buffer.shape[axis + 1 :])
-        whole = rows == 1 or stop - start == buffer.shape[axis]
-        pitch = buffer.shape[axis] * run
-        return DeviceBuffer(
-            buffer.memory, buffer.address + start * run, shape, buffer.dtype.name, 1 if whole else rows, pitch
-        )
+        return buffer.part(axis, start, stop)
 
     def is_contiguous(self, buffer: DeviceBuffer) -> bool:
         """Whether it is one run of bytes."""
@@ -153,46 +139,90 @@ class CudaDevice:
         """Copy on the device."""
         rows = max(source.rows, target.rows)
         width = source.nbytes // rows
-        with self.lock:
-            self._copy(
-                (target.address, target.pitch if target.rows > 1 else width),
-                (source.address, source.pitch if source.rows > 1 else width),
-                (width, rows),
-                self.cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice,
-            )
+        kinds = self.cudart.cudaMemcpyKind
+        mapped = "mapped" in (source.kind, target.kind)
+        self._copy(
+            (target.address, target.pitch if target.rows > 1 else width),
+            (source.address, source.pitch if source.rows > 1 else width),
+            (width, rows),
+            kinds.cudaMemcpyDefault if mapped else kinds.cudaMemcpyDeviceToDevice,
+        )
 
-    def upload(self, array: Array, target: DeviceBuffer) -> None:
-        """Copy from host memory, through pinned memory of the target's own; returns before the copy has finished."""
-        with self.lock:
-            staging = self._staging(target)
-            staging.wait()
-            np.copyto(staging.array(target.shape, target.dtype), array)
-            width = target.nbytes // target.rows
-            self._copy(
-                (target.address, target.pitch),
-                (staging.address, width),
-                (width, target.rows),
-                self.cudart.cudaMemcpyKind.cudaMemcpyHostToDevice,
-            )
-            staging.mark()
+    def upload(self, array: Array | DeviceBuffer, target: DeviceBuffer) -> None:
+        """Copy from host memory, through pinned memory of the target's own; returns before the copy has finished.
 
-    def download(self, source: DeviceBuffer, array: Array) -> None:
-        """Copy to host memory when all earlier work has finished."""
-        with self.lock:
-            staging = self._staging(source)
-            width = source.nbytes // source.rows
-            self._copy(
-                (staging.address, width),
-                (source.address, source.pitch),
-                (width, source.rows),
-                self.cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost,
-            )
-            self.synchronize()
-            np.copyto(array, staging.array(source.shape, source.dtype))
+        An array on the device is copied there.
+        """
+        if isinstance(array, DeviceBuffer):
+            self.copy(array, target)
+            return
+        staging = self._staging(target)
+        staging.wait()
+        np.copyto(staging.array(target.shape, target.dtype), array)
+        width = target.nbytes // target.rows
+        self._copy(
+            (target.address, target.pitch),
+            (staging.address, width),
+            (width, target.rows),
+            self.cudart.cudaMemcpyKind.cudaMemcpyHostToDevice,
+        )
+        staging.mark()
+
+    def download(self, source: DeviceBuffer, array: Array | DeviceBuffer) -> None:
+        """Copy to host memory when all earlier work has finished; to an array on the device without waiting."""
+        if isinstance(array, DeviceBuffer):
+            self.copy(source, array)
+            return
+        staging = self._staging(source)
+        width = source.nbytes // source.rows
+        self._copy(
+            (staging.address, width),
+            (source.address, source.pitch),
+            (width, source.rows),
+            self.cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost,
+        )
+        self.synchronize()
+        np.copyto(array, staging.array(source.shape, source.dtype))
 
     def synchronize(self) -> None:
         """Wait until the stream is empty."""
         self.call(self.cudart.cudaStreamSynchronize(self.stream))
+
+    def event(self) -> Handle:
+        """An event, without timing."""
+        cudart = self.cudart
+        return Handle(
+            self.call(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming)), cudart.cudaEventDestroy
+        )
+
+    def record(self, event: Handle, stream: Any = None) -> None:
+        """Mark what is on a stream (None: this device's own) so far."""
+        self.call(self.cudart.cudaEventRecord(event.value, self.stream if stream is None else stream))
+
+    def wait(self, event: Handle, stream: Any = None) -> None:
+        """Later work of a stream (None: this device's own) waits for the event; the host does not."""
+        self.call(self.cudart.cudaStreamWaitEvent(self.stream if stream is None else stream, event.value, 0))
+
+    def finish(self, event: Handle) -> None:
+        """The host waits for an event."""
+        self.call(self.cudart.cudaEventSynchronize(event.value))
+
+    def read(self, buffer: DeviceBuffer) -> Array:
+        """A copy on the host of a contiguous buffer that is complete; behind no stream."""
+        array: Array = np.empty(buffer.shape, buffer.dtype)
+        kinds = self.cudart.cudaMemcpyKind
+        kind = kinds.cudaMemcpyDefault if buffer.kind == "mapped" else kinds.cudaMemcpyDeviceToHost
+        if buffer.nbytes:
+            self.call(self.cudart.cudaMemcpy(array.ctypes.data, buffer.address, buffer.nbytes, kind))
+        return array
+
+    def locate(self, address: int) -> int | None:
+        """Index of the GPU whose memory an address is in; None for other memory."""
+        cudart = self.cudart
+        kinds = cudart.cudaMemoryType
+        found = self.call(cudart.cudaPointerGetAttributes(address))
+        managed = (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
+        return int(found.device) if found.type in managed else None
 
     def capture(self, enqueue: Callable[[], None]) -> Handle:
         """Record what `enqueue` puts on the stream, without running it, as a graph for `launch`.
@@ -220,9 +250,12 @@ class CudaDevice:
     def compute_capability(self) -> str:
         """Such as `8.7`."""
         kinds = self.cudart.cudaDeviceAttr
-        index = self.call(self.cudart.cudaGetDevice())
-        attributes = (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
-        return ".".join(str(self.call(self.cudart.cudaDeviceGetAttribute(a, index))) for a in attributes)
+        both = (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
+        return ".".join(str(self.attribute(kind)) for kind in both)
+
+    def attribute(self, kind: Any) -> int:
+        """An attribute of the GPU, one of `cudaDeviceAttr`."""
+        return int(self.call(self.cudart.cudaDeviceGetAttribute(kind, self.index)))
 
     def name(self) -> str:
         """The GPU's name."""

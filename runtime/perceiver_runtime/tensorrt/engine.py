@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.api import ICudaEngine, IExecutionContext, IProfiler, IRuntimeConfig
-from perceiver_runtime.tensorrt.cuda import CudaDevice, DeviceBuffer, Handle
+from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.dialect import Dialect
 from perceiver_runtime.tensorrt.inspection import layers_of
+from perceiver_runtime.tensorrt.memory import DeviceBuffer, Handle
 from perceiver_runtime.tensors import TensorSpec
 
 LOGGER = logging.getLogger("perceiver_runtime.tensorrt")
@@ -27,23 +29,8 @@ DTYPES = {
 }
 
 
-class Scratch:
-    """Working memory shared by all components, of which only one runs at a time on the stream."""
-
-    def __init__(self, device: CudaDevice) -> None:
-        self._device = device
-        self._memory: Handle | None = None
-        self._size = 0
-
-    def take(self, size: int) -> Handle:
-        """Memory of at least `size` bytes. Memory returned earlier stays valid while it is referenced."""
-        if self._memory is None or self._size < size:
-            self._memory, self._size = self._device.allocate_bytes(size), size
-        return self._memory
-
-
 class Engine:
-    """The executable of one component."""
+    """The executable of one component. Each binding has a context on the stream of its buffers; weights are shared."""
 
     def __init__(
         self,
@@ -51,14 +38,12 @@ class Engine:
         rules: Dialect,
         engine: ICudaEngine,
         component: ComponentEntry,
-        device: CudaDevice,
-        scratch: Scratch,
     ) -> None:
         self.inputs = component.inputs
         self.outputs = component.outputs
         self._trt, self._rules, self._name = trt, rules, component.name
         self._engine: ICudaEngine = engine
-        self._device, self._scratch = device, scratch
+        self._lock = threading.Lock()
         _check_tensors(trt, engine, component)
 
     def bind(
@@ -68,27 +53,29 @@ class Engine:
 
         With a profiler, which is told the time of each layer, calls run without CUDA graphs.
         """
-        context: IExecutionContext = self._context(graphs=profiler is None)
+        device: CudaDevice = next(iter((*inputs.values(), *outputs.values()))).device
+        with self._lock:  # contexts may run, but not be made, at the same time
+            context: IExecutionContext = self._context(graphs=profiler is None)
         if profiler is not None:
             context.profiler = profiler
         if self._rules.context_graphs:  # TensorRT captures them itself
-            self._device.captured.append(profiler is None)
+            device.captured.append(profiler is None)
         profile = self._profile({name: buffer.shape for name, buffer in inputs.items()})
         if profile:
-            context.set_optimization_profile_async(profile, int(self._device.stream))
+            context.set_optimization_profile_async(profile, int(device.stream))
         for name, buffer in inputs.items():
             context.set_input_shape(name, buffer.shape)
         if unset := context.infer_shapes():
             raise BundleError(
                 f"component {self._name}: the engine lacks the shapes of {', '.join(unset)}; build it again"
             )
-        held = {**inputs, **outputs, **self._unwanted(context, outputs)}
+        held = {**inputs, **outputs, **self._unwanted(device, context, outputs)}
         for name, buffer in held.items():
             context.set_tensor_address(name, buffer.address)
-        scratch = self._scratch.take(size := context.update_device_memory_size_for_shapes())
+        scratch = device.scratch(size := context.update_device_memory_size_for_shapes())
         context.set_device_memory(int(scratch.value), size)
         capture = profiler is None and not self._rules.context_graphs
-        return BoundEngine(self._name, context, self._device, capture, (tuple(held.values()), scratch))
+        return BoundEngine(self._name, context, device, capture, (tuple(held.values()), scratch))
 
     def layers(self, bound: BoundEngine) -> str:
         """TensorRT's JSON of the layers at the shapes of a context."""
@@ -115,10 +102,12 @@ class Engine:
         ]
         raise FeedError(f"component {self._name}: no profile of its engine takes these shapes: {'; '.join(ranges)}")
 
-    def _unwanted(self, context: IExecutionContext, outputs: Mapping[str, DeviceBuffer]) -> dict[str, DeviceBuffer]:
+    def _unwanted(
+        self, device: CudaDevice, context: IExecutionContext, outputs: Mapping[str, DeviceBuffer]
+    ) -> dict[str, DeviceBuffer]:
         """Memory for outputs that nothing reads: an engine writes all of them."""
         return {
-            spec.name: self._device.allocate(tuple(context.get_tensor_shape(spec.name)), spec.dtype)
+            spec.name: device.allocate(tuple(context.get_tensor_shape(spec.name)), spec.dtype)
             for spec in self.outputs
             if spec.name not in outputs
         }
@@ -141,15 +130,14 @@ class BoundEngine:
 
     def __call__(self) -> None:
         """Put one run on the stream."""
-        with self._device.lock:
-            if self.graph is not None:
-                self._device.launch(self.graph)
-                return
-            self._enqueue()
-            if self._capture:
-                self._capture = False
-                self.graph = self._captured()
-                self._device.captured.append(self.graph is not None)
+        if self.graph is not None:
+            self._device.launch(self.graph)
+            return
+        self._enqueue()
+        if self._capture:
+            self._capture = False
+            self.graph = self._captured()
+            self._device.captured.append(self.graph is not None)
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(int(self._device.stream)):

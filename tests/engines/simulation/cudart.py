@@ -8,12 +8,15 @@ reuses staging memory too early, sees wrong data here every time. Names are held
 from __future__ import annotations
 
 import ctypes
+import functools
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
 from engines.simulation.heap import Heap, SimulationError
+from engines.simulation.order import Access, Order, Work
 
 
 class cudaError_t(IntEnum):
@@ -26,9 +29,18 @@ class cudaMemcpyKind(IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
     cudaMemcpyDeviceToDevice = 3
+    cudaMemcpyDefault = 4
+
+
+class cudaMemoryType(IntEnum):
+    cudaMemoryTypeUnregistered = 0
+    cudaMemoryTypeHost = 1
+    cudaMemoryTypeDevice = 2
+    cudaMemoryTypeManaged = 3
 
 
 class cudaDeviceAttr(IntEnum):
+    cudaDevAttrIntegrated = 18
     cudaDevAttrComputeCapabilityMajor = 75
     cudaDevAttrComputeCapabilityMinor = 76
 
@@ -37,32 +49,64 @@ class cudaStreamCaptureMode(IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
 
-Work = Callable[[], None]
 OK = cudaError_t.cudaSuccess
 REFUSED = cudaError_t.cudaErrorStreamCaptureUnsupported
-SIDES: dict[int, tuple[Any, Any]] = {1: ("device", "host"), 2: ("host", "device"), 3: ("device", "device")}
+SIDES: dict[int, tuple[Any, Any]] = {
+    1: ("device", "host"),
+    2: ("host", "device"),
+    3: ("device", "device"),
+    4: (None, None),
+}
+LOWEST, HIGHEST = 0, -5
 
 
+def one_at_a_time(cls: type) -> type:
+    """Calls of several threads one after the other."""
+
+    def guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def locked(self: SimulatedCuda, *arguments: Any) -> Any:
+            with self._lock:
+                return call(self, *arguments)
+
+        return locked
+
+    for name, value in list(vars(cls).items()):
+        if callable(value) and not isinstance(value, type) and (name.startswith("cuda") or name == "enqueue"):
+            setattr(cls, name, guarded(value))
+    return cls
+
+
+@one_at_a_time
 class SimulatedCuda:
-    """One device with one heap; an instance stands in for the module."""
+    """One device with one heap; an instance stands in for the module.
+
+    `order` has the order of work, `host_copies` counts copies between host and device, `priorities` those of streams.
+    """
 
     cudaError_t, cudaMemcpyKind, cudaDeviceAttr = cudaError_t, cudaMemcpyKind, cudaDeviceAttr
-    cudaStreamCaptureMode = cudaStreamCaptureMode
+    cudaStreamCaptureMode, cudaMemoryType = cudaStreamCaptureMode, cudaMemoryType
     cudaStreamNonBlocking, cudaHostAllocDefault, cudaEventDisableTiming = 1, 0, 2
+    cudaHostAllocMapped = 2
 
     def __init__(self, compute_capability: str = "8.7", capacity: int = 1 << 30) -> None:
         self.heap = Heap(capacity)
-        self.launches = 0
+        self.order = Order()
+        self.launches = self.host_copies = 0
+        self.integrated = True
+        self.priorities: dict[int, int] = {}
+        self._lock = threading.RLock()
         self._capability = compute_capability
-        self._streams: dict[int, list[Work]] = {}
+        self._streams: dict[int, list[Work]] = {1: [], 2: []}  # the default streams
         self._events: dict[int, tuple[int, Work] | None] = {}
         self._captures: dict[int, list[Work]] = {}
+        self._capturing: dict[int, int] = {}  # threads, by stream
         self._graphs: dict[int, list[Work]] = {}
-        self._next = 1
+        self._next = 16
 
     # memory
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
-        if self._captures:
+        if self._refused():
             return REFUSED, None
         address = self.heap.allocate("device", size)
         return (OK, address) if address is not None else (cudaError_t.cudaErrorMemoryAllocation, None)
@@ -73,12 +117,21 @@ class SimulatedCuda:
         return (OK,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
-        return (REFUSED, None) if self._captures else (OK, self.heap.allocate("host", size))
+        kind: Any = "mapped" if flags & self.cudaHostAllocMapped else "host"
+        return (REFUSED, None) if self._refused() else (OK, self.heap.allocate(kind, size))
 
     def cudaFreeHost(self, ptr: int) -> tuple[Any, ...]:
         self._drain()
-        self.heap.free("host", ptr)
+        self.heap.free(self.heap.kind(ptr) or "host", ptr)
         return (OK,)
+
+    def cudaHostGetDevicePointer(self, pHost: int, flags: int) -> tuple[Any, ...]:
+        self.heap.check(pHost, 0, "mapped")
+        return OK, pHost
+
+    def cudaPointerGetAttributes(self, ptr: int) -> tuple[Any, ...]:
+        types = {None: 0, "host": 1, "mapped": 1, "device": 2}
+        return OK, SimpleNamespace(type=cudaMemoryType(types[self.heap.kind(ptr)]), device=0)
 
     def cudaMemGetInfo(self) -> tuple[Any, ...]:
         return OK, self.heap.capacity - self.heap.in_use, self.heap.capacity
@@ -87,26 +140,52 @@ class SimulatedCuda:
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: int, stream: int) -> tuple[Any, ...]:
         return self.cudaMemcpy2DAsync(dst, count, src, count, count, 1, kind, stream)
 
+    def cudaMemcpy(self, dst: int, src: int, count: int, kind: int) -> tuple[Any, ...]:
+        _, source = SIDES[int(kind)]
+        self.heap.check(src, count, source if source != "host" else None)
+        self.host_copies += kind != cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self.enqueue(1, Work(lambda: ctypes.memmove(dst, src, count), (Access(src, src + count, False),)))
+        return self.cudaStreamSynchronize(1)
+
     def cudaMemcpy2DAsync(
         self, dst: int, dpitch: int, src: int, spitch: int, width: int, height: int, kind: int, stream: int
     ) -> tuple[Any, ...]:
         if width > dpitch or width > spitch:
             raise SimulationError(f"pitch {min(dpitch, spitch)} below width {width}")
         to, source = SIDES[int(kind)]
+        self.host_copies += "host" in (self.heap.kind(dst), self.heap.kind(src))
+        written, read = dpitch * (height - 1) + width, spitch * (height - 1) + width
 
         def move() -> None:
-            self.heap.check(dst, dpitch * (height - 1) + width, to)
-            self.heap.check(src, spitch * (height - 1) + width, source)
+            self.heap.check(dst, written, to)
+            self.heap.check(src, read, source)
             for row in range(height):
                 ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
 
-        self.enqueue(stream, move)
+        ranges = (
+            *(Access(dst + row * dpitch, dst + row * dpitch + width, True) for row in range(height)),
+            *(Access(src + row * spitch, src + row * spitch + width, False) for row in range(height)),
+        )
+        self.enqueue(stream, Work(move, ranges))
         return (OK,)
 
     # streams and events
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
         self._streams[self._next] = []
         return OK, self._name()
+
+    def cudaDeviceGetStreamPriorityRange(self) -> tuple[Any, ...]:
+        return OK, LOWEST, HIGHEST
+
+    def cudaStreamCreateWithPriority(self, flags: int, priority: int) -> tuple[Any, ...]:
+        self.priorities[self._next] = priority
+        return self.cudaStreamCreateWithFlags(flags)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[Any, ...]:
+        if (recorded := self._events[event]) is not None:
+            self.order.wait(stream, event)
+            self.enqueue(stream, Work(lambda: self._run(recorded[0], until=recorded[1])))
+        return (OK,)
 
     def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
         self._run(stream)
@@ -117,6 +196,7 @@ class SimulatedCuda:
         if stream in self._captures:
             return (REFUSED,)
         self._run(stream)
+        self.order.finish(stream)
         self.heap.check_zones()
         return (OK,)
 
@@ -125,16 +205,16 @@ class SimulatedCuda:
         return OK, self._name()
 
     def cudaEventRecord(self, event: int, stream: int) -> tuple[Any, ...]:
-        def mark() -> None:
-            return None
-
+        mark = Work(lambda: None)
         self._events[event] = (stream, mark)
         self.enqueue(stream, mark)
+        self.order.record(event, stream)
         return (OK,)
 
     def cudaEventSynchronize(self, event: int) -> tuple[Any, ...]:
         if (recorded := self._events[event]) is not None:
             self._run(recorded[0], until=recorded[1])
+            self.order.finish_event(event)
         return (OK,)
 
     def cudaEventDestroy(self, event: int) -> tuple[Any, ...]:
@@ -144,10 +224,12 @@ class SimulatedCuda:
     # graphs
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any, ...]:
         self._captures[stream] = []
+        self._capturing[stream] = threading.get_ident()
         return (OK,)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
         self._graphs[self._next] = self._captures.pop(stream)
+        del self._capturing[stream]
         return OK, self._name()
 
     def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
@@ -179,12 +261,18 @@ class SimulatedCuda:
         return OK, SimpleNamespace(name=b"Orin (simulated)")
 
     def cudaDeviceGetAttribute(self, attr: int, device: int) -> tuple[Any, ...]:
+        if attr == cudaDeviceAttr.cudaDevAttrIntegrated:
+            return OK, int(self.integrated)
         major, minor = self._capability.split(".")
         return OK, int(major if attr == cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor else minor)
 
     def enqueue(self, stream: int, work: Work) -> None:
         """Put work on a stream, or into the graph that is being captured from it."""
-        (self._captures[stream] if stream in self._captures else self._streams[stream]).append(work)
+        if stream in self._captures:
+            self._captures[stream].append(work)
+            return
+        self.order.place(stream, work)
+        self._streams[stream].append(work)
 
     @property
     def pending(self) -> int:
@@ -197,13 +285,17 @@ class SimulatedCuda:
             return
         while queue:
             work = queue.pop(0)
-            work()
+            work.run()
             if work is until:
                 return
 
     def _drain(self) -> None:
-        for stream in self._streams:
+        for stream in list(self._streams):
             self._run(stream)
+            self.order.finish(stream)
+
+    def _refused(self) -> bool:
+        return threading.get_ident() in self._capturing.values()
 
     def _name(self) -> int:
         self._next += 1

@@ -11,7 +11,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["device", "host"]
+Kind = Literal["device", "host", "mapped"]
 ZONE = 256
 RED, FREED, FRESH = 0xCD, 0xDD, 0x7F  # bytes of 0x7F make a NaN: what was never written must not look like a number
 
@@ -71,9 +71,16 @@ class Heap:
         block.live = False
         ctypes.memset(address, FREED, block.size)
 
-    def check(self, address: int, size: int, kind: Kind) -> None:
-        """Raise SimulationError unless all of [address, address + size) is one live block's."""
+    def check(self, address: int, size: int, kind: Kind | None) -> None:
+        """Raise SimulationError unless all of [address, address + size) is one live block's, of that kind if given."""
         self._at(address, size, kind)
+
+    def kind(self, address: int) -> Kind | None:
+        """Kind of the live block that an address is in."""
+        try:
+            return self._at(address, 0, None).kind
+        except SimulationError:
+            return None
 
     def check_zones(self) -> None:
         """Raise SimulationError if anything was written beside a live block."""
@@ -81,14 +88,14 @@ class Heap:
             if block.live:
                 self._check_zones(block)
 
-    def _at(self, address: int, size: int, kind: Kind) -> Block:
+    def _at(self, address: int, size: int, kind: Kind | None) -> Block:
         index = bisect.bisect(self._addresses, address) - 1
         block = self._blocks[index] if index >= 0 else None
         if block is None or address > block.address + block.size:
             raise SimulationError(f"access to {address:#x}, which was never allocated")
         if not block.live:
             raise SimulationError(f"use after free: {size} bytes at {address:#x}")
-        if block.kind != kind:
+        if kind is not None and block.kind != kind:
             raise SimulationError(f"{block.kind} memory at {address:#x} used as {kind} memory")
         if address + size > block.address + block.size:
             raise SimulationError(

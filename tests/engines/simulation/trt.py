@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from engines.simulation.cudart import SimulatedCuda
 from engines.simulation.heap import SimulationError
+from engines.simulation.order import Access, Work
 
 import onnxruntime as ort
 
@@ -379,13 +380,24 @@ class IExecutionContext:
         unset = [n for n in self._engine._names() if n not in self._addresses]
         if unset or (self._strategy == ExecutionContextAllocationStrategy.USER_MANAGED and self._scratch is None):
             raise SimulationError(f"no address for {unset or 'scratch memory'}")
-        self._engine._cuda.enqueue(stream_handle, self._run)
+        self._engine._cuda.enqueue(stream_handle, Work(self._run, self._accesses(), "engine"))
         return True
 
     def _output_shapes(self) -> dict[str, tuple[int, ...]]:
         feeds = {n: np.zeros(s, NUMPY[self._engine.get_tensor_dtype(n)]) for n, s in self._shapes.items()}
         names = self._engine._names(TensorIOMode.OUTPUT)
         return {n: a.shape for n, a in zip(names, self._engine._session.run(names, feeds), strict=True)}
+
+    def _accesses(self) -> tuple[Access, ...]:
+        """What a run reads and writes; scratch memory is written."""
+        engine, shapes, found = self._engine, {**self._shapes, **self._output_shapes()}, []
+        for name in engine._names():
+            start, dtype = self._addresses[name], np.dtype(NUMPY[engine.get_tensor_dtype(name)])
+            stop = start + math.prod(shapes[name]) * dtype.itemsize
+            found.append(Access(start, stop, engine.get_tensor_mode(name) == TensorIOMode.OUTPUT))
+        if self._scratch is not None:
+            found.append(Access(self._scratch[0], sum(self._scratch), True))
+        return tuple(found)
 
     def _run(self) -> None:
         engine, heap = self._engine, self._engine._cuda.heap

@@ -1,0 +1,173 @@
+"""Lanes: devices on which the runs of a session execute, each with the execution plans for its sizes.
+
+A lane is used by one run at a time. On a processor all lanes are the same memory; on a GPU each has a stream, execution
+contexts, scratch memory and buffers, and all share the loaded components with their weights.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from perceiver_runtime.backends.backend import Backend, Device, Executable, Priority, StreamedBackend
+from perceiver_runtime.errors import UsageError
+from perceiver_runtime.execution.activity import QUEUE, Observe
+from perceiver_runtime.execution.feeds import check_sizes
+from perceiver_runtime.execution.plan import ExecutionPlan
+from perceiver_runtime.execution.subpipeline import Subpipeline
+from perceiver_runtime.tensors import Array, is_whole
+
+MAX_IDLE_SIZES = 8
+"""Sizes that a lane keeps an execution plan for."""
+MAX_CALLERS = 64
+
+PlanKey = tuple[Subpipeline, tuple[tuple[str, int], ...], tuple[str, ...]]
+
+
+class Lane:
+    """A device and its execution plans, the last used one at the end."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.plans: OrderedDict[PlanKey, ExecutionPlan] = OrderedDict()
+
+
+class Lanes:
+    """Lanes of one session: up to `limit` for runs on NumPy arrays, and as many for open callers."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        executables: Mapping[str, Executable],
+        callers: int | None,
+        priority: Priority,
+        device_memory: int | None,
+    ) -> None:
+        self.limit = backend.concurrency if callers is None else callers
+        self.priority = priority
+        self._backend = backend
+        self._streamed = _streamed(backend, callers, priority, device_memory)
+        self._executables = executables
+        self._turns = threading.BoundedSemaphore(self.limit)
+        self._lock = threading.Lock()
+        self._idle: list[Lane] = []
+        self._reserved = 0
+        self.closed = False
+
+    @property
+    def streamed(self) -> StreamedBackend | None:
+        """The backend, if its lanes are streams."""
+        return self._streamed
+
+    def run(
+        self, subpipeline: Subpipeline, feeds: Mapping[str, Array], sizes: Mapping[str, int], observe: Observe | None
+    ) -> dict[str, Array]:
+        """Run on the next free lane. This is on the path of every run."""
+        key = plan_key(subpipeline, feeds, sizes)
+        asked = perf_counter() if observe is not None else 0.0
+        with self._turns:
+            if observe is not None:
+                observe(QUEUE, asked, perf_counter())
+            try:
+                lane = self._idle.pop()
+            except IndexError:
+                lane = self._open(self.priority)
+            if key not in lane.plans:
+                lane = self._better(lane, key)
+            try:
+                plan = lane.plans.pop(key, None) or self.plan(lane, subpipeline, feeds, sizes)
+                results = plan.run(feeds, observe)
+                lane.plans[key] = plan  # not after an error, which may have come from its state
+            finally:
+                self._idle.append(lane)
+        return results
+
+    def plan(
+        self, lane: Lane, subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> ExecutionPlan:
+        """A new plan for these sizes; beyond `MAX_IDLE_SIZES` sizes, the lane's oldest plan is released before."""
+        filled = check_sizes(subpipeline, feeds, sizes)
+        while len(lane.plans) >= MAX_IDLE_SIZES:
+            lane.plans.popitem(last=False)
+        return ExecutionPlan(subpipeline, self._executables, lane.device, sizes, filled)
+
+    @contextmanager
+    def device(self) -> Iterator[Device]:
+        """A device for several calls in a row."""
+        if self._streamed is None:
+            yield self._backend.device
+            return
+        with self._turns:
+            lane = self._idle.pop() if self._idle else self._open(self.priority)
+            try:
+                yield lane.device
+            finally:
+                self._idle.append(lane)
+
+    def reserve(self, priority: Priority | None) -> Lane:
+        """A lane for one caller, until `release`. Raises UsageError if `limit` callers are open."""
+        _streamed(self._backend, None, priority or "normal", None)
+        with self._lock:
+            if self._reserved >= self.limit:
+                raise UsageError(
+                    f"callers: {self._reserved} are open, as many as this session allows; close one, or open the "
+                    f"session with callers={self._reserved + 1}"
+                )
+            self._reserved += 1
+        try:
+            return self._open(priority or self.priority)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Count a caller as closed; its lane is released with the last reference."""
+        with self._lock:
+            self._reserved -= 1
+
+    def close(self) -> None:
+        """Release all idle lanes."""
+        self.closed = True
+        self._idle.clear()
+
+    def _open(self, priority: Priority) -> Lane:
+        return Lane(self._backend.device if self._streamed is None else self._streamed.open_device(priority))
+
+    def _better(self, lane: Lane, key: PlanKey) -> Lane:
+        """An idle lane that has the plan, in exchange for one that has not."""
+        with self._lock:
+            for index, other in enumerate(self._idle):
+                if key in other.plans:
+                    del self._idle[index]
+                    self._idle.append(lane)
+                    return other
+        return lane
+
+
+def plan_key(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> PlanKey:
+    """What a plan is compiled for: the sizes, and the names of given inputs if some are omitted."""
+    return subpipeline, tuple(sizes.items()), tuple(feeds) if len(feeds) < len(subpipeline.specs) else ()
+
+
+def _streamed(
+    backend: Backend, callers: int | None, priority: str, device_memory: int | None
+) -> StreamedBackend | None:
+    """The backend if its runs have streams. Raises UsageError for options that are out of range, or need streams."""
+    if callers is not None and (not is_whole(callers) or not 1 <= callers <= MAX_CALLERS):
+        raise UsageError(f"callers: expected 1 to {MAX_CALLERS}, got {callers!r}")
+    if priority not in ("normal", "high"):
+        raise UsageError(f"priority: expected normal or high, got {priority!r}")
+    if device_memory is not None and (not is_whole(device_memory) or device_memory < 1):
+        raise UsageError(f"device_memory: expected a number of bytes, at least 1, got {device_memory!r}")
+    if isinstance(backend, StreamedBackend):
+        if device_memory is not None:
+            backend.limit_memory(device_memory)
+        return backend
+    option = "priority='high'" if priority != "normal" else "device_memory" if device_memory is not None else ""
+    if option:
+        raise UsageError(f"{option}: expected a TensorRT backend, which has streams, got {backend.name}; leave it out")
+    return None
