@@ -16,6 +16,7 @@ from perceiver_runtime.errors import (
     UnavailableError,
     UsageError,
 )
+from perceiver_runtime.execution.caller import Caller
 from perceiver_runtime.execution.generate import Generated, Sampling
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.measure.verify import VerifyReport, verify
@@ -30,6 +31,7 @@ opt_out()
 __all__ = [
     "Bundle",
     "BundleError",
+    "Caller",
     "CheckError",
     "CheckpointError",
     "FeedError",
