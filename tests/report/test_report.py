@@ -14,6 +14,7 @@ from perceiver_deploy.api.report import names
 from perceiver_deploy.api.reporting.page import page
 from perceiver_deploy.api.reporting.summary import plain_table
 from perceiver_deploy.cli.main import main
+from perceiver_runtime.benchmark.load import OtherLoad
 from perceiver_runtime.benchmark.report import Energy, NotMeasured
 from perceiver_runtime.cli.report import to_json
 from perceiver_runtime.errors import BundleError, UsageError
@@ -244,6 +245,23 @@ def test_memory_is_measured_and_energy_says_why_not(whole):
         latency = bundle.runs[0].latency
         assert 20e6 < latency.memory.peak_rss < 1e9
         assert isinstance(latency.energy, Energy) or "measure energy" in latency.energy.reason
+
+
+def test_a_busy_machine_is_named(whole):
+    (model,) = whole.data.models
+    for cores in (1.5, 0.0):
+        load = OtherLoad(cores, 2)
+        bundles = tuple(
+            dataclasses.replace(bundle, runs=tuple(_under(run, load) for run in bundle.runs))
+            for bundle in model.bundles
+        )
+        made = page(dataclasses.replace(whole.data, models=(dataclasses.replace(model, bundles=bundles),)))
+        assert ("Other programs used 1.5 of 2 cores while times were measured" in made) == bool(cores)
+
+
+def _under(run, load):
+    changed = {name: dataclasses.replace(getattr(run, name), others=load) for name in ("against", "latency")}
+    return dataclasses.replace(run, **changed)
 
 
 def test_a_field_that_is_none_has_a_reason(whole):

@@ -22,6 +22,7 @@ from perceiver_deploy.api.reporting.sections.section import Folded, Section, Tex
 from perceiver_deploy.api.reporting.sections.size import size
 from perceiver_deploy.api.reporting.summary import EAGER, summary_table
 from perceiver_deploy.api.reporting.tables import TIMES, Table, short, signed
+from perceiver_runtime.benchmark.report import NotMeasured
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.format.outputs import replacing
 
@@ -63,6 +64,7 @@ def page(data: ReportData) -> str:
         leads={m.source.name: _lead(m, data) for m in data.models} if len(data.models) <= MAX_LEADS else {},
         summary=summary_table(data.summary),
         about=_about(data),
+        disturbed=_disturbed(data),
         chapters=[_chapter(f"m{i}", model) for i, model in enumerate(data.models)],
         kind=lambda block: KINDS[type(block)],
     )
@@ -93,6 +95,15 @@ def _about(data: ReportData) -> str:
     bundles = sum(len(model.bundles) for model in data.models) + len(data.damaged)
     devices = dict.fromkeys(row.device for row in data.summary if row.device)
     return ", ".join((f"{bundles} bundle{'s' if bundles > 1 else ''}", *devices))
+
+
+def _disturbed(data: ReportData) -> str:
+    """A warning if other programs were busy while times were measured here; empty if not, or if it is not known."""
+    runs = [run for model in data.models for bundle in model.bundles for run in bundle.runs]
+    timed = [each for run in runs for each in (run.against, run.latency) if not isinstance(each, NotMeasured)]
+    loads = [each.others for each in timed if each.others is not None and each.others.disturbs]
+    worst = max(loads, key=lambda load: load.cores, default=None)
+    return "" if worst is None else f"{worst} while times were measured: they are in doubt; repeat on an idle machine."
 
 
 def _lead(model: ModelReport, data: ReportData) -> tuple[tuple[str, str, str], ...]:
