@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "measure what runs a bundle fastest on this machine, and record it",
     "report": "write one page about bundles: speed, accuracy, parity, and how each was measured",
     "inspect": "show what a bundle holds",
+    "boards": "import the self-tests of boards beside their forecasts, and list them",
     "demo": "export the shipped model at three precisions, and write the report about them",
     "doctor": "show what this machine can export, build and run",
 }

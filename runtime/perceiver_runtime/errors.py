@@ -70,6 +70,12 @@ class FeedError(PerceiverError):
     exit_code = 3
 
 
+class ReportError(PerceiverError):
+    """The report of a self-test is damaged, incomplete or contradicts itself, or is of another bundle."""
+
+    exit_code = 3
+
+
 class BuildError(PerceiverError):
     """TensorRT can't build an engine from a graph of the bundle."""
 

@@ -94,9 +94,7 @@ def _default(value: Any) -> str:
 
 def _export_options() -> Iterator[str]:
     context = click.Context(program.group)
-    for name in program.COMMANDS:
-        command = program.group.get_command(context, name)
-        assert command is not None
+    for name, command in export_commands(context):
         yield f"perceiver-export {name}"
         for parameter in command.params:
             names = " ".join((*parameter.opts, *parameter.secondary_opts))
@@ -105,6 +103,16 @@ def _export_options() -> Iterator[str]:
             flag = isinstance(parameter, click.Option) and parameter.is_flag
             default = "" if flag or not isinstance(parameter.default, (str, int, float)) else f" = {parameter.default}"
             yield f"    {names}{shown}{default}{' (required)' if parameter.required else ''}"
+
+
+def export_commands(context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """All commands of `perceiver-export` by name; one with commands of its own is followed by these."""
+    for name in program.COMMANDS:
+        command = program.group.get_command(context, name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", each) for inner, each in command.commands.items())
 
 
 def _run_options() -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from cli.interface import export_commands
 
 import perceiver_deploy
 import perceiver_runtime
@@ -101,9 +102,11 @@ def test_snippets_use_no_undefined_names(page):
 
 
 def _export_options() -> dict[str, set[str]]:
-    context = click.Context(program.group)
-    commands = {name: program.group.get_command(context, name) for name in program.COMMANDS}
-    return {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
+    """Options by command; a command has those of its own commands too."""
+    found: dict[str, set[str]] = {}
+    for name, command in export_commands(click.Context(program.group)):
+        found.setdefault(name.split()[0], set()).update(o for p in command.params for o in p.opts)
+    return found
 
 
 def _run_options() -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ import pytest
 
 from perceiver_deploy.cli.main import group, main
 from perceiver_runtime.cli.main import _parser as device_parser
+from perceiver_runtime.cli.main import main as device
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
@@ -43,9 +44,14 @@ def test_pages_have_commands_for_both_machines() -> None:
 
 
 def test_the_workstations_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report that they import is made here, of the processor."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     for words in commands("jetson.md"):
         if words[0] == "perceiver-export":
+            if words[1:3] == ["boards", "import"]:
+                quick = ("-o", words[3], "--iterations", "3", "--warmup", "0", "--quiet")
+                assert device(["selftest", "bundle-jetson-orin-kit", *quick]) == 0
             with pytest.raises(SystemExit) as ended:
                 main(words[1:])
             assert ended.value.code in (0, None), words

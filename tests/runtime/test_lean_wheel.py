@@ -60,6 +60,11 @@ def test_verifies_a_bundle_alone(binaries: Path, bundle: Path) -> None:
     call(binaries / "python", "-m", "perceiver_runtime", *bench)
 
 
+def test_tests_its_device_alone(binaries: Path, bundle: Path, tmp_path: Path) -> None:
+    quick = ("--iterations", "2", "--warmup", "0", "-o", tmp_path / "report.zip")
+    assert "written to" in call(binaries / "perceiver-run", "selftest", bundle, *quick)
+
+
 def test_evaluates_labelled_samples_alone(binaries: Path, bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "test.npz", **tiny_bundles.feeds(3), logits=np.zeros((3, 5), np.int64))  # type: ignore[arg-type]
     call(binaries / "perceiver-run", "evaluate", bundle, "--data", tmp_path / "test.npz")

@@ -1,4 +1,4 @@
-"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build,layers} BUNDLE`.
+"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build,layers,selftest} BUNDLE`.
 
 Results go to stdout, all else to stderr.
 
@@ -24,6 +24,7 @@ from perceiver_runtime.cli.layers import add_command as add_layers_command
 from perceiver_runtime.cli.options import Parser, integer
 from perceiver_runtime.cli.predict import add_command as add_predict_command
 from perceiver_runtime.cli.progress import ProgressLines, progress_shown
+from perceiver_runtime.cli.selftest import add_command as add_selftest_command
 from perceiver_runtime.cli.table import markdown, table
 from perceiver_runtime.escapes import command_line
 from perceiver_runtime.execution.session import Session, open_session
@@ -137,4 +138,5 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate_command(commands, device, _open, _tell)
     add_build_command(commands, shared)
     add_layers_command(commands, shared)
+    add_selftest_command(commands, device, _open)
     return parser
