@@ -70,6 +70,30 @@ def test_no_copy_through_the_host(
             before = jetson.cuda.host_copies
 
 
+def test_a_default_that_is_read_in_chunks_is_copied_once(
+    path: Path, jetson: SimulatedJetson, stream: ForeignStream
+) -> None:
+    """Keys beside which a second input of the same length may be omitted."""
+
+    def omit(manifest: dict[str, Any]) -> None:
+        pipeline = manifest["pipeline"]
+        queries = next(spec for spec in pipeline["inputs"] if spec["name"] == "queries")
+        queries["shape"][1] = "keys"
+        next(spec for spec in pipeline["outputs"] if spec["name"] == "answers")["shape"][1] = "keys"
+        pipeline["defaults"]["queries"] = 0.5
+
+    feeds = {name: array for name, array in tiny_bundles.feeds(2, 9).items() if name != "queries"}
+    jetson.build(tiny_bundles.change(path, omit))
+    with jetson.open(path) as session, session.caller(stream) as caller:
+        expected = session.run({**feeds, "queries": np.full((2, 9, 4), 0.5, np.float32)})["answers"]
+        arrays = {name: Tensor(stream, array) for name, array in feeds.items()}
+        caller.run(arrays)
+        before = jetson.cuda.host_copies
+        answers = caller.run(arrays)["answers"]
+        assert jetson.cuda.host_copies == before
+        np.testing.assert_array_equal(answers.numpy(), expected)
+
+
 def test_encode_once_decode_many(session: Session, jetson: SimulatedJetson, stream: ForeignStream) -> None:
     feeds = tiny_bundles.feeds(2, 9, 13)
     wanted = session.decode(session.encode(feeds), {"queries": feeds["queries"]})

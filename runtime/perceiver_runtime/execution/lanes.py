@@ -93,7 +93,10 @@ class Lanes:
         filled = check_sizes(subpipeline, feeds, sizes)
         while len(lane.plans) >= MAX_IDLE_SIZES:
             lane.plans.popitem(last=False)
-        return ExecutionPlan(subpipeline, self._executables, lane.device, sizes, filled)
+        plan = ExecutionPlan(subpipeline, self._executables, lane.device, sizes, filled)
+        if self._streamed is not None:
+            plan.upload_constants()
+        return plan
 
     @contextmanager
     def device(self) -> Iterator[Device]:

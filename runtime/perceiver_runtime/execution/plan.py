@@ -34,7 +34,7 @@ class ExecutionPlan:
         builder.lay_out(sizes, filled)
         self._device = device
         self._operations = tuple(builder.operations)
-        self._constants = builder.constants
+        self._constants: dict[str, Any] = builder.constants
         self._shown = tuple((name, spec.name) for name, spec in subpipeline.outputs.items())
         self.shapes = {spec.name: builder.values[spec.name].shape for spec in subpipeline.outputs.values()}
         self._results = tuple((s.name, self.shapes[s.name], s.dtype) for s in subpipeline.outputs.values())
@@ -49,6 +49,13 @@ class ExecutionPlan:
         else:
             self._run_timed(given, results, observe)
         return {name: results[value] for name, value in self._shown}
+
+    def upload_constants(self) -> None:
+        """Keep what stands for omitted inputs on the device, of which each chunk would else be copied in each run."""
+        on_host, self._constants = self._constants, {}
+        for name, array in on_host.items():
+            self._constants[name] = self._device.allocate(array.shape, array.dtype.name)
+            self._device.upload(array, self._constants[name])
 
     def run_into(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
         """Run on arrays of the caller, on the host or the device; results by the names of their values."""

@@ -42,7 +42,7 @@ class Value:
 
 
 class PlanBuilder:
-    """Builds `operations` in order, the final `values`, and `constants` in place of omitted inputs."""
+    """Builds `operations` in order, the final `values`, and `constants` for omitted inputs that are read in chunks."""
 
     def __init__(self, device: Device, subpipeline: Subpipeline, executables: Mapping[str, Executable]) -> None:
         self.operations: list[Operation] = []
@@ -75,10 +75,11 @@ class PlanBuilder:
         buffer = self._device.allocate(shape, spec.dtype) if resident else None
         self.values[spec.name] = Value(shape, buffer)
         if filled:
-            default = np.array(self._subpipeline.defaults[spec.name], spec.dtype)
-            self.constants[spec.name] = np.broadcast_to(default, shape)
-        if filled and resident:
-            self._device.upload(self.constants[spec.name], buffer)
+            default = np.broadcast_to(np.array(self._subpipeline.defaults[spec.name], spec.dtype), shape)
+            if resident:
+                self._device.upload(default, buffer)
+            else:
+                self.constants[spec.name] = default
         elif resident:
             self._emit("copy in", spec.name, _upload(self._device, spec.name, (...,), buffer))
 
