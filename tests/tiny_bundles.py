@@ -240,9 +240,10 @@ def _random(spec: TensorSpec, sizes: Mapping[str, int], random: np.random.Genera
 
 
 def change(directory: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
-    """Edit the manifest's JSON in place."""
+    """Edit the manifest's JSON in place, and take its digest off."""
     path = directory / MANIFEST_NAME
     content = json.loads(path.read_text())
+    content.pop("digest", None)
     edit(content)
     path.write_text(json.dumps(content))
     return directory

@@ -154,6 +154,8 @@ def command(
     if no_verify:
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
+        else:
+            click.echo(f"digest {manifest.digest}")
         return 0
     report("verify against the golden samples")
     return check(out, None, None, None, as_json)

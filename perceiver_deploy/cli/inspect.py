@@ -47,7 +47,7 @@ def command(bundle: Path, rules: bool, precision: bool, forecast: bool, as_json:
 
 
 def _show_components(loaded: Bundle) -> None:
-    from perceiver_runtime.cli.report import amount, running, weights
+    from perceiver_runtime.cli.report import amount, digest_line, running, weights
     from perceiver_runtime.measure.verify import golden_origin
 
     manifest, source = loaded.manifest, loaded.manifest.source
@@ -71,7 +71,7 @@ def _show_components(loaded: Bundle) -> None:
         f"{golden_origin(manifest)}",
         ("component:<", "precision:<", "repeat", "parameters", "GFLOP", "inputs:<", "outputs:<?"),
         rows,
-        running(loaded),
+        f"{digest_line(manifest)}\n{running(loaded)}",
     )
 
 

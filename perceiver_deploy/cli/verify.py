@@ -43,7 +43,8 @@ def check(bundle: Path, backend: str | None, threads: int | None, failures: Path
         print_json(records([*found.reports, *found.breaches], found.runs_on, found.parity.conditions))
     else:
         title = f"Parity of {bundle}: {golden_line(found.parity)}; on {found.runs_on}"
-        print_table(title, *parity_rows(found.reports))
+        conditions = found.parity.conditions
+        print_table(title, *parity_rows(found.reports), f"digest {conditions.digest}" if conditions else "")
         for breach in found.breaches:
             click.echo(f"FAILED: {breach}")
     if found.passed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import sys
@@ -12,6 +13,7 @@ from types import TracebackType
 
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.format.digest import FIELD, checked, sealed
 from perceiver_runtime.format.files import BLOCK_BYTES, HeldFile, Part, open_directory, open_file, unlisted
 from perceiver_runtime.format.names import check_name
 from perceiver_runtime.format.versions import Schema
@@ -20,6 +22,8 @@ from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.manifest import MANIFEST_NAME, PIECE_BYTES, SCHEMA_VERSION, FileEntry, Manifest
 
 MANIFEST_SCHEMA = Schema("manifest", SCHEMA_VERSION, "export again", retired=frozenset(("metrics",)))
+MAX_MANIFEST_BYTES = 1 << 22
+"""Of `manifest.json`: one with the names of 20,000 classes is half of it."""
 ATTEMPTS = 10
 """How often a bundle is read that is replaced meanwhile."""
 
@@ -85,6 +89,12 @@ class Bundle:
         """Raise BundleError if a mapped file was changed in place."""
         for file in self.mapped:
             file.check()
+
+    def check_whole(self) -> None:
+        """Check `sha256` of the files that were checked by pieces when they were opened. Raises BundleError."""
+        for name, file in self.files.items():
+            if len(file.parts) > 1:
+                file.check_part(Part(self.manifest.files[name].sha256, 0, file.size))
 
     def close(self) -> None:
         """Close the files. Open sessions keep what they have read."""
@@ -153,11 +163,12 @@ def _identity(directory: Path) -> tuple[int, ...]:
     return place.st_dev, place.st_ino, manifest.st_ino, manifest.st_mtime_ns, manifest.st_size
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> Path:
-    """Write `manifest.json` as sorted, indented JSON, and return its path."""
-    path = directory / MANIFEST_NAME
-    path.write_text(strict_json.dumps(schema.encode(manifest), sort_keys=True) + "\n", encoding="utf-8")
-    return path
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Write `manifest.json` as sorted, indented JSON with its digest, and return the manifest as written."""
+    empty = schema.encode(dataclasses.replace(manifest, digest=""))
+    text, digest = sealed(strict_json.dumps(empty, sort_keys=True) + "\n")
+    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    return dataclasses.replace(manifest, digest=digest)
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -191,10 +202,15 @@ def _read_manifest(descriptor: int, directory: Path) -> Manifest:
         raise
     try:
         with os.fdopen(found, "rb") as file:
-            content = strict_json.loads(file.read())
-    except ValueError as error:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: expected at most {MAX_MANIFEST_BYTES:,} bytes, got more; copy the bundle again")
+        content = strict_json.loads(data)
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path}: no valid JSON ({error}); copy the bundle or export again") from error
-    manifest = schema.decode(Manifest, MANIFEST_SCHEMA.upgrade(content, path))
+    record = MANIFEST_SCHEMA.upgrade(content, path)
+    digest = checked(data, record.get(FIELD, ""), path)
+    manifest = dataclasses.replace(schema.decode(Manifest, record), digest=digest)
     check_name(manifest.target, "manifest: target")
     for component in manifest.components:
         check_name(component.name, "manifest: component")

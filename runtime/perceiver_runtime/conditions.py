@@ -40,6 +40,7 @@ class Conditions:
         power_mode: Power mode of a Jetson, power limit of a GPU, or frequency governor of a processor.
         clocks: Clocks in hertz, by unit.
         temperature: Degrees Celsius by sensor.
+        digest: Digest of the bundle (see `perceiver_runtime.format.digest`).
     """
 
     bundle: str
@@ -56,6 +57,7 @@ class Conditions:
     power_mode: str | None = None
     clocks: Mapping[str, float] | None = None
     temperature: Mapping[str, float] | None = None
+    digest: str = ""
 
 
 @runtime_checkable
@@ -129,6 +131,7 @@ def conditions_here(
         power_mode=sensors.power_mode if sensors is not None else None,
         clocks=(sample.clock or None) if sample is not None else None,
         temperature=(sample.temperature or None) if sample is not None else None,
+        digest=bundle.manifest.digest,
     )
 
 

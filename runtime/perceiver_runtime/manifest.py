@@ -150,7 +150,8 @@ class Manifest:
 
     `golden_origin` names the source of the golden inputs; it is empty if that was not recorded. `processing` says how
     images, texts and the like become inputs; None in bundles that state nothing. `data` is None where the inputs were
-    random, or the package's own.
+    random, or the package's own. `digest` is the bundle's (see `format.digest`); it is set when the manifest is written
+    or read.
     """
 
     schema_version: int
@@ -169,6 +170,7 @@ class Manifest:
     golden_origin: str = ""
     processing: Processing | None = None
     data: DataRecord | None = None
+    digest: str = ""
 
     def component(self, name: str) -> ComponentEntry:
         """The component of that name. Raises KeyError."""

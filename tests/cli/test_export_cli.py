@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tiny_bundles
 from onnx import numpy_helper
 
 import perceiver_deploy
 from perceiver_deploy.cli import main as program
-from perceiver_runtime.bundle import file_entry
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -299,6 +299,4 @@ def _rehash(bundle: Path) -> None:
     """Make the manifest vouch for the files as they are now: what an attacker or a careless tool would do."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     for name in manifest["files"]:
-        entry = file_entry(bundle / name)
-        manifest["files"][name] = {"sha256": entry.sha256, "size": entry.size}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+        tiny_bundles.rehash(bundle, name)

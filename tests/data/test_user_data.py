@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_bundles
 from click.testing import CliRunner
 from factories.samples import arrays
 
@@ -74,10 +75,7 @@ def test_data_that_lie_beside_the_bundle_are_found_by_name(moved: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../mine.npz", "data/../mine.npz", "{folder}/mine.npz"])
 def test_a_manifest_names_no_other_place(moved: Path, name: str) -> None:
-    path = moved / "manifest.json"
-    content = json.loads(path.read_text())
-    content["data"]["name"] = name.format(folder=moved.parent)
-    path.write_text(json.dumps(content))
+    tiny_bundles.change(moved, lambda manifest: manifest["data"].update(name=name.format(folder=moved.parent)))
     (moved.parent / "data").mkdir()
     with pytest.raises(UsageError, match="found none"):
         pd.evaluate(moved)

@@ -209,3 +209,11 @@ def test_a_piece_without_hash(copy: Path, monkeypatch: pytest.MonkeyPatch) -> No
     change(copy, lambda m: m["files"].update({ENCODER: {**entry, "pieces": entry["pieces"][:-1]}}))
     with pytest.raises(BundleError, match="expected a hash for every 64"):
         load_bundle(copy)
+
+
+def test_pieces_and_the_whole_file_have_to_agree(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceiver_runtime.bundle.PIECE_BYTES", 64)
+    entry = encode(file_entry(copy / ENCODER))
+    change(copy, lambda m: m["files"].update({ENCODER: {**entry, "sha256": "0" * 64}}))
+    with load_bundle(copy) as loaded, pytest.raises(BundleError, match="expected sha256 000"):
+        verify(loaded)

@@ -74,4 +74,4 @@ def test_an_older_bundle_is_migrated(copy: Path, monkeypatch: pytest.MonkeyPatch
 def test_retired_fields_are_ignored(copy: Path) -> None:
     expected = load_bundle(copy).manifest
     tiny_bundles.change(copy, lambda manifest: manifest.update(metrics={"accuracy": 0.5}))
-    assert load_bundle(copy).manifest == expected
+    assert dataclasses.replace(load_bundle(copy).manifest, digest=expected.digest) == expected

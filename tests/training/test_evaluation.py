@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_bundles
 import torch
 from click.testing import CliRunner
 
@@ -157,9 +158,6 @@ def test_per_class_scores_are_shown_on_demand(two, evaluated, monkeypatch):
 
 
 def test_bundles_of_two_models_are_refused(two):
-    path = two[1] / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["source"]["weights_sha256"] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    tiny_bundles.change(two[1], lambda manifest: manifest["source"].update(weights_sha256="0" * 64))
     with pytest.raises(UsageError, match="one model"):
         evaluate(two)

@@ -24,9 +24,7 @@ def seal(manifest: Manifest, directory: Path) -> Manifest:
         The manifest as written.
     """
     write_model_card(manifest, directory)
-    complete = dataclasses.replace(manifest, files=files_of(directory))
-    write_manifest(directory, complete)
-    return complete
+    return write_manifest(directory, dataclasses.replace(manifest, files=files_of(directory)))
 
 
 def tool_versions() -> dict[str, str]:

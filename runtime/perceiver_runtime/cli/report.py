@@ -68,8 +68,13 @@ def describe(manifest: Manifest, draw: Draw = table) -> str:
         (c.name, c.precision, amount(c.parameters), amount(c.flops, "G"), str(runs[c.name]))
         for c in manifest.components
     ]
-    lines = wrapped("\n".join((head, *specs, *ranges, f"golden  {golden_origin(manifest)}")))
+    lines = wrapped("\n".join((head, *specs, *ranges, f"golden  {golden_origin(manifest)}", digest_line(manifest))))
     return f"{lines}\n\n{draw(('component:<', 'precision:<', 'parameters', 'GFLOP', 'repeat'), rows)}"
+
+
+def digest_line(manifest: Manifest) -> str:
+    """What a copy of a bundle can be compared by."""
+    return f"digest  {manifest.digest}"
 
 
 def overview(bundle: Bundle) -> dict[str, Any]:
@@ -111,8 +116,9 @@ def parity_rows(reports: Sequence[ParityReport]) -> tuple[Sequence[str], Sequenc
 
 
 def parity_table(result: VerifyReport, draw: Draw = table) -> str:
-    """The parity table, and the verdict."""
-    line = wrapped(f"{golden_line(result)}: {verdict(result.passed)}")
+    """The parity table, the verdict, and the digest of what was verified."""
+    digest = f"\ndigest {result.conditions.digest}" if result.conditions is not None else ""
+    line = wrapped(f"{golden_line(result)}: {verdict(result.passed)}{digest}")
     return f"{draw(*parity_rows(result.reports))}\n{line}"
 
 

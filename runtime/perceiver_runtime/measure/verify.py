@@ -72,6 +72,7 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
             if isinstance(session, Session)
             else stack.enter_context(open_session(session, backend, threads, check_finite=False))
         )
+        opened.bundle.check_whole()
         samples, conditions = load_golden(opened.bundle), conditions_of(opened)
         bounds = golden_bounds(opened.manifest, samples)
         reports = _worst(

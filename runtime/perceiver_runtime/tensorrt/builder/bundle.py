@@ -61,6 +61,7 @@ def build_engines(
     """
     check_name(target, "target", UsageError)
     bundle = path if isinstance(path, Bundle) else load_bundle(path)
+    bundle.check_whole()  # the engines are tied to these hashes
     place = bundle.path / MANIFEST_NAME
     before = place.read_bytes()
     with staged(bundle.path, overwrite=True) as directory:
