@@ -30,6 +30,9 @@ WEIGHT_SUFFIXES = (
 )
 """How files of weights are named, readable ones and others."""
 
+MAX_NAME = 255
+"""Bytes of a file's name."""
+
 PREFIXES = ("module.", "_orig_mod.", "model.", "backend_model.")
 """What DistributedDataParallel, torch.compile, PyTorch Lightning and perceiver-io's wrappers put before every name."""
 
@@ -142,7 +145,7 @@ def _sharded(index: Path) -> Weights:
 
 
 def _shard(index: Path, shard: str) -> Weights:
-    if Path(shard).name != shard or "\0" in shard:
+    if Path(shard).name != shard or "\0" in shard or len(shard.encode(errors="replace")) > MAX_NAME:
         raise CheckpointError(f"{index}: expected shard files beside the index, got {shard!r}")
     if shard.endswith(".index.json"):
         raise CheckpointError(f"{index}: expected shards that hold tensors, got the index {shard!r}")

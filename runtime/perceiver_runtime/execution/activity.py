@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from perceiver_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,29 @@ def recording(record: Record | None, observe: Observe | None) -> Observe | None:
             observe(activity, start, end)
 
     return call
+
+
+class ObservedThreads:
+    """Threads that are in a callback of a run: another run of theirs would wait for its own turn for ever."""
+
+    def __init__(self) -> None:
+        self._threads: set[int] = set()
+
+    def check(self) -> None:
+        """Raise UsageError in a callback."""
+        if threading.get_ident() in self._threads:
+            raise UsageError("record, observe: expected a function that does not run the session, which waits for it")
+
+    def guarded(self, observe: Observe | None) -> Observe | None:
+        """The function, with its thread marked while it is called."""
+        if observe is None:
+            return None
+
+        def call(activity: Activity, start: float, end: float) -> None:
+            self._threads.add(threading.get_ident())
+            try:
+                observe(activity, start, end)
+            finally:
+                self._threads.discard(threading.get_ident())
+
+        return call

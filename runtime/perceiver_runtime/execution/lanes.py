@@ -90,10 +90,13 @@ class Lanes:
         self, lane: Lane, subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]
     ) -> ExecutionPlan:
         """A new plan for these sizes; beyond `MAX_IDLE_SIZES` sizes, the lane's oldest plan is released before."""
+        executables = self._executables  # before the check: another thread may close the session
+        if self.closed:
+            raise UsageError("the session is closed; open it again")
         filled = check_sizes(subpipeline, feeds, sizes)
         while len(lane.plans) >= MAX_IDLE_SIZES:
             lane.plans.popitem(last=False)
-        plan = ExecutionPlan(subpipeline, self._executables, lane.device, sizes, filled)
+        plan = ExecutionPlan(subpipeline, executables, lane.device, sizes, filled)
         if self._streamed is not None:
             plan.upload_constants()
         return plan
@@ -135,6 +138,7 @@ class Lanes:
     def close(self) -> None:
         """Release all idle lanes."""
         self.closed = True
+        self._executables = {}
         self._idle.clear()
 
     def _open(self, priority: Priority) -> Lane:

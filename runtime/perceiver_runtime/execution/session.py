@@ -13,7 +13,7 @@ from perceiver_runtime.backends import check_precision
 from perceiver_runtime.backends.backend import Backend, Priority
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.execution.activity import Observe, Record, recording
+from perceiver_runtime.execution.activity import Observe, ObservedThreads, Record, recording
 from perceiver_runtime.execution.caller import Caller
 from perceiver_runtime.execution.choice import RunsOn, choose
 from perceiver_runtime.execution.feeds import check_feeds, check_values
@@ -121,6 +121,7 @@ class Session:
             check_precision(backend.name, entry.precision)
         self._executables = {entry.name: backend.load(bundle, entry) for entry in bundle.manifest.components}
         bundle.check_unchanged()
+        self._observed = ObservedThreads()
         self._lanes = Lanes(backend, self._executables, callers, priority, device_memory)
         self.concurrency = self._lanes.limit
         self._subpipelines = Subpipelines(bundle.manifest)
@@ -172,7 +173,7 @@ class Session:
             BundleError: A graph failed, or a mapped file was changed.
         """
         chosen = None if outputs is None else tuple(outputs)
-        return self._execute(self._subpipelines.run(chosen), feeds, recording(record, observe))
+        return self._execute(self._subpipelines.run(chosen), feeds, self._observed.guarded(recording(record, observe)))
 
     def encode(self, feeds: Feeds) -> dict[str, Array]:
         """Run the encode stage, once for any number of `decode` calls.
@@ -233,10 +234,11 @@ class Session:
         allowed = generation.length if length is None else length
         if not is_whole(allowed) or not 1 <= allowed <= generation.length:
             raise UsageError(f"length {length}; {generation.name} takes 1 to {generation.length} ids")
+        executables = self._executables
         values = self._execute(self._for_generation(generation), feeds, None)
         output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
         with self._lanes.device() as device:
-            loop = BoundStep(device, self._executables[step.component], step, generation.token, values)
+            loop = BoundStep(device, executables[step.component], step, generation.token, values)
             return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
 
     def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
@@ -279,7 +281,7 @@ class Session:
     def close(self) -> None:
         """Release graphs and buffers, and the bundle if the session loaded it."""
         self._lanes.close()
-        self._executables.clear()
+        self._executables = {}  # runs that have begun keep theirs
         if self._owner:
             self.bundle.close()
 
@@ -292,6 +294,7 @@ class Session:
     def _execute(self, subpipeline: Subpipeline, feeds: Feeds, observe: Observe | None) -> dict[str, Array]:
         if self._lanes.closed:
             raise UsageError("the session is closed; open it again")
+        self._observed.check()
         self.bundle.check_unchanged()
         sizes = check_feeds(subpipeline, feeds)
         check_values(subpipeline, feeds, self.check_finite)

@@ -71,7 +71,7 @@ def read_sound(path: Path) -> npt.NDArray[np.int16]:
             if form != (1, 2):
                 raise FeedError(f"{path}: expected one channel of 16 bits, got {form[0]} of {8 * form[1]}; convert it")
             return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
-    except (wave.Error, EOFError, RuntimeError) as error:
+    except (wave.Error, EOFError, RuntimeError, ValueError) as error:
         raise FeedError(f"{path}: expected a WAV file: {error}; convert it") from error
 
 
