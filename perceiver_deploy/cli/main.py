@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "write one page about bundles: speed, accuracy, parity, and how each was measured",
     "inspect": "show what a bundle holds",
     "boards": "import the self-tests of boards beside their forecasts, and list them",
+    "trtexec": "print the trtexec commands of a bundle, or show what they measured",
     "demo": "export the shipped model at three precisions, and write the report about them",
     "doctor": "show what this machine can export, build and run",
 }

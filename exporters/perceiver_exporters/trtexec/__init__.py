@@ -1,0 +1,1 @@
+"""NVIDIA's trtexec on a bundle: its commands, and what it measured."""
