@@ -98,10 +98,12 @@ def test_encode_once_decode_many(session: Session, jetson: SimulatedJetson, stre
     feeds = tiny_bundles.feeds(2, 9, 13)
     wanted = session.decode(session.encode(feeds), {"queries": feeds["queries"]})
     arrays = {name: Tensor(stream, array) for name, array in feeds.items()}
-    with session.caller(stream) as one, session.caller(stream) as other:
-        before, encoded = jetson.cuda.host_copies, {}
+    second = ForeignStream(jetson.cuda)
+    queries = {"queries": Tensor(second, feeds["queries"])}
+    with session.caller(stream) as one, session.caller(second) as other:
+        before = jetson.cuda.host_copies
         encoded = one.encode(arrays)
-        decoded = [other.decode(encoded, {"queries": arrays["queries"]}) for _ in range(3)]
+        decoded = [other.decode(encoded, queries) for _ in range(3)]
         assert jetson.cuda.host_copies == before + 1  # the default mask
         for results in decoded:
             np.testing.assert_array_equal(results["answers"].numpy(), wanted["answers"])
