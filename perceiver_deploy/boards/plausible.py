@@ -14,7 +14,7 @@ from perceiver_runtime.errors import CheckError, ReportError
 from perceiver_runtime.format import schema
 from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.measure.verify import PIPELINE
-from perceiver_runtime.selftest.records import Engines, Parity, SelfTest, content_sha256
+from perceiver_runtime.selftest.records import Engines, Parity, SelfTest, content_sha256, measured_sizes
 
 ROUNDING = 1e-9
 """Relative difference that versions of NumPy may have in percentiles."""
@@ -63,6 +63,8 @@ def check_bundle(made: SelfTest, bundle: Bundle) -> None:
             problems.append(f"parity: the tolerance of {found.component} {found.tensor} is not the bundle's")
     if (made.bundle.precision, made.bundle.target) != (manifest.precision, manifest.target):
         problems.append("bundle: precision and target are not the bundle's")
+    if dict(made.bundle.sizes) != (sizes := measured_sizes(bundle)):
+        problems.append(f"bundle: expected runs of {sizes}, the bundle's golden sample, got {dict(made.bundle.sizes)}")
     known = {component.name for component in manifest.components}
     if unknown := set(made.latency.components) - known:
         problems.append(f"latency: components {', '.join(sorted(unknown))!s:.80} are not the bundle's")
@@ -140,15 +142,19 @@ def _latency(made: SelfTest) -> Iterator[str]:
     if any(len(each.samples) != runs for each in (latency.total, latency.overhead, *latency.components.values())):
         yield f"latency: expected {runs} samples of every series"
         return
-    if not latency.components or min(latency.total.samples) <= 0:
+    if not latency.components or min(map(min, (latency.total.samples, *_components(latency)))) <= 0:
         yield "latency: expected components, and times above 0"
         return
-    shortest = min(map(sum, zip(*(each.samples for each in latency.components.values()), strict=True)))
+    shortest = min(map(sum, zip(*_components(latency), strict=True)))
     if shortest > latency.total.p99:  # the series are apart, and other load may have come between them
         yield f"latency: components take {shortest:.6g} ms or more, a complete run {latency.total.p99:.6g} ms at p99"
     highest = latency.batch * runs / sum(latency.total.samples) * 1e3
     if latency.throughput > highest * (1 + LAST_BITS):
         yield f"latency: {latency.throughput:.6g} rows/s, but its samples allow {highest:.6g}"
+
+
+def _components(latency: LatencyReport) -> tuple[tuple[float, ...], ...]:
+    return tuple(each.samples for each in latency.components.values())
 
 
 def _energy(made: SelfTest) -> Iterator[str]:
@@ -174,6 +180,8 @@ def _parity(made: SelfTest) -> Iterator[str]:
     if parity.passed != (bool(parity.reports) and all(each.passed for each in parity.reports)):
         yield "parity: the verdict does not follow from that of the tensors"
     for each in parity.reports:
+        if not abs(each.cosine) <= 1 + LAST_BITS:
+            yield f"parity: {each.component} {each.tensor}: expected a cosine of -1 to 1, got {each.cosine:.6g}"
         if each.passed != _within(each):
             yield f"parity: the verdict of {each.component} {each.tensor} does not follow from its errors"
 
@@ -205,6 +213,8 @@ def _conditions(made: SelfTest) -> Iterator[str]:
     latency, conditions = made.latency, made.machine.conditions
     if latency.conditions != conditions:
         yield "machine: its conditions are not those of the latency"
+    if made.machine.telemetry.power_mode != conditions.power_mode:
+        yield "telemetry: its power mode is not that of the conditions"
     stated = latency.backend, latency.threads, latency.machine, dict(latency.versions)
     if stated != (conditions.backend, conditions.threads, conditions.machine, dict(conditions.versions)):
         yield "latency: backend, threads, machine and versions are not those of its conditions"

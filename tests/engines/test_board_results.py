@@ -18,6 +18,7 @@ from perceiver_deploy.boards.results import BoardResult, add_result, read_result
 from perceiver_deploy.cli.main import main
 from perceiver_exporters.engines import build
 from perceiver_exporters.roofline.forecast import boards, forecast
+from perceiver_runtime import conditions
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cli.main import main as device
 from perceiver_runtime.errors import CheckError, ReportError, UsageError
@@ -58,7 +59,8 @@ def report(bundle: Path) -> Path:
     jetson.build(copy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "open_backend", lambda *_: jetson.backend())
-        patch.setattr(run, "open_sensors", lambda _unit: Orin())
+        for module in (run, conditions):
+            patch.setattr(module, "open_sensors", lambda _unit: Orin())
         assert device(["selftest", str(copy), "-o", str(path), "--iterations", "8", "--warmup", "0", "--quiet"]) == 0
     return path
 
@@ -184,6 +186,7 @@ def energy(**changes: Any) -> Edit:
     return lambda record: record.update(energy={**stated, **changes})
 
 
+ZERO = {**dict.fromkeys(("p50", "p90", "p95", "p99", "max", "mean"), 0.0), "interval": [0.0, 0.0], "samples": [0.0] * 8}
 DOCTORED: tuple[tuple[str, Edit, str], ...] = (
     ("latency.json", lambda r: r["total"].update(p50=0.001), "p50 of total do not follow from its samples"),
     ("latency.json", lambda r: r["total"]["samples"].__setitem__(0, 0.5), "of total do not follow"),
@@ -208,6 +211,8 @@ DOCTORED: tuple[tuple[str, Edit, str], ...] = (
     ),
     ("machine.json", lambda r: r["telemetry"]["after"].update(time=1e-6), "telemetry: 1e-06 s from first to last"),
     ("machine.json", lambda r: r["conditions"].update(power_mode="15W"), "are not those of the latency"),
+    ("machine.json", lambda r: r["telemetry"].update(power_mode="15W"), "power mode is not that of the conditions"),
+    ("parity.json", lambda r: r["reports"][0].update(cosine=2.0), "expected a cosine of -1 to 1, got 2"),
     ("parity.json", lambda r: r["reports"][0].update(rel_l2=1.0), "does not follow from its errors"),
     ("parity.json", lambda r: r["reports"][0].update(passed=False), "the verdict does not follow"),
     ("parity.json", lambda r: r.update(reports=[]), "nothing was compared"),
@@ -215,6 +220,8 @@ DOCTORED: tuple[tuple[str, Edit, str], ...] = (
     ("parity.json", lambda r: r["reports"][0].update(tolerance=0.5), "is not the bundle's"),
     ("bundle.json", lambda r: r.update(sha256="0" * 64), "of a bundle with digest 000000000000"),
     ("bundle.json", lambda r: r.update(precision="int8"), "precision and target are not"),
+    ("bundle.json", lambda r: r["sizes"].update(keys=1), "the bundle's golden sample"),
+    ("latency.json", lambda r: r["components"]["head"].update(ZERO), "times above 0"),
     ("layers.json", lambda r: r["engines"][0].update(component="other"), "'other' is no component"),
     ("layers.json", lambda r: r["engines"][0]["profile"][1].update(percentage=1.0), "percentages do not add up"),
     ("layers.json", lambda r: r["engines"][0]["profile"][1].update(medianMs=-1), "expected the times of its layers"),

@@ -7,9 +7,11 @@ import json
 import platform
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perceiver_runtime.benchmark import energy
@@ -152,6 +154,26 @@ def test_the_digest_of_the_whole_is_checked(bundle: Path, tmp_path: Path) -> Non
     index["tools"]["perceiver-deploy"] = "9.9.9"
     with pytest.raises(ReportError, match=r"report\.json: expected sha256"):
         read_report(rewritten(report, {INDEX: json.dumps(index).encode()}))
+
+
+def test_damaged_bytes_are_refused(bundle: Path, tmp_path: Path) -> None:
+    content = made_by(bundle, tmp_path / "report.zip").read_bytes()
+    random = np.random.default_rng(0)
+    damaged = tmp_path / "damaged.zip"
+    for place in random.integers(0, len(content), 60):
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with suppress(ReportError):  # the dates of a zip may change
+            assert read_report(damaged) == read_report(tmp_path / "report.zip")
+    damaged.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ReportError):
+        read_report(damaged)
+
+
+def test_other_compression_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "report.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(INDEX, "{}")
+    with pytest.raises(ReportError, match="without other compression than deflate"):
+        read_report(tmp_path / "report.zip")
 
 
 def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:

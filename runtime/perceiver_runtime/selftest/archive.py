@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ INDEX = "report.json"
 REPORT_SCHEMA = Schema("self-test", 1, "run perceiver-run selftest again")
 PARTS: Mapping[str, Any] = get_type_hints(SelfTest)
 MAX_BYTES = 256 << 20
-"""Of one file of a report; layers of large engines take a few megabytes."""
+"""Of a report, and of one file in it; layers of large engines take a few megabytes."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -84,15 +86,20 @@ def read_report(path: Path) -> tuple[SelfTest, Index]:
 
 
 def _members(path: Path) -> dict[str, bytes]:
+    if path.stat().st_size > MAX_BYTES:
+        raise ReportError(f"{path}: expected at most {MAX_BYTES >> 20} MiB, which a report never has")
+    file = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if len({entry.filename for entry in entries}) != len(entries) or len(entries) > len(PARTS) + 1:
                 raise ReportError(f"{path}: expected {len(PARTS) + 1} files of different names, got {len(entries)}")
             if large := [entry.filename for entry in entries if entry.file_size > MAX_BYTES]:
                 raise ReportError(f"{path}: {large[0]!r:.80}: expected at most {MAX_BYTES >> 20} MiB")
+            if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+                raise ReportError(f"{path}: expected a zip without other compression than deflate")
             return {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
         raise ReportError(
             f"{path}: expected the zip file that perceiver-run selftest wrote: {error}; copy it again"
         ) from error

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
+from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.conditions import Conditions
 from perceiver_runtime.format import strict_json
+from perceiver_runtime.format.ranges import BATCH
+from perceiver_runtime.format.wiring import bind_symbols
+from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.telemetry.sample import Sample
@@ -103,3 +107,11 @@ def content_sha256(manifest: Manifest) -> str:
         if path.startswith("onnx/") or path in manifest.golden
     }
     return hashlib.sha256(strict_json.dumps(counted, indent=None, sort_keys=True).encode()).hexdigest()
+
+
+def measured_sizes(bundle: Bundle) -> dict[str, int]:
+    """Sizes of the symbolic dimensions of what is measured: the first golden sample, at batch 1. Raises BundleError."""
+    feeds = load_golden(bundle)[0].feeds
+    given = [spec for spec in bundle.manifest.pipeline.inputs if spec.name in feeds]
+    symbols = bind_symbols(given, {spec.name: feeds[spec.name].shape for spec in given}, "golden sample")
+    return {symbol: 1 if symbol == BATCH else int(size) for symbol, size in symbols.items()}

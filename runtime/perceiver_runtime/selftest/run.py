@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import PurePath
 
 from perceiver_runtime.benchmark.latency import measure
@@ -13,8 +12,6 @@ from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.execution.choice import choose
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format import strict_json
-from perceiver_runtime.format.ranges import BATCH
-from perceiver_runtime.format.wiring import bind_symbols
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import jetpack_release
 from perceiver_runtime.measure.verify import verify
@@ -28,6 +25,7 @@ from perceiver_runtime.selftest.records import (
     SelfTest,
     Telemetry,
     content_sha256,
+    measured_sizes,
 )
 from perceiver_runtime.telemetry.sources import open_sensors
 
@@ -64,7 +62,7 @@ def self_test(session: Session, iterations: int | None = None, warmup: int | Non
             family=manifest.source.family,
             precision=manifest.precision,
             target=manifest.target,
-            sizes=_sizes(session),
+            sizes=measured_sizes(session.bundle),
         ),
         parity=Parity(verified.passed, verified.samples, verified.origin, verified.reports),
         latency=dataclasses.replace(latency, conditions=conditions),
@@ -106,14 +104,6 @@ def _layers(session: Session) -> Engines | NotMeasured:
             return NotMeasured(f"{entry.name}: TensorRT describes the layers in no valid JSON: {error}")
         made.append(EngineRecord(entry.name, layers, tuple(timed.profile())))
     return Engines(tuple(made))
-
-
-def _sizes(session: Session) -> Mapping[str, int]:
-    """Sizes of the symbolic dimensions of what was measured: the first golden sample, at batch 1."""
-    feeds = load_golden(session.bundle)[0].feeds
-    given = [spec for spec in session.inputs if spec.name in feeds]
-    symbols = bind_symbols(given, {spec.name: feeds[spec.name].shape for spec in given}, "golden sample")
-    return {symbol: 1 if symbol == BATCH else int(size) for symbol, size in symbols.items()}
 
 
 def _anonymous(conditions: Conditions, model: str) -> Conditions:
