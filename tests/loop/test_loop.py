@@ -6,8 +6,8 @@ import gc
 import math
 import os
 import signal
+import sys
 import threading
-import tracemalloc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -96,24 +96,20 @@ def test_memory_is_flat_over_100_000_frames() -> None:
             number = int(feeds["frame"][0])
             if number >= 20_000 * (len(sizes) + 1):
                 gc.collect()
-                sizes.append(tracemalloc.get_traced_memory()[0])
+                sizes.append(sys.getallocatedblocks())
             for index in range(1 + number % 2):
                 loop.push({"frame": np.full(1000, number + 1 + index, np.float32)})
             if number >= 100_000:
                 loop.stop()
             return {"answer": feeds["frame"][:1].copy()}
 
-    tracemalloc.start()
-    try:
-        loop = Loop(Fed(), lambda outputs, frame: None, deadline_s=1e9)
-        loop.push({"frame": np.zeros(1000, np.float32)})
-        report = loop.run()
-    finally:
-        tracemalloc.stop()
+    loop = Loop(Fed(), lambda outputs, frame: None, deadline_s=1e9)
+    loop.push({"frame": np.zeros(1000, np.float32)})
+    report = loop.run()
     assert report.frames >= 100_000
     assert report.dropped > 10_000
     assert len(sizes) == 5
-    assert max(sizes) - min(sizes) < 64 * 1024, sizes
+    assert max(sizes) - min(sizes) < 1000, sizes  # blocks of Python's allocator, which every object and array takes
 
 
 def test_a_source_is_read_in_a_thread_and_closed_there() -> None:
