@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundles
+from mutations import NESTED, damaged, mutated
 
 from perceiver_runtime.errors import BundleError, FeedError, PerceiverError
 from perceiver_runtime.format import arrays, schema, strict_json
@@ -23,35 +24,6 @@ from perceiver_runtime.tensorrt.dialect import version_of
 from perceiver_runtime.tensors import Profile, Range, TensorSpec
 
 EXAMPLES = 300
-NESTED: Any = []
-for _ in range(500):
-    NESTED = [NESTED]
-ODD = (None, True, -1, 0, 1.5, 2**70, int("9" * 290), "", "x" * 300, "\x00", [], [1, [2]], {}, {"a": {}}, NESTED)
-
-
-def _mutated(value: Any, random_: random.Random) -> Any:
-    """The value with one place in it replaced, dropped or doubled."""
-    if isinstance(value, dict) and value and random_.random() < 0.9:
-        key = random_.choice(list(value))
-        kind = random_.random()
-        if kind < 0.1:
-            return {k: v for k, v in value.items() if k != key}
-        if kind < 0.2:
-            return {**value, random_.choice(("", "zz", "__metadata__")): random_.choice(ODD)}
-        return {**value, key: _mutated(value[key], random_)}
-    if isinstance(value, list) and value and random_.random() < 0.9:
-        place = random_.randrange(len(value))
-        return [*value[:place], _mutated(value[place], random_), *value[place + (random_.random() < 0.8) :]]
-    return random_.choice(ODD)
-
-
-def _damaged(data: bytes, random_: random.Random) -> bytes:
-    """Bytes overwritten, cut off or put in."""
-    place, kind = random_.randrange(len(data)), random_.random()
-    if kind < 0.2:
-        return data[:place]
-    noise = random_.randbytes(random_.choice((1, 1, 2, 8)))
-    return data[:place] + noise + data[place + (len(noise) if kind < 0.9 else 0) :]
 
 
 def _typed(call: Callable[[], object]) -> None:
@@ -64,7 +36,7 @@ def _typed(call: Callable[[], object]) -> None:
 def test_manifests(bundle: Path) -> None:
     whole = json.loads((bundle / "manifest.json").read_text())
     for seed in range(EXAMPLES):
-        text = json.dumps(_mutated(whole, random.Random(seed)))
+        text = json.dumps(mutated(whole, random.Random(seed)))
         _typed(lambda text=text: schema.decode(Manifest, strict_json.loads(text)))
 
 
@@ -96,7 +68,7 @@ def test_safetensors(tmp_path: Path) -> None:
     }
     path = tmp_path / "x.safetensors"
     for seed in range(EXAMPLES):
-        path.write_bytes(_safetensors(_mutated(whole, random.Random(seed))))
+        path.write_bytes(_safetensors(mutated(whole, random.Random(seed))))
         _typed(lambda: load_file(path))
 
 
@@ -134,7 +106,7 @@ def test_archives(tmp_path: Path, compression: int) -> None:
     path.write_bytes(whole.getvalue())
     _read(path)
     for seed in range(EXAMPLES):
-        path.write_bytes(_damaged(whole.getvalue(), random.Random(seed)))
+        path.write_bytes(damaged(whole.getvalue(), random.Random(seed)))
         _typed(lambda: _read(path))
     for flag in range(8):  # among them: encrypted, patched data, strong encryption
         data = bytearray(whole.getvalue())
@@ -149,7 +121,7 @@ def test_single_arrays(tmp_path: Path) -> None:
     np.save(whole, np.ones((2, 4), np.float32))
     path = tmp_path / "x.npy"
     for seed in range(2 * EXAMPLES):
-        path.write_bytes(_damaged(whole.getvalue(), random.Random(seed)))
+        path.write_bytes(damaged(whole.getvalue(), random.Random(seed)))
         _typed(lambda: _read(path))
 
 

@@ -22,6 +22,7 @@ BROKEN = {
     "beyond a double": b'{"a": 1e999}',
     "a name twice": b'{"a": 1, "b": {"c": 1, "c": 2}}',
     "deep nesting": b"[" * 200_000 + b"]" * 200_000,
+    "nesting": b"[" * 65 + b"]" * 65,
     "a long integer": b'{"a": 1' + b"0" * 5_000 + b"}",
     "an integer beyond a double": b'{"a": 1' + b"0" * 400 + b"}",
     "half a surrogate pair": rb'{"a": "\ud800"}',

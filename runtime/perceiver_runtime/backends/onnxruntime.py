@@ -99,8 +99,12 @@ class OnnxRuntime:
         """Create the session of one component and check its graph against the manifest."""
         path, content = bundle.file(component.onnx), bundle.read(component.onnx)
         session = self._open(bundle, component, content, ENTRIES.get(self.name, {}))
-        check_specs(component.inputs, _specs(session.get_inputs()), f"{path}: graph input")
-        check_specs(component.outputs, _specs(session.get_outputs()), f"{path}: graph output")
+        try:
+            inputs, outputs = _specs(session.get_inputs()), _specs(session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{path}: expected names in UTF-8: {error}; export again") from error
+        check_specs(component.inputs, inputs, f"{path}: graph input")
+        check_specs(component.outputs, outputs, f"{path}: graph output")
         later = self._packing.submit(self._open, bundle, component, content, {}) if self._packing else None
         return Graph(component, session, later)
 

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 MAX_DIGITS = 300
 """Of an integer: more would not even fit a double, and Python takes quadratic time for them."""
+MAX_DEPTH = 64
+"""Of arrays and objects within each other: readers and writers of records call themselves for each."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -20,7 +22,7 @@ def loads(text: str | bytes) -> Any:
     """Parse one JSON document in UTF-8.
 
     Raises ValueError for anything that RFC 8259 does not allow, a number that a double can't hold, a name that occurs
-    twice in an object, half a surrogate pair, and nesting that Python can't follow.
+    twice in an object, half a surrogate pair, and nesting of more than `MAX_DEPTH`.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -30,8 +32,18 @@ def loads(text: str | bytes) -> Any:
         if _SURROGATE.search(decoded):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    if decoded.count("[") + decoded.count("{") > MAX_DEPTH:
+        _check_depth(value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        if (depth := depth + 1) > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        level = [each for item in level for each in (item.values() if isinstance(item, dict) else item)]
 
 
 def dumps(value: Any, *, indent: int | None = 2, sort_keys: bool = False, ensure_ascii: bool = True) -> str:

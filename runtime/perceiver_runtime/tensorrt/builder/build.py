@@ -100,7 +100,7 @@ def build_engine(trt: ModuleType, request: BuildRequest, device: BuildDevice | N
     _configure(trt, builder, network, config, request, rules)
     plan = _serialize(trt, builder, network, config, request, logger)
     if rules.timing_cache and request.timing_cache is not None:
-        with replacing(request.timing_cache) as partial:
+        with replacing(request.timing_cache, follow=False) as partial:
             partial.write_bytes(bytes(config.get_timing_cache().serialize()))
     sidecar = Sidecar(
         schema_version=SIDECAR_SCHEMA.version,
