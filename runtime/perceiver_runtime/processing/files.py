@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from perceiver_runtime.errors import FeedError, UnavailableError
+from perceiver_runtime.errors import FeedError, PerceiverError, UnavailableError
 from perceiver_runtime.format.arrays import stored_feeds
 from perceiver_runtime.processing.resample import Pixels
 
@@ -55,7 +55,9 @@ def read_frames(path: Path, channels: int = 3) -> Iterator[Pixels]:
                 if image.mode not in EIGHT_BITS:
                     raise FeedError(f"{path}: expected an image of 8 bits, got Pillow's mode {image.mode}; convert it")
                 frame = np.asarray(pillow.ImageOps.exif_transpose(image).convert(MODES[channels]))
-        except (OSError, ValueError, SyntaxError, EOFError, pillow.Image.DecompressionBombError) as error:
+        except (PerceiverError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's readers of formats raise whatever a damaged file leads them to
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the file system's, not the file's
             raise FeedError(f"{path}: expected an image: {error}; save it again") from error
