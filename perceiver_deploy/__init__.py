@@ -7,7 +7,8 @@
     with pd.open_session("out/fashion-int8") as session:
         logits = session.run({"pixel_values": images})["logits"]
 
-Each command of `perceiver-export` is a function of its name here (`doctor` is `diagnose`, `models` is `list_models`).
+Each command of `perceiver-export` is a function of its name here (`doctor` is `diagnose`, `models` is
+`list_models`), but for `boards` and `trtexec`.
 Names are imported when first used, so that the command line's help does not wait for torch.
 """
 
