@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from perceiver_deploy.api.reporting.alone import read_measured
+from perceiver_deploy.api.alone import read_measured
 from perceiver_deploy.api.reporting.collect import Collector, ReportOptions
 from perceiver_deploy.api.reporting.data import ReportData
 from perceiver_deploy.api.reporting.environment import environment, runs_of
@@ -147,7 +147,7 @@ def _commands(bundles: Sequence[str], options: ReportOptions) -> Mapping[str, st
 
 
 def _alone(bundle: str, backend: str, options: ReportOptions) -> str:
-    """What `reporting.alone` runs."""
+    """What `api.alone` runs."""
     words = ["perceiver-run", "bench", bundle, "--iterations", str(options.iterations), "--warmup", str(options.warmup)]
     words += [] if backend == "auto" else ["--backend", backend]
     words += [] if options.threads is None else ["--threads", str(options.threads)]

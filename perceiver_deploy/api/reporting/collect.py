@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from perceiver_deploy.api.alone import measure_alone
 from perceiver_deploy.api.bench import TORCH, BenchmarkReport, bench
 from perceiver_deploy.api.evaluate import EvaluationReport, evaluate
 from perceiver_deploy.api.growth import growth
 from perceiver_deploy.api.inspect import inspect
-from perceiver_deploy.api.reporting.alone import measure_alone
 from perceiver_deploy.api.reporting.data import BundleReport, Damaged, ModelReport, Run
 from perceiver_deploy.api.verify import Verification, verify
 from perceiver_exporters.roofline.ceilings import measure_ceilings
