@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import signal
 import sys
 import threading
@@ -150,7 +149,7 @@ def test_the_handler_stops_an_endless_source() -> None:
 
 
 def test_a_signal_stops_a_loop_that_waits() -> None:
-    loop = Loop(Echo(), lambda outputs, frame: os.kill(os.getpid(), signal.SIGTERM))
+    loop = Loop(Echo(), lambda outputs, frame: signal.raise_signal(signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, lambda number, stack: loop.stop())
     try:
         loop.push({})

@@ -97,8 +97,7 @@ def _another_machine(path: Path) -> None:
 
 
 def _another_bundle(path: Path) -> None:
-    manifest = path.parent / "tiny/manifest.json"
-    manifest.write_text(manifest.read_text() + "\n")
+    tiny_bundles.change(path.parent / "tiny", lambda manifest: manifest["tools"].update(other="1"))
 
 
 @pytest.mark.parametrize("change", [_another_machine, _another_bundle])

@@ -71,7 +71,8 @@ def test_difference_and_agreement_belong_to_the_two_compared(bundle, few):
 def test_batches_of_any_size_give_the_same_scores(bundle, few):
     reference = cut(resolve(NAME).module)  # type: ignore[arg-type]
     with open_session(bundle, threads=1) as session:
-        reports = [evaluate_session(session, few, reference, batch=batch) for batch in (1, 7, 64)]
+        found = [evaluate_session(session, few, reference, batch=batch) for batch in (1, 7, 64)]
+    reports = [dataclasses.replace(report, conditions=None) for report in found]
     assert reports[0] == reports[1] == reports[2]
 
 
@@ -128,7 +129,8 @@ def test_each_bundle_is_reported_in_order(evaluated):
         [("logits", "fp32", 100)],
         [("logits", "fp32", 100)],
     ]
-    assert evaluated[0] == evaluated[1]
+    first, second = (dataclasses.replace(reports[0], conditions=None) for reports in evaluated)
+    assert first == second
 
 
 def shown(two, monkeypatch, evaluated, *options: str) -> str:

@@ -15,7 +15,7 @@ from environments import ROOT, Environment
 import perceiver_runtime
 
 NOT_SHIPPED = ("examples/zoo_training/", "/__main__.py", "tests/", "benchmarks/")
-DEPLOY_LIMIT_BYTES = 6_000_000
+DEPLOY_LIMIT_BYTES = 6_200_000
 """Of which 3.7 MB are the three shipped models and 1.7 MB the data that calibrates and scores them."""
 
 
