@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
+BENCHMARKS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def main() -> None:
         question = QUESTIONS[name]
         script, *more = (each.format(directory=given.directory) for each in question.arguments)
         print(f"{name}:", flush=True)
-        command = [sys.executable, str(HERE / script), *more, *(question.quick if given.quick else ())]
+        command = [sys.executable, str(BENCHMARKS / script), *more, *(question.quick if given.quick else ())]
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
-    subprocess.run([sys.executable, str(HERE / "tables.py")], check=True)
+    subprocess.run([sys.executable, str(BENCHMARKS / "tables.py")], check=True)
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 

@@ -48,7 +48,7 @@ def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning
             (name, threads): stack.enter_context(session)
             for threads in thread_counts(usable_cores())
             for name in BACKENDS
-            if (session := _open(path, name, threads)) is not None
+            if (session := open_if_available(path, name, threads)) is not None
         }
         if not sessions:
             raise UnavailableError(f"{path}: none of {', '.join(BACKENDS)} can run it here; {INSTALL_ONNXRUNTIME}")
@@ -80,7 +80,8 @@ def rank(
     )
 
 
-def _open(path: Path, name: str, threads: int) -> Session | None:
+def open_if_available(path: Path, name: str, threads: int) -> Session | None:
+    """A session for measurements, or None, with the reason as progress, where the backend can't run the bundle here."""
     try:
         return open_session(path, name, threads, check_finite=False)
     except UnavailableError as error:

@@ -24,7 +24,6 @@ MAY_BE_NEGATIVE = frozenset(("temperature", "cosine", "interval", "net_joules_pe
 MAX_IDLE, IDLE_S = 2.0, 2.0
 """A recording may last so many times as long as its runs, and so many seconds longer."""
 MAX_SHOWN = 3
-
 SLOWER = 3.0
 """Components are timed in a series of their own, during which other load may slow the machine down so much."""
 

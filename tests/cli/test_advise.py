@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from perceiver_deploy.api.advice.candidate import HERE, Candidate, Limits, choice, pareto
+from perceiver_deploy.api.advice.candidate import THIS_MACHINE, Candidate, Limits, choice, pareto
 from perceiver_deploy.api.advise import Advice, advise
 from perceiver_deploy.cli.main import group
 from perceiver_runtime import UsageError
 from perceiver_runtime.bundle import load_bundle
 
 pytestmark = pytest.mark.xdist_group("cli")
-BASE = Candidate(HERE, "fp32", "onnxruntime", 1, 10.0, 9.8, 10.2, False, 0.0, 1e-6, 100, 50, True)
+BASE = Candidate(THIS_MACHINE, "fp32", "onnxruntime", 1, 10.0, 9.8, 10.2, False, 0.0, 1e-6, 100, 50, True)
 FAST = replace(BASE, precision="int8", latency_ms=4.0, low_ms=3.9, high_ms=4.1, points_lost=0.4, relative_l2=1e-2)
 LEAN = replace(BASE, precision="fp16", latency_ms=10.1, low_ms=9.9, high_ms=10.3, points_lost=0.1, memory_bytes=60)
 WORSE = replace(BASE, backend="openvino", latency_ms=12.0, low_ms=11.0, high_ms=13.0)

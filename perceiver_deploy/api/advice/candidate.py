@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perceiver_runtime.errors import UsageError
 
-HERE = "this machine"
+THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Candidate:
     """One way to run the model.
 
     Attributes:
-        device: `HERE`, or the board of a forecast.
+        device: `THIS_MACHINE`, or the board of a forecast.
         precision: Precision of the bundle.
         backend: What runs it there.
         threads: CPU threads; None for other devices.

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from perceiver_deploy.api.advice.candidate import HERE, Candidate
+from perceiver_deploy.api.advice.candidate import THIS_MACHINE, Candidate
 from perceiver_deploy.api.alone import measure_alone
 from perceiver_deploy.api.evaluate import evaluate_sessions
+from perceiver_deploy.api.tune import open_if_available
 from perceiver_deploy.api.verify import backend_for
 from perceiver_deploy.sources.model import Model
 from perceiver_exporters.component import Blueprint
@@ -21,7 +22,7 @@ from perceiver_exporters.export import export_bundle
 from perceiver_exporters.ir.trace import SharedTraces
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.precision.widen import runnable_bundle
-from perceiver_exporters.roofline.forecast import forecast
+from perceiver_exporters.roofline.forecast import forecasts
 from perceiver_exporters.targets.target import TARGETS, Board
 from perceiver_runtime import Session, load_bundle, open_session
 from perceiver_runtime.benchmark.latency import sized_feeds
@@ -84,7 +85,7 @@ class Trial:
                     slower = ratio(each, times[0])
                     checked = verify(session)
                     yield Candidate(
-                        device=HERE,
+                        device=THIS_MACHINE,
                         precision=precision,
                         backend=session.backend,
                         threads=session.threads,
@@ -116,11 +117,12 @@ class Trial:
             ):
                 lost = self._points_lost([session]).get(session.backend)
                 checked, size = verify(session), _size(session)
+            known = {each.board: each for each in forecasts(loaded, self._sizes(loaded)) if each.precision == precision}
             for board in boards:
-                try:
-                    expected = forecast(loaded, board.name, sizes=self._sizes(loaded))
-                except UsageError as error:
-                    LOGGER.warning("warning: %s", error)
+                if (expected := known.get(board.name)) is None:
+                    LOGGER.warning(
+                        "warning: %s for %s is left out: the target table has no rate", precision, board.name
+                    )
                     continue
                 yield Candidate(
                     device=board.name,
@@ -166,16 +168,8 @@ class Trial:
 def _sessions(opened: ExitStack, path: Path) -> Iterator[Session]:
     for backend in BACKENDS:
         for threads in sorted({1, usable_cores()}):
-            if (session := _open(path, backend, threads)) is not None:
+            if (session := open_if_available(path, backend, threads)) is not None:
                 yield opened.enter_context(session)
-
-
-def _open(path: Path, backend: str, threads: int) -> Session | None:
-    try:
-        return open_session(path, backend, threads, check_finite=False)
-    except UnavailableError as error:
-        report(f"{path.name} on {backend} is left out: {error}")
-        return None
 
 
 def _fastest(
