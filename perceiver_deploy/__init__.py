@@ -8,7 +8,7 @@
         logits = session.run({"pixel_values": images})["logits"]
 
 Each command of `perceiver-export` is a function of its name here (`doctor` is `diagnose`, `models` is
-`list_models`), but for `boards` and `trtexec`.
+`list_models`), but for `boards`, `sign` and `trtexec`.
 Names are imported when first used, so that the command line's help does not wait for torch.
 """
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from perceiver_runtime import CheckpointError as CheckpointError
     from perceiver_runtime import FeedError as FeedError
     from perceiver_runtime import PerceiverError as PerceiverError
+    from perceiver_runtime import SignatureError as SignatureError
     from perceiver_runtime import UnavailableError as UnavailableError
     from perceiver_runtime import UsageError as UsageError
     from perceiver_runtime import __version__ as __version__
@@ -59,6 +60,7 @@ _ERRORS = (
     "CheckpointError",
     "FeedError",
     "PerceiverError",
+    "SignatureError",
     "UnavailableError",
     "UsageError",
 )

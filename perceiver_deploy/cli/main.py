@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "measure what runs a bundle fastest on this machine, and record it",
     "report": "write one page about bundles: speed, accuracy, parity, and how each was measured",
     "inspect": "show what a bundle holds",
+    "sign": "sign a bundle, so that devices can refuse all others",
     "boards": "import the self-tests of boards beside their forecasts, and list them",
     "trtexec": "print the trtexec commands of a bundle, or show what they measured",
     "demo": "export the shipped model at three precisions, and write the report about them",

@@ -13,6 +13,7 @@ from perceiver_runtime.errors import (
     CheckpointError,
     FeedError,
     PerceiverError,
+    SignatureError,
     UnavailableError,
     UsageError,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "PerceiverError",
     "Sampling",
     "Session",
+    "SignatureError",
     "UnavailableError",
     "UsageError",
     "VerifyReport",

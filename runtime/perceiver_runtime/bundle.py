@@ -16,6 +16,7 @@ from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.digest import FIELD, checked, sealed
 from perceiver_runtime.format.files import BLOCK_BYTES, HeldFile, Part, open_directory, open_file, unlisted
 from perceiver_runtime.format.names import check_name
+from perceiver_runtime.format.signature import SIGNATURE_BYTES, SIGNATURE_NAME, PublicKeys, check_signature
 from perceiver_runtime.format.versions import Schema
 from perceiver_runtime.format.wiring import check_wiring
 from perceiver_runtime.machine import usable_cores
@@ -40,6 +41,7 @@ class Bundle:
         files: Open files by path in the bundle.
         copy_weights: Whether sessions copy external weights instead of mapping them.
         mapped: Files that sessions have mapped.
+        signature: Content of its signature, unchecked; None if it has none.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Bundle:
     files: Mapping[str, HeldFile] = field(repr=False, compare=False)
     copy_weights: bool = False
     mapped: list[HeldFile] = field(default_factory=list, repr=False, compare=False)
+    signature: bytes | None = field(default=None, repr=False)
 
     def file(self, relative: str) -> Path:
         """Path of a file of the bundle, for messages and for tools that can't read bytes."""
@@ -96,6 +99,10 @@ class Bundle:
             if len(file.parts) > 1:
                 file.check_part(Part(self.manifest.files[name].sha256, 0, file.size))
 
+    def check_signature(self, keys: PublicKeys) -> None:
+        """Raise SignatureError unless one of the public keys has signed the bundle."""
+        check_signature(self.signature, self.manifest.digest, keys, self.path)
+
     def close(self) -> None:
         """Close the files. Open sessions keep what they have read."""
         for file in self.files.values():
@@ -110,11 +117,12 @@ class Bundle:
         self.close()
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, *, require_signature: PublicKeys | None = None) -> Bundle:
     """Load a bundle and check it whole.
 
     Args:
         path: Directory of the bundle.
+        require_signature: File with an Ed25519 public key in PEM, or several; one must have signed the bundle.
 
     Returns:
         The bundle, with its files open.
@@ -122,36 +130,41 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises:
         BundleError: The manifest is missing or of an unknown schema; a file is missing, unlisted or outside of the
             directory; a size or hash is wrong; or the steps of the pipeline do not fit together.
+        SignatureError: None of the keys has signed it, or one can't be used.
+        UnavailableError: `cryptography`, which checks signatures, is not installed.
     """
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, require_signature)
     check_wiring(bundle.manifest)
     return bundle
 
 
-def read_bundle(path: str | Path) -> Bundle:
+def read_bundle(path: str | Path, require_signature: PublicKeys | None = None) -> Bundle:
     """`load_bundle` without checking the wiring of the pipeline, for tools that diagnose it."""
     directory = Path(path)
     for _ in range(ATTEMPTS - 1):
         before = _identity(directory)
         try:
-            return _read_once(directory)
+            return _read_once(directory, require_signature)
         except BundleError:
             if _identity(directory) == before:
                 raise  # and not because another bundle took its place meanwhile
-    return _read_once(directory)
+    return _read_once(directory, require_signature)
 
 
-def _read_once(directory: Path) -> Bundle:
+def _read_once(directory: Path, require_signature: PublicKeys | None) -> Bundle:
     descriptor = open_directory(directory)
     try:
         manifest = _read_manifest(descriptor, directory)
+        signature = _read_signature(descriptor, directory)
+        if require_signature is not None:
+            check_signature(signature, manifest.digest, require_signature, directory)
         _check_listed(manifest)
         files = {n: _open(descriptor, directory, n, entry) for n, entry in manifest.files.items()}
         _check_unlisted(descriptor, directory, manifest)
     finally:
         os.close(descriptor)
     _check_hashes(files, {component.onnx for component in manifest.components})
-    return Bundle(directory, manifest, files)
+    return Bundle(directory, manifest, files, signature=signature)
 
 
 def _identity(directory: Path) -> tuple[int, ...]:
@@ -217,6 +230,17 @@ def _read_manifest(descriptor: int, directory: Path) -> Manifest:
     return manifest
 
 
+def _read_signature(descriptor: int, directory: Path) -> bytes | None:
+    try:
+        found = open_file(descriptor, directory, SIGNATURE_NAME)
+    except BundleError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    with os.fdopen(found, "rb") as file:
+        return file.read(SIGNATURE_BYTES + 1)
+
+
 def _check_listed(manifest: Manifest) -> None:
     used = (*(component.onnx for component in manifest.components), *manifest.golden)
     if missing := [relative for relative in used if relative not in manifest.files]:
@@ -255,7 +279,7 @@ def _check_hashes(files: Mapping[str, HeldFile], graphs: set[str]) -> None:
 def _check_unlisted(descriptor: int, directory: Path, manifest: Manifest) -> None:
     """Refuse unlisted files: a graph could refer to one, and Python could import one."""
     try:
-        for relative in unlisted(descriptor, {MANIFEST_NAME, *manifest.files}):
+        for relative in unlisted(descriptor, {MANIFEST_NAME, SIGNATURE_NAME, *manifest.files}):
             raise BundleError(f"{directory / relative}: not listed in the manifest; remove it or export again")
     except OSError as error:
         raise BundleError(f"{directory}: can't be looked through: {error}; copy the bundle again") from error

@@ -5,7 +5,7 @@
 | 0 | success; all checks passed |
 | 1 | a check failed: parity, accuracy, precision |
 | 2 | wrong usage |
-| 3 | bad input: file, bundle, checkpoint, or the arrays given to a session |
+| 3 | bad input: file, bundle, signature, checkpoint, or the arrays given to a session |
 | 4 | missing on this machine: backend, device, package, memory, disk space, permission |
 | 70 | a defect of the program, reported with its traceback |
 | 130 | interrupted (Ctrl-C) |
@@ -50,6 +50,10 @@ class BundleError(PerceiverError):
     """A bundle is damaged, incomplete, inconsistent, or of a schema version that this runtime can't read."""
 
     exit_code = 3
+
+
+class SignatureError(BundleError):
+    """A bundle lacks a signature that is required, or has a wrong one; or a key for it can't be used."""
 
 
 class CheckpointError(PerceiverError):

@@ -20,6 +20,7 @@ from engines.simulation.trt import MAGIC
 
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.format.signature import SIGNATURE_NAME
 from perceiver_runtime.progress import Done
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
@@ -223,3 +224,10 @@ def test_tensorrt_rtx_has_no_timing_cache(path: Path, tmp_path: Path) -> None:
     options = EngineOptions(compute_capabilities=("12.0",), timing_cache=tmp_path / "timings")
     assert build_engines(path, "rtx", load_tensorrt("tensorrt_rtx"), options)
     assert not (tmp_path / "timings").exists()
+
+
+def test_a_signature_goes_with_the_engines_that_it_did_not_cover(path: Path, jetson: SimulatedJetson) -> None:
+    (path / SIGNATURE_NAME).write_bytes(bytes(64))
+    assert load_bundle(path).signature == bytes(64)
+    jetson.build(path)
+    assert load_bundle(path).signature is None

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from perceiver_runtime import progress
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.options import size
 from perceiver_runtime.format.outputs import check_file
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.timing_cache is not None:
         check_file(options.timing_cache)
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, require_signature=options.require_signature)
     reports = build_here(
         bundle,
         load_tensorrt(options.module or module_for(bundle, options.target)),
@@ -42,5 +43,7 @@ def run(options: argparse.Namespace) -> int:
         version_compatible=options.version_compatible,
         timing_cache=options.timing_cache,
     )
+    if bundle.signature is not None:
+        progress.report("the signature did not cover the new engines and was removed; sign the bundle again")
     print(report.to_json(reports) if options.json else options.draw(*report.engine_table(reports)))
     return 0

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from perceiver_runtime.tensorrt.layer_times import write_layers
 
     check_directory(options.out)
-    with load_bundle(options.bundle) as bundle:
+    with load_bundle(options.bundle, require_signature=options.require_signature) as bundle:
         chosen = choose(bundle)
         if not isinstance(chosen.backend, TensorRT):
             raise UnavailableError(f"layers: expected engines that fit this machine, got {chosen.reason}")

@@ -1,4 +1,4 @@
-"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build,layers,selftest} BUNDLE`.
+"""`perceiver-run {inspect,verify,bench,run,predict,evaluate,build,layers,selftest,sign} BUNDLE`.
 
 Results go to stdout, all else to stderr.
 
@@ -26,7 +26,7 @@ from perceiver_runtime.cli.predict import add_command as add_predict_command
 from perceiver_runtime.cli.progress import ProgressLines, progress_shown
 from perceiver_runtime.cli.selftest import add_command as add_selftest_command
 from perceiver_runtime.cli.table import markdown, table
-from perceiver_runtime.escapes import command_line
+from perceiver_runtime.escapes import command_line, printable
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.format import arrays
 from perceiver_runtime.format.outputs import check_file
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, require_signature=options.require_signature)
     if options.json:
         print(report.to_json(report.overview(bundle)))
     else:
@@ -78,6 +78,14 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sign(options: argparse.Namespace) -> int:
+    from perceiver_runtime.signing import sign_bundle  # other commands do not wait for it
+
+    signed = sign_bundle(options.bundle, options.key)
+    print(report.to_json(signed) if options.json else printable(str(signed)))
+    return 0
+
+
 def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session:
     """Golden samples are run as the reference took them; the caller's arrays are checked."""
     progress.report(f"opening {options.bundle}")
@@ -87,6 +95,7 @@ def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session
         options.threads,
         copy_weights=options.copy_weights,
         check_finite=check_finite,
+        require_signature=options.require_signature,
     )
     progress.report(f"running on {session.runs_on}")
     return session
@@ -100,12 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser("perceiver-run", description="Run, verify and time a Perceiver bundle.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = Parser(add_help=False)
-    shared.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
-    forms = shared.add_mutually_exclusive_group()
+    plain = Parser(add_help=False)
+    plain.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory of the bundle")
+    forms = plain.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="print results as JSON")
     forms.add_argument("--markdown", action="store_true", help="print tables as Markdown")
-    shared.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    plain.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    shared = Parser(add_help=False, parents=[plain])
+    shared.add_argument(
+        "--require-signature",
+        action="append",
+        type=Path,
+        metavar="PUBLIC.pem",
+        help="refuse a bundle that this key has not signed; repeat to trust several keys",
+    )
     device = Parser(add_help=False, parents=[shared])
     names, chosen = ("auto", *BACKENDS), "engines that fit this machine, else a tuning, else onnxruntime"
     device.add_argument(
@@ -139,4 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add_build_command(commands, shared)
     add_layers_command(commands, shared)
     add_selftest_command(commands, device, _open)
+    signed = commands.add_parser("sign", parents=[plain], help="sign a bundle, so that devices can refuse all others")
+    signed.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="Ed25519 private key, PKCS#8 in PEM")
+    signed.set_defaults(command=_sign)
     return parser

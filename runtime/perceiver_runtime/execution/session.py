@@ -20,6 +20,7 @@ from perceiver_runtime.execution.feeds import check_feeds, check_values
 from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, generate
 from perceiver_runtime.execution.lanes import Lanes
 from perceiver_runtime.execution.subpipeline import Subpipeline, Subpipelines, for_component, for_generation
+from perceiver_runtime.format.signature import PublicKeys
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensors import Array, TensorSpec, is_whole
 
@@ -36,6 +37,7 @@ def open_session(
     callers: int | None = None,
     priority: Priority = "normal",
     device_memory: int | None = None,
+    require_signature: PublicKeys | None = None,
 ) -> Session:
     """Load a bundle and open a session on it.
 
@@ -53,17 +55,24 @@ def open_session(
         priority: Of the streams on a GPU: kernels of `high` go before those of `normal`, in all of the process.
         device_memory: Largest number of bytes on a GPU for buffers and scratch memory of all callers; None: what is
             free. Engines and CUDA itself are not counted.
+        require_signature: File with an Ed25519 public key in PEM, or several; one must have signed the bundle.
 
     Returns:
         The session. `backend`, `threads` and `reason` tell what was chosen and why.
 
     Raises:
         BundleError: The bundle is damaged.
+        SignatureError: None of the keys of `require_signature` has signed it, or one can't be used.
         UsageError: The backend is unknown, or an option out of range or not for this backend.
         UnavailableError: The backend is not available on this machine.
     """
     owner = not isinstance(bundle, Bundle)
-    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if isinstance(bundle, Bundle):
+        loaded = bundle
+        if require_signature is not None:
+            loaded.check_signature(require_signature)
+    else:
+        loaded = load_bundle(bundle, require_signature=require_signature)
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
     chosen = choose(loaded, backend, threads)
