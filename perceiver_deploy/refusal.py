@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from perceiver_runtime.errors import typed
+from perceiver_runtime.escapes import printable
 
 
 class RefusingCommand(click.Command):
@@ -19,5 +20,5 @@ class RefusingCommand(click.Command):
         except Exception as error:
             if (known := typed(error)) is None:
                 raise
-            click.echo(f"error: {known}", err=True)
+            click.echo(printable(f"error: {known}"), err=True)
             ctx.exit(known.exit_code)

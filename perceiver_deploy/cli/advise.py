@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Finite, Size
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _show(advice: Advice) -> None:
         FORECASTS if forecast else COLUMNS,
         rows,
     )
-    click.echo("\n" + ("\n".join(advice.commands) if advice.chosen else "FAILED: nothing is within the limits"))
+    echo("\n" + ("\n".join(advice.commands) if advice.chosen else "FAILED: nothing is within the limits"))
 
 
 def _row(c: Candidate, advice: Advice) -> Sequence[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import BATCHES, PEER, THREADS, Finite, backend_option
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def command(
     found = changes(reports, earlier)
     if save is not None:
         append(save, reports)
-    require_idle(reports[0].others, partial(click.echo, err=True), strict=strict)
+    require_idle(reports[0].others, partial(echo, err=True), strict=strict)
     if as_json:
         print_json(reports if compare is None else {"results": reports, "changes": found})
         return _code(found)

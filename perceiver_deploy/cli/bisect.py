@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import backend_option
 from perceiver_deploy.cli.verify import default_directory
 
@@ -53,15 +53,15 @@ def _print(found: Bisection) -> None:
     from perceiver_runtime.escapes import command_line
 
     if found.passed:
-        click.echo(f"{found.bundle}: nothing departs ({found.compared} values compared; source: {found.source})")
+        echo(f"{found.bundle}: nothing departs ({found.compared} values compared; source: {found.source})")
         return
     print_table(
         f"{found.bundle} departs (source: {found.source})", COLUMNS, [_row(diagnosis) for diagnosis in found.diagnoses]
     )
     for diagnosis in found.diagnoses:
-        click.echo(f"{diagnosis.component}: {diagnosis.why}")
+        echo(f"{diagnosis.component}: {diagnosis.why}")
         if diagnosis.replay:
-            click.echo(f"  replay it: {command_line('perceiver-export', 'replay', Path(diagnosis.replay))}")
+            echo(f"  replay it: {command_line('perceiver-export', 'replay', Path(diagnosis.replay))}")
 
 
 def _row(diagnosis: Diagnosis) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
-from perceiver_runtime.escapes import printable
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 
 if TYPE_CHECKING:
     from perceiver_deploy.boards.results import BoardResult
@@ -50,7 +49,7 @@ def import_report(report: Path, bundle: Path | None, store: Path | None, as_json
     if as_json:
         return print_json(result)
     _show(result)
-    click.echo(f"\nRow for docs/jetson.md:\n\n{markdown(COLUMNS, rows([result]))}\n\nkept in {kept}")
+    echo(f"\nRow for docs/jetson.md:\n\n{markdown(COLUMNS, rows([result]))}\n\nkept in {kept}")
     return None
 
 
@@ -66,7 +65,7 @@ def list_results(store: Path | None, as_json: bool) -> None:
     if as_json:
         return print_json(found)
     if not found:
-        click.echo(f"no results in {kept}; perceiver-export boards import adds them")
+        echo(f"no results in {kept}; perceiver-export boards import adds them")
         return None
     return print_table(f"{kept}: results of boards", COLUMNS, rows(found), _assumed())
 
@@ -74,7 +73,7 @@ def list_results(store: Path | None, as_json: bool) -> None:
 def _show(result: BoardResult) -> None:
     title = f"{result.board or result.device}, {result.model} in {result.precision}, batch {result.batch}"
     if result.comparison is None:
-        click.echo(printable(f"{title}: {result.p50:.3g} ms p50, measured only: {result.reason}"))
+        echo(f"{title}: {result.p50:.3g} ms p50, measured only: {result.reason}")
         return
     shown = [
         (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import ENGINE_TARGET, Size
 from perceiver_runtime.progress import report
 
@@ -45,7 +45,5 @@ def command(
     for finding in outcome.preflight.findings:
         report(f"{finding.check} {finding.verdict}: {finding.component} {finding.message}; {finding.remedy}")
     if outcome.kit is not None:
-        return click.echo(
-            f"{outcome.reason}\nbuild kit: {outcome.kit}\ncopy it to the device and run there: ./build.sh"
-        )
+        return echo(f"{outcome.reason}\nbuild kit: {outcome.kit}\ncopy it to the device and run there: ./build.sh")
     return print_table(f"{bundle}: engines for {target}", *engine_table(outcome.engines))

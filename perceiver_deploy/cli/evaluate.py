@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import POINTS, THREADS
 from perceiver_runtime.errors import UsageError
 
@@ -74,7 +74,7 @@ def _judge(bundles: Sequence[Path], evaluated: Sequence[Reports], max_accuracy_d
         raise UsageError(f"--max-accuracy-drop bounds an accuracy; this model is scored by {metrics}; leave it out")
     fallen = [(b, r, drop) for b, r, drop in drops if drop > max_accuracy_drop + ROUNDING]
     for bundle, r, drop in fallen:
-        click.echo(
+        echo(
             f"FAILED: {bundle}: {r.share} of {r.output}: reference {value(r.reference, r.share):.4f}, deployed "
             f"{value(r.deployed, r.share):.4f}: {drop:.2f} points lost, {max_accuracy_drop:g} allowed",
             err=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import POINTS, PRECISION, TARGET, Name, Pixels, Size, parse_dynamic
 from perceiver_runtime.progress import report
 
@@ -155,7 +155,7 @@ def command(
         if as_json:
             print_json({"bundle": str(out), "manifest": manifest})
         else:
-            click.echo(f"digest {manifest.digest}")
+            echo(f"digest {manifest.digest}")
         return 0
     report("verify against the golden samples")
     return check(out, None, None, None, as_json)

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from perceiver_deploy.cli.output import echo
 from perceiver_runtime.cli.exits import run_program
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.suggest import did_you_mean
@@ -82,7 +83,7 @@ def _call(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
         if (used := getattr(error, "ctx", None)) is not None:
-            click.echo(used.get_usage(), err=True)
+            echo(used.get_usage(), err=True)
         raise UsageError(_message(error)) from error
     return code if isinstance(code, int) else 0
 

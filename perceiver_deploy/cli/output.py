@@ -11,6 +11,7 @@ import click
 from perceiver_deploy.cli.progress import progress_handler
 from perceiver_runtime.cli.progress import progress_shown
 from perceiver_runtime.cli.table import Cell, markdown, table, wrapped
+from perceiver_runtime.escapes import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MARKDOWN = "perceiver_deploy.markdown"
@@ -33,6 +34,11 @@ def common_options(function: Command) -> Command:
     return command  # type: ignore[return-value]  # the options that it takes off are click's to pass
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Lines on stdout or stderr; control characters are escaped, so that names of others can't move the cursor."""
+    click.echo(printable(text), err=err)
+
+
 def print_json(value: Any) -> None:
     """Dataclasses, mappings and sequences as indented JSON on stdout; NaN and infinity, which JSON lacks, as null."""
     from perceiver_runtime.cli.report import to_json
@@ -43,6 +49,6 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> None:
     """A table on stdout, as text or Markdown (columns: see `perceiver_runtime.cli.table`)."""
     if click.get_current_context().meta.get(MARKDOWN):
-        click.echo("\n\n".join((markdown(columns, rows), *filter(None, (caption,)))))
+        echo("\n\n".join((markdown(columns, rows), *filter(None, (caption,)))))
     else:
-        click.echo("\n\n".join(filter(None, (wrapped(title), table(columns, rows), wrapped(caption)))))
+        echo("\n\n".join(filter(None, (wrapped(title), table(columns, rows), wrapped(caption)))))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import MARKDOWN, common_options, print_json, print_table
+from perceiver_deploy.cli.output import MARKDOWN, common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import BACKEND, BATCHES, THREADS
 from perceiver_runtime.errors import UsageError
 
@@ -97,5 +97,5 @@ def show(made: ReportData, page: Path, as_json: bool) -> int:
         found = (plain_table if click.get_current_context().meta.get(MARKDOWN) else summary_table)(made.summary)
         print_table(f"Written to {page}", found.columns, found.texts)
         for failure in made.failures:
-            click.echo(f"FAILED: {failure}", err=True)
+            echo(f"FAILED: {failure}", err=True)
     return 0 if made.passed else 1

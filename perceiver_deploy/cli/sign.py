@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json
+from perceiver_deploy.cli.output import common_options, echo, print_json
 
 
 @click.command("sign")
@@ -20,10 +20,9 @@ def command(bundle: Path, key: Path, as_json: bool) -> None:
 
     Devices refuse all other bundles with `--require-signature`. Building engines removes a signature: sign again.
     """
-    from perceiver_runtime.escapes import printable
     from perceiver_runtime.signing import sign_bundle
 
     signed = sign_bundle(bundle, key)
     if as_json:
         return print_json(signed)
-    return click.echo(printable(str(signed)))
+    return echo(str(signed))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import ENGINE_TARGET
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def command(
         shown = {each.component: each.shell("trtexec", shlex.quote(str(bundle))) for each in commands}
         return print_json({"commands": shown, "script": str(script) if script else None})
     if script is not None:
-        return click.echo(f"{script}: copy its folder and the bundle to the device; there: {script.name} BUNDLE")
+        return echo(f"{script}: copy its folder and the bundle to the device; there: {script.name} BUNDLE")
     for each in commands:
-        click.echo(each.shell("trtexec", shlex.quote(str(bundle))))
+        echo(each.shell("trtexec", shlex.quote(str(bundle))))
     return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from perceiver_deploy.cli.output import common_options, print_json, print_table
+from perceiver_deploy.cli.output import common_options, echo, print_json, print_table
 from perceiver_deploy.cli.values import THREADS, backend_option
 
 FAILURES = Path("perceiver-failures")
@@ -46,19 +46,19 @@ def check(bundle: Path, backend: str | None, threads: int | None, failures: Path
         conditions = found.parity.conditions
         print_table(title, *parity_rows(found.reports), f"digest {conditions.digest}" if conditions else "")
         for breach in found.breaches:
-            click.echo(f"FAILED: {breach}")
+            echo(f"FAILED: {breach}")
     if found.passed:
         return 0
     place = failures or default_directory(bundle)
     try:
         check_directory(place)
         for failure in write_failures(bundle, found, place):
-            click.echo(f"{failure.component}: inputs written; replay them: {failure.command}", err=True)
+            echo(f"{failure.component}: inputs written; replay them: {failure.command}", err=True)
     except Exception as error:  # the verdict stands, and is printed already
         if (known := typed(error)) is None:
             raise
-        click.echo(f"inputs not written: {known}; name another place with --failures", err=True)
-    click.echo(f"find the node: {command_line('perceiver-export', 'bisect', bundle)}", err=True)
+        echo(f"inputs not written: {known}; name another place with --failures", err=True)
+    echo(f"find the node: {command_line('perceiver-export', 'bisect', bundle)}", err=True)
     return 1
 
 

@@ -6,7 +6,6 @@ only if its weights have the recorded hash.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from perceiver_deploy.checkpoints import LoadOptions
 from perceiver_deploy.sources.origin import Origin
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.format.outputs import replacing
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ def write_record(
         source = str(origin.directory.absolute())
     place = None if data is None else str(data.absolute())
     record = SourceRecord(weights_sha256, source, options.revision, cache, place)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(strict_json.dumps(schema.encode(record)) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path, follow=False) as partial:
+        partial.write_text(strict_json.dumps(schema.encode(record)) + "\n", encoding="utf-8")
 
 
 def code_place(code: str) -> str:

@@ -112,8 +112,9 @@ def test_generation_starts_with_what_run_gives(session: Session) -> None:
     made, scores = session.generate(given, length=1), session.run(given, outputs=("name_log_probs",))["name_log_probs"]
     np.testing.assert_array_equal(made.ids[:, 0], scores.argmax(axis=1))
     np.testing.assert_array_equal(made.log_probs[:, 0], scores.max(axis=1))
-    with pytest.raises(UsageError, match="1 to 12"):
-        session.generate(given, length=13)
+    for length in (13, 0, 1.5, True):
+        with pytest.raises(UsageError, match="1 to 12"):
+            session.generate(given, length=length)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="can generate: name"):
         session.generate(given, "poem")
 

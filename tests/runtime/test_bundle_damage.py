@@ -135,6 +135,14 @@ def test_unknown_golden_key(copy: Path) -> None:
     assert main(["verify", str(copy)]) == 3
 
 
+def test_a_name_twice_in_the_manifest(copy: Path) -> None:
+    change(copy, lambda m: None)
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"target":', '"target": "cuda", "target":', 1))
+    with pytest.raises(BundleError, match="'target' occurs twice"):
+        load_bundle(copy)
+
+
 def test_not_a_directory(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is none"):
         load_bundle(tmp_path / "nowhere")

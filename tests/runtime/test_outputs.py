@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,19 @@ def test_a_file_is_replaced_when_it_is_whole(place: Path) -> None:
     assert not [path for path in place.iterdir() if path.name.startswith(".")]
 
 
+def test_a_killed_process_leaves_the_file_as_it_was(place: Path) -> None:
+    code = (
+        "import os, signal, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from perceiver_runtime.format import arrays\n"
+        "np.lib.format.write_array = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "arrays.save(Path(sys.argv[1]), {'a': np.zeros(9)})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(place / "file")], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert (place / "file").read_text() == "a file"
+
+
 def test_devices_are_written_not_replaced() -> None:
     with replacing(Path(os.devnull)) as path:
         assert path == Path(os.devnull)
@@ -148,3 +162,11 @@ def test_a_full_disk_leaves_what_was_there(bundle: Path, tmp_path: Path) -> None
 def test_a_device_takes_arrays() -> None:
     arrays.save(Path(os.devnull), {"x": np.zeros((4, 4))})
     assert Path(os.devnull).is_char_device()
+
+
+def test_names_of_partial_files_are_not_predictable() -> None:
+    """A file in a shared folder must not be replaced through a link that was put there before."""
+    root = Path(__file__).parents[2]
+    folders = ("perceiver_deploy", "exporters", "runtime/perceiver_runtime")
+    for path in (path for folder in folders for path in (root / folder).rglob("*.py")):
+        assert "getpid" not in path.read_text(encoding="utf-8"), path

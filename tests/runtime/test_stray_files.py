@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +120,26 @@ def test_files_have_the_modes_that_the_user_asks_for(tmp_path: Path, umask: int)
     assert (tmp_path / "made").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-@pytest.mark.parametrize("kind", ["file", "link", "loop", "link to a directory"])
-def test_stray_names_do_not_stand_in_the_way(tmp_path: Path, kind: str) -> None:
+def _refusing(path: Path, opened: Callable[..., int]) -> Callable[..., int]:
+    def open_others(name: Any, *arguments: Any, **options: Any) -> int:
+        if name == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return opened(name, *arguments, **options)
+
+    return open_others
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "loop", "link to a directory", "another user's"])
+def test_stray_names_do_not_stand_in_the_way(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Named as a partial directory of a killed export, but nothing that an export would make."""
     stray, kept = tmp_path / ".out.0123abcd.partial", tmp_path / "kept"
     kept.mkdir()
     (kept / "content").touch()
     if kind == "file":
         stray.touch()
+    elif kind == "another user's":
+        stray.mkdir(mode=0)
+        monkeypatch.setattr(os, "open", _refusing(stray, os.open))  # root could open it
     else:
         stray.symlink_to({"link": tmp_path / "absent", "loop": stray, "link to a directory": kept}[kind])
     with staged(tmp_path / "out") as partial:

@@ -10,6 +10,7 @@ from typing import Any
 
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.options import integer
+from perceiver_runtime.cli.table import wrapped
 from perceiver_runtime.conditions import conditions_of
 from perceiver_runtime.evaluation.evaluate import Evaluation, evaluate
 from perceiver_runtime.execution.session import Session
@@ -42,7 +43,7 @@ def _evaluate(options: argparse.Namespace, opened: Callable[..., Session], tell:
     if options.json:
         print(report.to_json(report.records(found, runs_on, conditions)))
     else:
-        print(f"{options.draw(COLUMNS, list(_rows(found)))}\nran on {runs_on}")
+        print(f"{options.draw(COLUMNS, list(_rows(found)))}\n{wrapped(f'ran on {runs_on}')}")
     return 0
 
 

@@ -27,6 +27,7 @@ def run_program(name: str, prefix: str, command: Callable[[], int], *, as_json: 
     Characters that a terminal does not have are written as escapes. SystemExit passes.
     """
     _prepare_streams()
+    _escape_warnings()
     CHOICES.addHandler(_NOWHERE)
     try:
         code = command()
@@ -64,6 +65,17 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _escape_warnings() -> None:
+    """Warnings of libraries, which go to stderr, may have names of files and of what is in them."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
 
 
 def _close_streams() -> None:

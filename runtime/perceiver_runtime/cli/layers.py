@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.options import integer
 from perceiver_runtime.errors import UnavailableError
+from perceiver_runtime.escapes import printable
 from perceiver_runtime.format.outputs import check_directory
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(report.to_json({each.component: each.profile() for each in made}))
     else:
-        print(f"{options.draw(COLUMNS, [_row(each) for each in made])}\nwritten to {options.out}")
+        print(f"{options.draw(COLUMNS, [_row(each) for each in made])}\nwritten to {printable(str(options.out))}")
     return 0
 
 

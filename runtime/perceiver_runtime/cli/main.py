@@ -102,7 +102,7 @@ def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session
 
 
 def _tell(message: str) -> None:
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

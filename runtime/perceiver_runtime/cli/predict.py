@@ -12,6 +12,7 @@ import numpy as np
 from perceiver_runtime.cli import report
 from perceiver_runtime.cli.options import integer
 from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.escapes import printable
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format import arrays, schema
 from perceiver_runtime.format.outputs import check_file, replacing
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace, opened: Callable[..., Session]) -> int:
             kept += [answers.arrays] if options.out is not None and options.out.suffix == ".npz" else []
     if options.out is not None:
         WRITERS[options.out.suffix](options.out, records, kept)
-    written = f"\nwritten to {options.out}" if options.out is not None else ""
+    written = f"\nwritten to {printable(str(options.out))}" if options.out is not None else ""
     print(report.to_json(records) if options.json else f"{options.draw(COLUMNS, rows)}{written}")
     return 0
 

@@ -17,6 +17,7 @@ from perceiver_runtime.execution.feeds import check_feeds, check_values
 from perceiver_runtime.execution.lanes import Lanes, plan_key
 from perceiver_runtime.execution.plan import ExecutionPlan
 from perceiver_runtime.execution.subpipeline import Subpipeline, Subpipelines, check_mapping
+from perceiver_runtime.format.files import refuse_pickling
 from perceiver_runtime.suggest import did_you_mean
 from perceiver_runtime.tensors import Array, TensorSpec
 
@@ -37,6 +38,8 @@ class Caller:
 
     A context manager; used by one thread at a time, while other callers run beside it.
     """
+
+    __reduce__ = refuse_pickling
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from perceiver_runtime.execution.feeds import check_feeds, check_values
 from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, generate
 from perceiver_runtime.execution.lanes import Lanes
 from perceiver_runtime.execution.subpipeline import Subpipeline, Subpipelines, for_component, for_generation
+from perceiver_runtime.format.files import refuse_pickling
 from perceiver_runtime.format.signature import PublicKeys
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.tensors import Array, TensorSpec, is_whole
@@ -67,12 +68,9 @@ def open_session(
         UnavailableError: The backend is not available on this machine.
     """
     owner = not isinstance(bundle, Bundle)
-    if isinstance(bundle, Bundle):
-        loaded = bundle
-        if require_signature is not None:
-            loaded.check_signature(require_signature)
-    else:
-        loaded = load_bundle(bundle, require_signature=require_signature)
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, require_signature=require_signature)
+    if not owner and require_signature is not None:
+        loaded.check_signature(require_signature)
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
     chosen = choose(loaded, backend, threads)
@@ -104,6 +102,8 @@ class Session:
         concurrency: Number of runs that execute at the same time; others wait.
         check_finite: Whether floating-point feeds are checked for NaN, infinity and numbers too large.
     """
+
+    __reduce__ = refuse_pickling
 
     def __init__(
         self,

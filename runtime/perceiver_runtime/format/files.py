@@ -14,6 +14,7 @@ import threading
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from perceiver_runtime.errors import BundleError, UsageError
 
@@ -91,8 +92,15 @@ class Part:
     length: int
 
 
+def refuse_pickling(held: object) -> NoReturn:
+    """`__reduce__` of what holds files and memory of this process. Raises UsageError."""
+    raise UsageError(f"{type(held).__name__}: can't be pickled or copied; pass the bundle's path, and open it there")
+
+
 class HeldFile:
     """A file that stays open as long as its bundle. Safe to use from several threads."""
+
+    __reduce__ = refuse_pickling
 
     def __init__(self, descriptor: int, path: Path, parts: Sequence[Part]) -> None:
         self._descriptor = descriptor

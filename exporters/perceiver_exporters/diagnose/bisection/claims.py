@@ -33,6 +33,8 @@ from perceiver_exporters.precision.record import ComponentPrecision
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError
 from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.tensorrt.builder.profiles import component_profiles
+from perceiver_runtime.tensors import Profile
 
 SUMS = frozenset({"LayerNormalization", "Softmax", "ReduceSum", "ReduceMean", "ReduceL2", "ReduceSumSquare"})
 LOW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -71,7 +73,7 @@ def _breaches(
     common.ShapeInferencePass()(model)  # a stored graph does not say what types its nodes have
     kept = kept_in_fp32(model.graph, record)
     try:
-        prove(SizedGraph(model, entry.inputs, manifest.profiles[0]), PRECISIONS[entry.precision], kept)
+        prove(SizedGraph(model, entry.inputs, _profile(manifest, entry)), PRECISIONS[entry.precision], kept)
     except CheckError as error:
         yield Breach(entry.name, "", "label", str(error))
     for node in model.graph:
@@ -80,6 +82,13 @@ def _breaches(
                 yield Breach(entry.name, str(node.name), rule, why)
         for why in _weight_range(node) if record is not None and record.reduced_range else ():
             yield Breach(entry.name, str(node.name), "weight-range", why)
+
+
+def _profile(manifest: Manifest, entry: ComponentEntry) -> Profile:
+    """The bundle's first profile, with the ranges of dimensions that the component alone names."""
+    own = [profile.dimensions for profile in component_profiles(manifest, entry)[:1]]
+    whole = [profile.dimensions for profile in manifest.profiles[:1]]
+    return Profile("", {symbol: size for dimensions in own + whole for symbol, size in dimensions.items()})
 
 
 def _low_sum(node: ir.Node) -> Iterator[str]:
