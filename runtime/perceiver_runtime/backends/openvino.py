@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from perceiver_runtime.backends.backend import Backend
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.bundle import Bundle
@@ -21,6 +23,8 @@ except ImportError as error:
     raise UnavailableError(
         f"backend openvino: the package is not installed ({error}); pip install 'perceiver-runtime[openvino]'"
     ) from error
+
+from perceiver_runtime.backends.openvino_forms import improve
 
 PRECISIONS = {"openvino": openvino.Type.f32, "openvino-bf16": openvino.Type.bf16}
 """Arithmetic of what the graph leaves in floating point. OpenVINO's own default is bfloat16 wherever a CPU has it."""
@@ -80,13 +84,15 @@ class OpenVino:
         path = bundle.file(component.onnx)
         try:
             model = self._model(bundle, component.onnx)
+            inputs, outputs = _specs(model.inputs), _specs(model.outputs)
+            improve(model, self._precision)
             compiled = self._core.compile_model(model, "CPU", self._options)
         except RuntimeError as error:
             raise BundleError(f"{path}: OpenVINO {openvino.__version__} can't load it: {error}") from error
         if (got := compiled.get_property("INFERENCE_PRECISION_HINT")) != self._precision:
             raise UnavailableError(f"backend {self.name}: expected arithmetic in {self._precision}, got {got}")
-        check_specs(component.inputs, _specs(model.inputs), f"{path}: graph input")
-        check_specs(component.outputs, _specs(model.outputs), f"{path}: graph output")
+        check_specs(component.inputs, inputs, f"{path}: graph input")
+        check_specs(component.outputs, outputs, f"{path}: graph output")
         return Graph(component, compiled)
 
     def _model(self, bundle: Bundle, onnx: str) -> Any:
@@ -106,14 +112,17 @@ class Graph:
         self.outputs = component.outputs
         self._name = component.name
         self._compiled = compiled
+        self._narrow = frozenset(p.any_name for p in compiled.outputs if p.element_type == openvino.Type.bf16)
         self._idle: list[Any] = []
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
         """Bind the graph to arrays. The result keeps references to them."""
-        tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in {**inputs, **outputs}.items()}
-        return partial(self._run, tensors)
+        given = {**inputs, **outputs}
+        tensors = {n: openvino.Tensor(a, shared_memory=True) for n, a in given.items() if n not in self._narrow}
+        narrow = {name: openvino.Tensor(openvino.Type.bf16, outputs[name].shape) for name in self._narrow}
+        return partial(self._run, tensors | narrow, {name: outputs[name] for name in narrow})
 
-    def _run(self, tensors: Mapping[str, Any]) -> None:
+    def _run(self, tensors: Mapping[str, Any], widened: Mapping[str, Array]) -> None:
         request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         try:
             for name, tensor in tensors.items():
@@ -122,6 +131,13 @@ class Graph:
         except RuntimeError as error:
             raise BundleError(f"component {self._name}: OpenVINO failed: {error}") from error
         self._idle.append(request)
+        for name, array in widened.items():
+            _widen(tensors[name].data.view(np.uint16), array)
+
+
+def _widen(bits: Array, into: Array) -> None:
+    """Write bfloat16 numbers as float32, of which they are the upper half."""
+    np.left_shift(bits, 16, out=into.view(np.uint32), dtype=np.uint32)
 
 
 def _specs(ports: list[Any]) -> dict[str, tuple[str, list[int | None]]]:
