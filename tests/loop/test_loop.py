@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -148,14 +148,24 @@ def test_the_handler_stops_an_endless_source() -> None:
         loop.run()
 
 
+SIGNALLED = """
+import signal
+from perceiver_runtime.loop import Loop
+
+class Echo:
+    def run(self, feeds):
+        return dict(feeds)
+
+loop = Loop(Echo(), lambda outputs, frame: signal.raise_signal(signal.SIGTERM))
+signal.signal(signal.SIGTERM, lambda number, stack: loop.stop())
+loop.push({})
+print(loop.run().answered)
+"""
+
+
 def test_a_signal_stops_a_loop_that_waits() -> None:
-    loop = Loop(Echo(), lambda outputs, frame: signal.raise_signal(signal.SIGTERM))
-    before = signal.signal(signal.SIGTERM, lambda number, stack: loop.stop())
-    try:
-        loop.push({})
-        assert loop.run().answered == 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_errors_of_the_source_are_raised_where_the_user_waits() -> None:
