@@ -75,10 +75,11 @@ def run_openvino(path: Path, feeds: Feeds, threads: int, arithmetic: str | None 
 
     Raises UnavailableError for an arithmetic that the processor lacks.
     """
-    openvino = _imported("openvino")
+    from perceiver_runtime.backends.openvino import shared_core
+
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     hint = {"INFERENCE_PRECISION_HINT": arithmetic} if arithmetic else {}
-    core = openvino.Core()
+    core = shared_core()
     if arithmetic == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UnavailableError("plain OpenVINO, bf16: this processor has no bfloat16 arithmetic; left out")
     try:

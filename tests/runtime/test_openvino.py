@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from perceiver_runtime import BundleError, Session, UnavailableError, load_bundl
 from perceiver_runtime.backends import open_backend
 
 openvino = pytest.importorskip("openvino")
+from perceiver_runtime.backends.openvino import shared_core  # noqa: E402
 
 
 @pytest.fixture
@@ -73,9 +76,29 @@ def test_precision_and_threads_are_those_asked_for(bundle: Path, threads: int) -
         assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
 
 
+CLOSED_IN_ORDER = """
+import gc, signal, sys
+from perceiver_runtime import open_session
+
+first, second = open_session(sys.argv[1], "openvino"), open_session(sys.argv[1], "openvino")
+for session in (first, second):
+    session.close()
+del first, second, session
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_signals_are_handled_after_sessions_are_closed_in_any_order(bundle: Path) -> None:
+    command = [sys.executable, "-c", CLOSED_IN_ORDER, str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_bfloat16_runs_or_is_refused(bundle: Path) -> None:
     """On a processor without it, OpenVINO would compute in float32 and say nothing."""
-    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capable = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "BF16" not in capable:
         with pytest.raises(UnavailableError, match="bfloat16"):
             open_session(bundle, "openvino-bf16")

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_bundles import Arrays
 
 openvino = pytest.importorskip("openvino")
+from perceiver_runtime.backends.openvino import shared_core  # noqa: E402
 from perceiver_runtime.backends.openvino_forms import improve  # noqa: E402
 
 HEADS, DEPTH = 2, 3
@@ -60,11 +61,11 @@ def _attention(scale: Arrays | None = None) -> Any:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
-    return openvino.Core().read_model(model.SerializeToString())
+    return shared_core().read_model(model.SerializeToString())
 
 
 def _run(model: Any, x: Any) -> list[Any]:
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answer = compiled({"x": x})
     return [answer[name] for name in ("y", "sizes")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,16 @@ DTYPES = {
 }
 
 
+@cache
+def shared_core() -> Any:
+    """OpenVINO's entry point, one for the process and as long as it.
+
+    Each one that compiles for the CPU gives its thread a stack for signal handlers, and restores the one before when it
+    is deleted. Two that are not deleted in reverse order leave a stack that is freed: the next Ctrl-C is a crash.
+    """
+    return openvino.Core()
+
+
 def open_backend(name: str, threads: int | None) -> Backend:
     """Open the backend. Raises UnavailableError if this processor can't compute in its precision."""
     backend = OpenVino(name, threads)
@@ -60,7 +70,7 @@ class OpenVino:
         self.device = HostMemory()
         self.concurrency = overlapping_runs(threads)
         self.versions: Mapping[str, str] = {"openvino": openvino.__version__.split("-")[0]}
-        self._core = openvino.Core()
+        self._core = shared_core()
         self._precision = PRECISIONS[name]
         self._options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
