@@ -48,7 +48,7 @@ def _attention(scale: Arrays | None = None) -> Any:
         helper.make_node("Shape", ["y"], ["shape"]),
         helper.make_node("Add", ["shape", "shape"], ["sizes"]),
     ]
-    shape = ["batch", "length", width]
+    shape: list[str | int] = ["batch", "length", width]
     graph = helper.make_graph(
         nodes,
         "attention",
