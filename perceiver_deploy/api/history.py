@@ -19,7 +19,7 @@ from perceiver_deploy.api.bench import BenchmarkReport
 from perceiver_runtime.benchmark.statistics import Ratio, median_interval
 from perceiver_runtime.errors import BundleError, FeedError
 from perceiver_runtime.format import schema, strict_json
-from perceiver_runtime.format.outputs import replacing
+from perceiver_runtime.format.outputs import exclusive, replacing
 from perceiver_runtime.progress import report as say
 
 DRIFT = 0.05
@@ -57,9 +57,9 @@ class Change:
 
 def append(path: Path, reports: Iterable[BenchmarkReport]) -> None:
     """Add results to a history, which is written whole or stays as it is. Raises OSError (the disk)."""
-    before = path.read_bytes() if path.exists() else b""
     lines = (strict_json.dumps(schema.encode(report), indent=None) for report in reports)
-    with replacing(path) as partial:
+    with exclusive(path), replacing(path) as partial:
+        before = path.read_bytes() if path.exists() else b""
         partial.write_bytes(before + "".join(f"{line}\n" for line in lines).encode())
 
 

@@ -13,7 +13,7 @@ from perceiver_runtime.benchmark.report import Energy
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, ReportError, UsageError
 from perceiver_runtime.format import schema, strict_json
-from perceiver_runtime.format.outputs import replacing
+from perceiver_runtime.format.outputs import exclusive, replacing
 from perceiver_runtime.selftest.archive import read_report
 from perceiver_runtime.selftest.records import SelfTest
 
@@ -154,10 +154,10 @@ def read_results(path: Path) -> tuple[BoardResult, ...]:
 
 def add_result(path: Path, result: BoardResult) -> None:
     """Store a result; one of the same report is replaced. The file is written whole or stays. Raises OSError."""
-    kept = [each for each in read_results(path) if each.sha256 != result.sha256]
-    lines = (strict_json.dumps(schema.encode(each), indent=None) for each in (*kept, result))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with exclusive(path), replacing(path) as partial:
+        kept = [each for each in read_results(path) if each.sha256 != result.sha256]
+        lines = (strict_json.dumps(schema.encode(each), indent=None) for each in (*kept, result))
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

@@ -6,9 +6,6 @@ import errno
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +23,6 @@ from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
 from perceiver_runtime.tensors import Range
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from engines.simulation.jetson import simulated_jetson
-from perceiver_runtime.progress import LOGGER
-from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
-jetson = simulated_jetson()
-def show(record):
-    print(record.progress.what, record.progress.done, flush=True)
-    time.sleep(0.02)
-    return True
-LOGGER.setLevel("DEBUG")
-LOGGER.addFilter(show)
-build_engines(Path(sys.argv[1]), "jetson-orin", jetson.trt, EngineOptions(device=jetson.device))
-print("done", flush=True)
-"""
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -91,30 +71,6 @@ def test_building_again_replaces_and_keeps_other_targets(path: Path, jetson: Sim
         session.run(tiny_bundles.feeds())
     with jetson.open(path) as session:
         session.run(tiny_bundles.feeds())
-
-
-def test_a_killed_build_leaves_the_bundle_as_it_was(path: Path) -> None:
-    before = content(path)
-    seen = set()
-    for lines in (1, 6, 11, 17, 23):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        assert process.stdout is not None
-        for _ in range(lines):
-            seen.add(process.stdout.readline().split(" ")[0])
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        assert content(path) == before
-        load_bundle(path)
-    assert len(seen) > 3
-    jetson = simulated_jetson()
-    jetson.build(path)  # a later build succeeds, and sweeps away what the killed ones left
-    assert [p.name for p in path.parent.iterdir()] == ["bundle"]
 
 
 @pytest.mark.parametrize("suffix", [".plan", ".layers.json", "block.json", "manifest.json"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from perceiver_runtime.manifest import MANIFEST_NAME
 
 from .conftest import Bundle
 
-KILLS = 10
+KILLS = 4
 
 
 def leftovers(destination: Path) -> list[str]:
@@ -192,5 +193,19 @@ def test_swap_where_the_file_system_cannot_exchange(tmp_path: Path, monkeypatch:
     for text in ("old", "new"):
         with staged(destination, overwrite=True) as partial:
             (partial / MANIFEST_NAME).write_text(text)
+    assert (destination / MANIFEST_NAME).read_text() == "new"
+    assert leftovers(destination) == []
+
+
+def test_a_bundle_that_a_killed_export_put_aside_is_back_at_the_next(tmp_path: Path) -> None:
+    destination, aside = tmp_path / "bundle", tmp_path / ".bundle.0badcafe.replaced"
+    aside.mkdir()
+    (aside / MANIFEST_NAME).write_text("old")
+    with pytest.raises(UsageError, match="exists"), staged(destination):
+        pytest.fail("must refuse before anything is written")
+    assert (destination / MANIFEST_NAME).read_text() == "old"
+    shutil.copytree(destination, aside)
+    with staged(destination, overwrite=True) as partial:
+        (partial / MANIFEST_NAME).write_text("new")
     assert (destination / MANIFEST_NAME).read_text() == "new"
     assert leftovers(destination) == []

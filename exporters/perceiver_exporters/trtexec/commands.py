@@ -16,7 +16,7 @@ from perceiver_exporters.preflight.run import engine_target
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.format.outputs import check_directory, naming
+from perceiver_runtime.format.outputs import check_directory, naming, replacing
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, MEBIBYTE
@@ -85,17 +85,18 @@ def trtexec_commands(
 def write_trtexec(commands: tuple[TrtexecCommand, ...], directory: Path) -> Path:
     """Write the input files and a script that runs all commands. Returns the script's path. Raises UsageError."""
     check_directory(directory)
+    script = directory / SCRIPT_NAME
+    script.unlink(missing_ok=True)  # it is written last
     for command in commands:
         for name, array in command.inputs.items():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with naming(path):
                 path.write_bytes(array.tobytes())
-    script = directory / SCRIPT_NAME
     lines = (command.shell('"$TRTEXEC"', '"$BUNDLE"') for command in commands)
-    with naming(script):
-        script.write_text(_SCRIPT + "\n".join(lines) + "\n", encoding="utf-8")
-    script.chmod(0o755)
+    with replacing(script) as partial:
+        partial.write_text(_SCRIPT + "\n".join(lines) + "\n", encoding="utf-8")
+        partial.chmod(0o755)
     return script
 
 

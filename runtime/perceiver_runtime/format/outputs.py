@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -40,21 +41,83 @@ def check_entry(path: Path, partial: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
-    """Yield the path of a new file, which replaces `path` when the block ends without an exception.
+    """Yield the path of an empty file, which is synced and replaces `path` when the block ends without an exception.
 
+    A process killed at any moment leaves `path` as it was; its partial file is removed by the next call.
     A link at `path` is kept and its target replaced, unless `follow` is false. Devices and pipes are written directly.
     """
     target = _real(path) if follow else path
     if target.exists() and not target.is_file():
         yield target
         return
-    partial = target.with_name(_partial(target.name))
+    for stale, held in stale_entries(target.parent, f".{_TOKEN}.{literal(target.name)}"):
+        stale.unlink()
+        os.close(held)
+    partial, lock = target.with_name(_partial(target.name)), None
     try:
         with naming(target):
+            partial.touch(exist_ok=False)
+            lock = locked(partial)
             yield partial
+            sync(partial)
             partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def locked(path: Path, kind: int = 0) -> int | None:
+    """A descriptor with the lock of an entry, which ends with this process; None if it is locked or removed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def stale_entries(directory: Path, pattern: str, kind: int = 0) -> Iterator[tuple[Path, int]]:
+    """Partial entries whose process has died, with their locks."""
+    for path in directory.glob(pattern):
+        with contextlib.suppress(OSError):  # of another kind, a link, or another user's: not ours to remove
+            if (lock := locked(path, kind)) is not None:
+                yield path, lock
+
+
+def literal(name: str) -> str:
+    """A name as part of a pattern of `Path.glob`."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def sync(path: Path) -> None:
+    """Force a file or directory to the disk, so that a rename can't overtake the data. Raises OSError (the disk)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock of the directory of `path`, for what is read, changed and written again; others wait.
+
+    A process that dies gives it up.
+    """
+    descriptor = os.open(_real(path).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -84,6 +147,10 @@ def _partial(name: str) -> str:
     return f".{secrets.token_hex(4)}.{name}"
 
 
+_TOKEN = "[0-9a-f]" * 8
+"""Pattern of the token of a partial name."""
+
+
 def _existing(path: Path) -> Path:
     """The nearest directory above, or the path itself, that exists; refused where one of the others can't be made."""
     absolute = path.absolute()
@@ -99,7 +166,10 @@ def _existing(path: Path) -> Path:
 def _probe(entry: Path) -> None:
     """Create and remove an entry; permissions alone do not tell whether that is possible."""
     entry.mkdir()
-    entry.rmdir()
+    left = entry.parent.glob(f".{_TOKEN}{literal(entry.name[9:])}")  # by processes that were killed here
+    for path in (entry, *left):
+        with contextlib.suppress(OSError):  # removed by another process, or no empty directory
+            path.rmdir()
 
 
 @contextlib.contextmanager

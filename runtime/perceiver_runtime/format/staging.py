@@ -5,38 +5,42 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from perceiver_runtime.errors import UsageError
-from perceiver_runtime.format.outputs import check_entry, naming
+from perceiver_runtime.format.outputs import check_entry, exclusive, literal, locked, naming, stale_entries, sync
 from perceiver_runtime.manifest import MANIFEST_NAME
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_ASIDE = ".replaced"
 
 
 @contextlib.contextmanager
-def staged(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged(destination: Path, *, overwrite: bool = False, confirm: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield an empty directory that becomes `destination` when the block ends without an exception.
 
     A process killed at any moment leaves `destination` as it was; its partial directory is removed by the next call.
+    `confirm` is called last, when no other process can change `destination`; it raises to keep what is there.
     Raises UsageError if the destination exists (with `overwrite`: if it exists and is no bundle), OSError if the disk
     fails; both leave nothing behind.
     """
     check_destination(destination, overwrite=overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
+    check_destination(destination, overwrite=overwrite)  # again: a bundle may be back
     partial, lock = _claim(destination)
     try:
         with naming(destination):
             yield partial
             _sync(partial)
-            _publish(partial, destination, overwrite=overwrite)
+            with exclusive(destination):
+                confirm()
+                _publish(partial, destination, overwrite=overwrite)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # what was not published, or the bundle that was replaced
         os.close(lock)
@@ -69,62 +73,37 @@ def _claim(destination: Path) -> tuple[Path, int]:
     while True:
         partial = destination.with_name(_partial_name(destination))
         partial.mkdir()
-        lock = _lock(partial)
+        lock = locked(partial, os.O_DIRECTORY)
         if lock is not None:
             return partial, lock
 
 
-def _lock(directory: Path) -> int | None:
-    """A descriptor with the lock of a directory, or None if the directory is locked or removed."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 def _sweep(destination: Path) -> None:
-    """Remove partial directories of this destination whose process has died."""
-    for stale in destination.parent.glob(f".{_literal(destination.name)}.*.partial"):
-        with contextlib.suppress(OSError):  # no directory, a link, or another user's: not ours to remove
-            if (lock := _lock(stale)) is not None:
-                shutil.rmtree(stale, ignore_errors=True)
-                os.close(lock)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+    """Remove partial directories of this destination whose process has died; put back the bundle that one put aside."""
+    for aside in destination.parent.glob(f".{literal(destination.name)}.{'[0-9a-f]' * 8}{_ASIDE}"):
+        with contextlib.suppress(OSError), exclusive(destination):
+            if destination.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(destination)
+    for stale, held in stale_entries(destination.parent, f".{literal(destination.name)}.*.partial", os.O_DIRECTORY):
+        shutil.rmtree(stale, ignore_errors=True)
+        os.close(held)
 
 
 def _sync(directory: Path) -> None:
     """Force every file and directory below to the disk, so that the rename can't overtake the data."""
     for path in (*directory.rglob("*"), directory):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
 
 
 def _publish(partial: Path, destination: Path, *, overwrite: bool) -> None:
-    check_destination(destination, overwrite=overwrite)  # again: another export may have finished meanwhile
+    check_destination(destination, overwrite=overwrite)  # another export may have finished meanwhile
     if destination.exists():
         _exchange(partial, destination)
     else:
         partial.rename(destination)
-    _sync_one(destination.parent)
+    sync(destination.parent)
 
 
 def _exchange(partial: Path, destination: Path) -> None:
@@ -137,7 +116,7 @@ def _exchange(partial: Path, destination: Path) -> None:
         code = ctypes.get_errno()
         if code not in (errno.ENOSYS, errno.EINVAL):
             raise OSError(code, os.strerror(code), str(destination))
-    aside = destination.with_name(_partial_name(destination))
+    aside = destination.with_name(_partial_name(destination)).with_suffix(_ASIDE)
     destination.rename(aside)
     try:
         partial.rename(destination)

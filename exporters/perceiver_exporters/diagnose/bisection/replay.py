@@ -25,6 +25,7 @@ from perceiver_runtime.errors import BundleError
 from perceiver_runtime.escapes import command_line
 from perceiver_runtime.execution.session import open_session
 from perceiver_runtime.format import schema, strict_json
+from perceiver_runtime.format.outputs import replacing
 from perceiver_runtime.format.safetensors import load_tensors
 from perceiver_runtime.measure.compare import Bound, ParityReport, compare
 from perceiver_runtime.measure.verify import PIPELINE
@@ -54,14 +55,16 @@ def write_replay(
     expected: Mapping[str, Array],
     model: onnx.ModelProto | None = None,
 ) -> str:
-    """Write the directory, and return the command that replays it."""
+    """Write the directory, its record last, and return the command that replays it."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / RECORD).write_text(strict_json.dumps(schema.encode(replay)) + "\n", encoding="utf-8")
+    (directory / RECORD).unlink(missing_ok=True)
     for name, arrays in ((INPUTS, inputs), (EXPECTED, expected)):
         (directory / name).write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
     if model is not None:
         onnx.save(model, directory / MODEL)
         _write_for_polygraphy(directory, inputs, expected)
+    with replacing(directory / RECORD) as partial:
+        partial.write_text(strict_json.dumps(schema.encode(replay)) + "\n", encoding="utf-8")
     return command_line("perceiver-export", "replay", directory)
 
 

@@ -64,15 +64,18 @@ def build_engines(
     bundle.check_whole()  # the engines are tied to these hashes
     place = bundle.path / MANIFEST_NAME
     before = place.read_bytes()
-    with staged(bundle.path, overwrite=True) as directory:
+
+    def confirm() -> None:
+        if place.read_bytes() != before:
+            raise UsageError(f"{bundle.path}: changed by someone else while its engines were built; build again")
+
+    with staged(bundle.path, overwrite=True, confirm=confirm) as directory:
         _link(bundle, target, directory)
         reports = tuple(
             _build(bundle, component, target, trt, options, directory)
             for component in track([entry.name for entry in bundle.manifest.components], f"engines for {target}")
         )
         _seal(bundle, directory)
-        if place.read_bytes() != before:
-            raise UsageError(f"{bundle.path}: changed by someone else while its engines were built; build again")
     return reports
 
 
