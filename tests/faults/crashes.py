@@ -79,7 +79,7 @@ def faulty(disk: Disk) -> Iterator[None]:
             return opened(file, mode, buffering, encoding, errors, newline, **options)
         disk.change("open")
         raw = File(file, mode.replace("b", "").replace("t", ""))
-        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)  # type: ignore[arg-type]
+        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

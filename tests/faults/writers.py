@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import onnx
 import tiny_bundles
 from engines.simulation.jetson import simulated_jetson
 from faults import subjects
@@ -207,7 +208,7 @@ def old(others: Callable[[Path], object] | None, name: str) -> Callable[[Path], 
     return make
 
 
-def _graph() -> object:
+def _graph() -> onnx.ModelProto:
     return tiny_bundles.full_model().part("head").model()
 
 

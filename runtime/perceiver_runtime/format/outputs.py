@@ -53,18 +53,25 @@ def replacing(path: Path, *, follow: bool = True) -> Iterator[Path]:
     for stale, held in stale_entries(target.parent, f".{_TOKEN}.{literal(target.name)}"):
         stale.unlink()
         os.close(held)
-    partial, lock = target.with_name(_partial(target.name)), None
+    with naming(target):
+        partial, lock = _claim(target)
     try:
         with naming(target):
-            partial.touch(exist_ok=False)
-            lock = locked(partial)
             yield partial
             sync(partial)
             partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
+
+
+def _claim(target: Path) -> tuple[Path, int]:
+    """A new, empty partial file, and a descriptor with its lock."""
+    while True:
+        partial = target.with_name(_partial(target.name))
+        partial.touch(exist_ok=False)
+        if (lock := locked(partial)) is not None:
+            return partial, lock
 
 
 def locked(path: Path, kind: int = 0) -> int | None:
