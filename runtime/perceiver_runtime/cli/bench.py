@@ -18,6 +18,7 @@ from perceiver_runtime.cli.options import integer, integers, number
 from perceiver_runtime.cli.table import Draw, wrapped
 from perceiver_runtime.escapes import printable
 from perceiver_runtime.execution.choice import RunsOn
+from perceiver_runtime.execution.lanes import MAX_CALLERS as MAX_LANES
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format.outputs import check_file
 from perceiver_runtime.golden import load_golden
@@ -57,7 +58,7 @@ def add_command(
         type=integers(1, MAX_CALLERS),
         default=(),
         metavar="N,...",
-        help="measure as many concurrent callers of one session too, each in a closed loop: 1,2,4",
+        help="measure as many concurrent callers of one session too, which is opened with a lane for each: 1,2,4",
     )
     add(
         "--rate",
@@ -75,7 +76,9 @@ def _bench(options: argparse.Namespace, opened: Callable[..., Session], tell: Ca
     if options.trace is not None:
         check_file(options.trace)
     trace = Trace() if options.trace is not None else None
-    with opened(options) as session:
+    # Each caller has a turn of its own, on a GPU a stream and contexts over the shared engines: none waits for a lane.
+    callers = min(max(options.concurrency, default=1), MAX_LANES)
+    with opened(options, callers=callers if callers > 1 else None) as session:
         feeds = load_golden(session.bundle)[0].feeds
         for batch in options.batch:
             sized_feeds(session, feeds, batch)

@@ -86,7 +86,7 @@ def _sign(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session:
+def _open(options: argparse.Namespace, *, check_finite: bool = False, callers: int | None = None) -> Session:
     """Golden samples are run as the reference took them; the caller's arrays are checked."""
     progress.report(f"opening {options.bundle}")
     session = open_session(
@@ -96,6 +96,7 @@ def _open(options: argparse.Namespace, *, check_finite: bool = False) -> Session
         copy_weights=options.copy_weights,
         check_finite=check_finite,
         require_signature=options.require_signature,
+        callers=callers,
     )
     progress.report(f"running on {session.runs_on}")
     return session
