@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml runtime/pyproject.toml constraints.txt
 
-.PHONY: demo test lint types unit coverage test-full test-minimum docs clean
+.PHONY: demo test lint types unit coverage test-full test-minimum locked hashes docs clean
 
 demo: $(VENV)/.base
 	$(BIN)/perceiver-export demo
@@ -58,6 +58,20 @@ $(VENV)/.dev: $(VENV)/.base requirements-oracles.txt
 	$(PIP) --no-deps --no-build-isolation --ignore-requires-python --requirement requirements-oracles.txt
 	$(BIN)/python tests/engines/contract/install.py
 	touch $@
+
+# The environment of `make test`, each file checked against its hash; torch alone is not (see the file of hashes).
+locked: $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --requirement requirements-hashes.txt
+	$(PIP) --no-deps torch
+	$(PIP) --no-deps --no-build-isolation --editable ./runtime --editable .
+
+# After a change of constraints.txt.
+hashes: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	head -n 2 requirements-hashes.txt > requirements-hashes.new
+	grep -v '^torch==' constraints.txt | $(BIN)/uv pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate \
+		--python-version 3.11.7 >> requirements-hashes.new
+	mv requirements-hashes.new requirements-hashes.txt
 
 # The site is in build/site; a dead link or a warning fails.
 docs: $(VENV)/.docs
