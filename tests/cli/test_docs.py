@@ -32,7 +32,7 @@ SNIPPET = re.compile(
 )
 """A block of code; what can't run in a test says so in a comment before it."""
 
-KNOWN = {"--version", "--system-site-packages", "--inplace", "--index-url"}
+KNOWN = {"--version", "--system-site-packages", "--inplace", "--index-url", "--require-hashes"}
 """Options of both programs themselves, and of others: venv, rsync, pip."""
 
 
@@ -142,7 +142,7 @@ def _commands(code: str) -> tuple[list[str], list[set[str]]]:
 def test_commands_and_options_exist(page):
     scripts = "".join(
         path.read_text(encoding="utf-8")
-        for folder in ("benchmarks", "examples/zoo_training")
+        for folder in ("benchmarks", "examples/zoo_training", "tools")
         for path in (ROOT / folder).rglob("*.py")
     )
     known = KNOWN | {option for commands in OPTIONS.values() for own in commands.values() for option in own}
