@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -134,6 +135,14 @@ class FixedByLen(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = len(x)
         return self.latents.expand(rows, -1, -1) + x
+
+
+class Speaking(nn.Module):
+    """Prints while it is traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        print("half", file=sys.stderr)
+        return x / 2
 
 
 class Branching(nn.Module):

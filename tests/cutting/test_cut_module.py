@@ -223,9 +223,17 @@ def test_a_size_taken_for_a_constant_is_refused_with_its_line() -> None:
     ],
     ids=["branch", "shape", "autocast"],
 )
-def test_what_cannot_be_traced_is_refused_with_its_line(module: nn.Module, words: str) -> None:
+def test_what_cannot_be_traced_is_refused_with_its_line(
+    module: nn.Module, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(CheckError, match=words):
         cut(module, {"x": numbers(3, 7, 16)})
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_module_prints_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    cut(modules.Speaking(), {"x": X})
+    assert "half" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""Suppress what PyTorch's ONNX exporter and the graph passes print about every Perceiver."""
+"""Suppress what PyTorch's exporters and the graph passes print about every Perceiver, and about a failed trace."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -15,7 +17,7 @@ MESSAGES = ("# The axis name: .* will not be used", r"`isinstance\(treespec, Lea
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore these warnings, and records of these loggers below CRITICAL, inside the block.
+    """Ignore, inside the block, these warnings, these loggers below CRITICAL, and the graph of a failed trace.
 
     Levels and filters are per process, not per thread, and torch.onnx.export has no switch for either
     (`verbose=False` covers its prints alone); so only what is listed here is affected.
@@ -28,7 +30,28 @@ def quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         try:
-            yield
+            with _without_partial_graphs():
+                yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _without_partial_graphs() -> Iterator[None]:
+    """Hold stderr back until the end: torch.export prints the graph of its exception; the module may print, too."""
+    said, graphs = io.StringIO(), set[str]()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except BaseException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            graphs.add(f"{getattr(cause, 'partial_fx_graph', '')}\n")
+            cause = cause.__cause__ or cause.__context__
+        raise
+    finally:
+        text = said.getvalue()
+        for graph in graphs - {"\n"}:
+            text = text.replace(graph, "")
+        sys.stderr.write(text)
