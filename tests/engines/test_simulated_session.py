@@ -110,9 +110,32 @@ def test_buffers_are_allocated_once_per_size(built: Path, jetson: SimulatedJetso
 
 
 def test_a_full_device_is_refused(built: Path, jetson: SimulatedJetson) -> None:
-    jetson.cuda.heap.capacity = 1000
-    with jetson.open(built) as session, pytest.raises(UnavailableError, match="MemoryAllocation"):
-        session.run(tiny_bundles.feeds(4, 32, 64))
+    """The session recovers: it runs what fits, and everything once there is memory again."""
+    with jetson.open(built) as session:
+        expected = session.run(tiny_bundles.feeds())
+        jetson.cuda.heap.capacity = jetson.cuda.heap.in_use + 1000
+        large = tiny_bundles.feeds(4, 32, 64)
+        with pytest.raises(UnavailableError, match="MemoryAllocation; use smaller batches"):
+            session.run(large)
+        np.testing.assert_array_equal(session.run(tiny_bundles.feeds())["logits"], expected["logits"])
+        jetson.cuda.heap.capacity = 1 << 30
+        assert session.run(large)
+
+
+def test_a_lost_device_is_said_to_be_lost(
+    built: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether CUDA says it, or TensorRT refuses to run: no answer, and no BundleError."""
+    lost = "IllegalAddress; this process can't use the GPU again: restart it"
+    with jetson.open(built) as session:
+        session.run(tiny_bundles.feeds())
+        jetson.cuda.lost = True
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match=lost):
+                session.run(tiny_bundles.feeds())
+        monkeypatch.setattr(jetson.trt.IExecutionContext, "execute_async_v3", lambda *_: False)
+        with pytest.raises(UnavailableError, match=lost):
+            session.run(tiny_bundles.feeds(2))
 
 
 def test_sizes_outside_of_the_profile_are_refused(built: Path, jetson: SimulatedJetson) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_bundles
 
@@ -45,3 +47,52 @@ def test_a_session_closed_while_others_run(bundle: Path) -> None:
         assert not any(thread.is_alive() for thread in threads)
     assert raised
     assert {type(error) for error in raised} == {UsageError}
+
+
+def test_an_interrupted_run_leaves_a_session_that_runs(session: Session) -> None:
+    """Ctrl-C takes effect between the calls of components."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    expected = session.run(tiny_bundles.feeds())
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            session.run(tiny_bundles.feeds(), record=interrupt)
+        for name, array in session.run(tiny_bundles.feeds()).items():
+            np.testing.assert_array_equal(array, expected[name])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_session_of_the_process_that_forked_this_one(bundle: Path, backend: str) -> None:
+    """Refused at once, even while threads of the other process run; closing waits for nothing; a new one runs."""
+    pytest.importorskip(backend)
+    feeds, stop = tiny_bundles.feeds(), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            session.run(feeds)
+
+    with open_session(bundle, backend, threads=2) as session, session.caller() as caller:
+        expected = session.run(feeds)["logits"]
+        thread = threading.Thread(target=work)
+        thread.start()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                for run in (session.run, session.encode, caller.run):
+                    with pytest.raises(UsageError, match="open one here, after the fork"):
+                        run(feeds)
+                with pytest.raises(UsageError, match="after the fork"):
+                    session.caller()
+                session.close()
+                with open_session(bundle, backend, threads=2) as own:
+                    code = 0 if np.array_equal(own.run(feeds)["logits"], expected) else 2
+            finally:
+                os._exit(code)
+        stop.set()
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert session.run(feeds)

@@ -134,6 +134,7 @@ class Caller:
         check_mapping(subpipeline.title, feeds)
         out = {} if out is None else out
         check_mapping(f"{subpipeline.title}: out", out)
+        self._lanes.check_open()  # before the lock: another thread may have held it at a fork
         with self._lock:
             if not self._open or self._lanes.closed:
                 raise UsageError("the caller or its session is closed; open it again")

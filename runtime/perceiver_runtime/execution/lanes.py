@@ -6,7 +6,10 @@ contexts, scratch memory and buffers, and all share the loaded components with t
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,6 +60,17 @@ class Lanes:
         self._idle: list[Lane] = []
         self._reserved = 0
         self.closed = False
+        self._process = os.getpid()
+        _OPEN.add(self)
+
+    def check_open(self) -> None:
+        """Raise UsageError after `close`, and in a forked process: threads and the GPU do not follow a fork."""
+        if self.closed:
+            raise UsageError("the session is closed; open it again")
+        if os.getpid() != self._process:
+            raise UsageError(
+                "this session was opened by the process that forked this one; open one here, after the fork"
+            )
 
     @property
     def streamed(self) -> StreamedBackend | None:
@@ -91,8 +105,7 @@ class Lanes:
     ) -> ExecutionPlan:
         """A new plan for these sizes; beyond `MAX_IDLE_SIZES` sizes, the lane's oldest plan is released before."""
         executables = self._executables  # before the check: another thread may close the session
-        if self.closed:
-            raise UsageError("the session is closed; open it again")
+        self.check_open()
         filled = check_sizes(subpipeline, feeds, sizes)
         while len(lane.plans) >= MAX_IDLE_SIZES:
             lane.plans.popitem(last=False)
@@ -136,8 +149,10 @@ class Lanes:
             self._reserved -= 1
 
     def close(self) -> None:
-        """Release all idle lanes."""
+        """Release all idle lanes; nothing in a forked process, where `_keep` says why."""
         self.closed = True
+        if os.getpid() != self._process:
+            return
         self._executables = {}
         self._idle.clear()
 
@@ -153,6 +168,18 @@ class Lanes:
                     self._idle.append(lane)
                     return other
         return lane
+
+
+_OPEN: weakref.WeakSet[Lanes] = weakref.WeakSet()
+
+
+def _keep() -> None:
+    """In a forked process: keep all that is open for ever; its release would wait for threads that are not here."""
+    for lanes in _OPEN:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(lanes))
+
+
+os.register_at_fork(after_in_child=_keep)
 
 
 def plan_key(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> PlanKey:

@@ -283,8 +283,7 @@ class Session:
         Raises:
             UsageError: Too many callers are open, the session is closed, or an option is not for this backend.
         """
-        if self._lanes.closed:
-            raise UsageError("the session is closed; open it again")
+        self._lanes.check_open()
         return Caller(self.bundle, self._lanes, self._subpipelines, stream, priority, check_values, self.check_finite)
 
     def close(self) -> None:
@@ -301,8 +300,7 @@ class Session:
         self.close()
 
     def _execute(self, subpipeline: Subpipeline, feeds: Feeds, observe: Observe | None) -> dict[str, Array]:
-        if self._lanes.closed:
-            raise UsageError("the session is closed; open it again")
+        self._lanes.check_open()
         self._observed.check()
         self.bundle.check_unchanged()
         sizes = check_feeds(subpipeline, feeds)

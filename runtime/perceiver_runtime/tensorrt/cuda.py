@@ -21,6 +21,20 @@ from perceiver_runtime.tensorrt.memory import Budget, DeviceBuffer, Handle, Pinn
 from perceiver_runtime.tensors import Array
 
 GraphState = Literal["on", "off", "partly"]
+_FOR_GOOD = {
+    f"cudaError{name}"
+    for name in (
+        *("IllegalAddress", "LaunchTimeout", "HardwareStackError", "IllegalInstruction", "MisalignedAddress"),
+        *("InvalidAddressSpace", "InvalidPc", "LaunchFailure", "Assert", "ECCUncorrectable", "NvlinkUncorrectable"),
+        *("ExternalDevice", "DevicesUnavailable"),
+    )
+}
+"""Errors after which every call of the process fails in the same way, by the documentation of `cudaError`."""
+_REMEDIES = {
+    "cudaErrorMemoryAllocation": "use smaller batches or chunks, fewer callers, or free device memory",
+    **dict.fromkeys(_FOR_GOOD, "this process can't use the GPU again: restart it, and see the device's log (dmesg)"),
+}
+_SEE_LOG = "see the device's log (dmesg)"
 
 
 def load_cudart() -> ModuleType:
@@ -74,14 +88,14 @@ class CudaDevice:
         """The value of a CUDA call. Raises UnavailableError naming the error."""
         error, *values = result
         if int(error):
-            memory = error.name == "cudaErrorMemoryAllocation"
-            remedy = (
-                "use smaller batches or chunks, fewer callers, or free device memory"
-                if memory
-                else "see the device's log (dmesg)"
-            )
-            raise UnavailableError(f"CUDA: expected success, got {error.name}; {remedy}")
+            raise UnavailableError(f"CUDA: expected success, got {error.name}; {_REMEDIES.get(error.name, _SEE_LOG)}")
         return values[0] if values else None
+
+    def check(self) -> None:
+        """Raise UnavailableError if this process can't use the GPU any more."""
+        (error,) = self.cudart.cudaPeekAtLastError()
+        if error.name in _FOR_GOOD:
+            self.call((error,))
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceBuffer:
         """Uninitialised, contiguous device memory."""

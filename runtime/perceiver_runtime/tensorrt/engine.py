@@ -141,6 +141,7 @@ class BoundEngine:
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(int(self._device.stream)):
+            self._device.check()
             raise BundleError(
                 f"component {self._name}: TensorRT refused to run it; see its log (perceiver_runtime.tensorrt)"
             )

@@ -22,6 +22,7 @@ from engines.simulation.order import Access, Order, Work
 class cudaError_t(IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorIllegalAddress = 700
     cudaErrorStreamCaptureUnsupported = 900
 
 
@@ -81,7 +82,8 @@ def one_at_a_time(cls: type) -> type:
 class SimulatedCuda:
     """One device with one heap; an instance stands in for the module.
 
-    `order` has the order of work, `host_copies` counts copies between host and device, `priorities` those of streams.
+    `lost` makes it fail for good, `order` has the order of work, `host_copies` counts copies between host and device,
+    `priorities` those of streams.
     """
 
     cudaError_t, cudaMemcpyKind, cudaDeviceAttr = cudaError_t, cudaMemcpyKind, cudaDeviceAttr
@@ -94,6 +96,7 @@ class SimulatedCuda:
         self.order = Order()
         self.launches = self.host_copies = 0
         self.integrated = True
+        self.lost = False
         self.priorities: dict[int, int] = {}
         self._lock = threading.RLock()
         self._capability = compute_capability
@@ -192,7 +195,12 @@ class SimulatedCuda:
         del self._streams[stream]
         return (OK,)
 
+    def cudaPeekAtLastError(self) -> tuple[Any, ...]:
+        return (cudaError_t.cudaErrorIllegalAddress if self.lost else OK,)
+
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
+        if self.lost:
+            return self.cudaPeekAtLastError()
         if stream in self._captures:
             return (REFUSED,)
         self._run(stream)
