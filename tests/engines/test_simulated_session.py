@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
 from perceiver_runtime.benchmark.latency import measure
-from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
+from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.errors import BundleError, CheckError, FeedError, UnavailableError
 from perceiver_runtime.execution.session import open_session
-from perceiver_runtime.measure.verify import verify
+from perceiver_runtime.measure.verify import require_parity, verify
 from perceiver_runtime.tensorrt import engine as engine_module
 
 
@@ -219,3 +220,21 @@ def test_an_engine_that_contradicts_the_manifest_is_refused(built: Path, jetson:
     tiny_bundles.change(built, rename)
     with pytest.raises(BundleError, match=r"logits is FLOAT.*manifest: logits: float16"):
         jetson.open(built)
+
+
+def test_a_self_test_finds_a_flipped_bit_of_an_engine(
+    built: Path, jetson: SimulatedJetson, model: tiny_bundles.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bit that flips in memory, after the file was hashed."""
+    read, weight = Bundle.read, model.part("encoder").weights["e"].tobytes()
+
+    def flipped(bundle: Bundle, *arguments: Any, **options: Any) -> bytes:
+        content = read(bundle, *arguments, **options)
+        place = content.find(weight) + 3
+        return content if place < 3 else content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :]
+
+    with jetson.open(built) as session:
+        require_parity(session)
+    monkeypatch.setattr(Bundle, "read", flipped)
+    with jetson.open(built) as session, pytest.raises(CheckError, match=r"self-test: \w+: \w+: expected an error"):
+        require_parity(session)

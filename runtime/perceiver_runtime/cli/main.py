@@ -69,7 +69,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     check_file(options.out)
     stored = arrays.stored_feeds(options.inputs, options.input)
-    with _open(options, check_finite=options.check_finite) as session:
+    with _open(options, check_finite=options.check_finite, self_test=options.self_test) as session:
+        session.check_outputs = options.check_outputs
         feeds = arrays.load(stored, session.inputs, session.manifest.profiles)
         results = session.run(feeds, options.outputs)
     arrays.save(options.out, results)
@@ -86,7 +87,9 @@ def _sign(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open(options: argparse.Namespace, *, check_finite: bool = False, callers: int | None = None) -> Session:
+def _open(
+    options: argparse.Namespace, *, check_finite: bool = False, self_test: bool = False, callers: int | None = None
+) -> Session:
     """Golden samples are run as the reference took them; the caller's arrays are checked."""
     progress.report(f"opening {options.bundle}")
     session = open_session(
@@ -95,6 +98,7 @@ def _open(options: argparse.Namespace, *, check_finite: bool = False, callers: i
         options.threads,
         copy_weights=options.copy_weights,
         check_finite=check_finite,
+        self_test=self_test,
         require_signature=options.require_signature,
         callers=callers,
     )
@@ -149,6 +153,8 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="refuse NaN, infinity and numbers too large to be squared in floating-point inputs (default: refuse)",
     )
+    run.add_argument("--check-outputs", action="store_true", help="refuse outputs with NaN or infinity; exit 1")
+    run.add_argument("--self-test", action="store_true", help="run the golden samples first; exit 1 if they fail")
     run.add_argument("--outputs", nargs="+", metavar="NAME", help="only these outputs (default: all)")
     run.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.npz", help="where the outputs go")
     run.set_defaults(command=_run)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_runtime.errors import FeedError
+from perceiver_runtime.errors import CheckError, FeedError
 from perceiver_runtime.execution.subpipeline import Subpipeline, check_mapping
 from perceiver_runtime.suggest import did_you_mean
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRange
@@ -49,6 +49,17 @@ def check_values(subpipeline: Subpipeline, feeds: Mapping[str, Array], finite: b
     for name, allowed in subpipeline.finite_ranges.items() if finite else ():
         if (array := feeds.get(name)) is not None and not allowed.holds(array):
             raise FeedError(_not_finite(name, array, allowed))
+
+
+def check_results(title: str, results: Mapping[str, Array]) -> None:
+    """Raise CheckError that names the first value that is NaN or infinite, and its index."""
+    for name, array in results.items():
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            index = np.unravel_index(int(np.argmin(finite)), array.shape)
+            raise CheckError(
+                f"{title}: expected finite results, got {array[index]} in {name} at {list(map(int, index))}: a number "
+                "inside a component left the range of its type; see `perceiver-export bisect`"
+            )
 
 
 def check_sizes(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> frozenset[str]:

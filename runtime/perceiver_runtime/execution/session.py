@@ -16,7 +16,7 @@ from perceiver_runtime.errors import UsageError
 from perceiver_runtime.execution.activity import Observe, ObservedThreads, Record, recording
 from perceiver_runtime.execution.caller import Caller
 from perceiver_runtime.execution.choice import RunsOn, choose
-from perceiver_runtime.execution.feeds import check_feeds, check_values
+from perceiver_runtime.execution.feeds import check_feeds, check_results, check_values
 from perceiver_runtime.execution.generate import GREEDY, BoundStep, Generated, Sampling, generate
 from perceiver_runtime.execution.lanes import Lanes
 from perceiver_runtime.execution.subpipeline import Subpipeline, Subpipelines, for_component, for_generation
@@ -35,6 +35,8 @@ def open_session(
     *,
     copy_weights: bool = False,
     check_finite: bool = True,
+    check_outputs: bool = False,
+    self_test: bool = False,
     callers: int | None = None,
     priority: Priority = "normal",
     device_memory: int | None = None,
@@ -50,6 +52,10 @@ def open_session(
             makes the session refuse to run.
         check_finite: Refuse floating-point feeds with NaN, infinity or numbers too large to be squared. Without the
             check they are run, and quantisation can turn them into plausible numbers.
+        check_outputs: Raise CheckError for results of `run`, `encode`, `decode` and `run_component` with NaN or
+            infinity: a number inside a component left the range of its type.
+        self_test: Run the golden samples and compare as `verify` does, before the session is returned. It finds what
+            changed after the files were hashed: bits in memory, a defective device, an engine that computes wrongly.
         callers: Largest number of runs at the same time, and of open callers. Each needs buffers, on a GPU also scratch
             memory; weights are shared. None takes the backend's: 4 streams on TensorRT, on a processor as many as the
             cores have room for.
@@ -66,6 +72,7 @@ def open_session(
         SignatureError: None of the keys of `require_signature` has signed it, or one can't be used.
         UsageError: The backend is unknown, or an option out of range or not for this backend.
         UnavailableError: The backend is not available on this machine.
+        CheckError: The self-test failed.
     """
     owner = not isinstance(bundle, Bundle)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, require_signature=require_signature)
@@ -74,17 +81,28 @@ def open_session(
     if copy_weights:
         loaded = dataclasses.replace(loaded, copy_weights=True, mapped=[])
     chosen = choose(loaded, backend, threads)
-    return Session(
+    session = Session(
         loaded,
         chosen.backend,
         chosen.threads,
         reason=chosen.reason,
         owner=owner,
-        check_finite=check_finite,
+        check_finite=check_finite and not self_test,
+        check_outputs=check_outputs,
         callers=callers,
         priority=priority,
         device_memory=device_memory,
     )
+    if self_test:
+        from perceiver_runtime.measure.verify import require_parity  # it opens sessions itself
+
+        try:
+            require_parity(session)
+        except BaseException:
+            session.close()
+            raise
+        session.check_finite = check_finite
+    return session
 
 
 class Session:
@@ -101,6 +119,7 @@ class Session:
         device: Device whose memory the graphs read and write.
         concurrency: Number of runs that execute at the same time; others wait.
         check_finite: Whether floating-point feeds are checked for NaN, infinity and numbers too large.
+        check_outputs: Whether results are checked for NaN and infinity.
     """
 
     __reduce__ = refuse_pickling
@@ -114,12 +133,14 @@ class Session:
         reason: str = "",
         owner: bool = False,
         check_finite: bool = True,
+        check_outputs: bool = False,
         callers: int | None = None,
         priority: Priority = "normal",
         device_memory: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.check_finite = check_finite
+        self.check_outputs = check_outputs
         self._owner = owner
         self.backend = backend.name
         self.versions = backend.versions
@@ -305,4 +326,7 @@ class Session:
         self.bundle.check_unchanged()
         sizes = check_feeds(subpipeline, feeds)
         check_values(subpipeline, feeds, self.check_finite)
-        return self._lanes.run(subpipeline, feeds, sizes, observe)
+        results = self._lanes.run(subpipeline, feeds, sizes, observe)
+        if self.check_outputs:
+            check_results(subpipeline.title, results)
+        return results

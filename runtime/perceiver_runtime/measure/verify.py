@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.conditions import Conditions, conditions_of
-from perceiver_runtime.errors import BundleError
+from perceiver_runtime.errors import BundleError, CheckError
 from perceiver_runtime.execution.choice import RunsOn
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.golden import GoldenSample, load_golden
@@ -79,6 +79,17 @@ def verify(session: Session | Bundle | str | Path, backend: str = "auto", thread
             r for sample in track(samples, "golden samples") for r in verify_sample(opened, sample, bounds)
         )
         return VerifyReport(reports, len(samples), golden_origin(opened.manifest), opened.runs_on, conditions)
+
+
+def require_parity(session: Session) -> None:
+    """Raise CheckError unless a session answers the golden samples within the tolerances. Raises what `verify` does."""
+    if failed := [report for report in verify(session).reports if not report.passed]:
+        worst = max(failed, key=_badness)
+        raise CheckError(
+            f"self-test: {worst.component}: {worst.tensor}: expected an error of at most {worst.decisive[1]:.3g}, got "
+            f"{worst.decisive[0]:.3g} ({worst.nonfinite} values not finite; {len(failed)} checks failed): weights or "
+            "device compute something else than the reference; open it again, or build its engines again"
+        )
 
 
 def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:
