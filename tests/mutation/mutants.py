@@ -131,11 +131,11 @@ def mutated(mutant: Mutant) -> CodeType:
     elif isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)):
         node.op = SWAPS[type(node.op)]()
     elif isinstance(node, ast.Constant):
-        node.value = not node.value if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]
+        node.value = not node.value if isinstance(node.value, bool) else node.value + 1
     elif isinstance(node, (ast.If, ast.IfExp)):
         node.test = ast.UnaryOp(ast.Not(), node.test)
     else:
-        tree = _Without(node).visit(tree)
+        _Without(node).visit(tree)
     return compile(ast.fix_missing_locations(tree), str(ROOT / mutant.module), "exec")
 
 
