@@ -34,7 +34,7 @@ from perceiver_runtime.measure.compare import relative_l2
 from perceiver_runtime.tensors import Array
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")
-PRECISIONS = ("fp32", "int8", "int8-reduced", "int8-dynamic", "int8-dynamic-reduced")
+PRECISIONS = ("fp32", "int8", "int8-attention", "int8-reduced", "int8-dynamic", "int8-dynamic-reduced")
 REFERENCES = ("torch eager", "plain ONNX Runtime")
 FP32 = (*REFERENCES, "torch.compile", "plain OpenVINO")
 Makers = Mapping[str, Callable[[], Call]]

@@ -30,6 +30,7 @@ from perceiver_runtime.machine import instructions, machine
 
 REDUCED = QuantizationOptions(reduce_range=True)
 VARIANTS: Mapping[str, tuple[str, QuantizationOptions]] = {
+    "int8-attention": ("int8", QuantizationOptions(attention=True)),
     "int8-reduced": ("int8", REDUCED),
     "int8-dynamic-reduced": ("int8-dynamic", REDUCED),
 }

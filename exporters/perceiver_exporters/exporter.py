@@ -274,6 +274,7 @@ class Exporter:
             tuple(sorted(layers)),
             record.findings,
             self.quantization.reduce_range,
+            tuple(sorted(plan.attention - plan.kept)) if plan is not None else (),
         )
 
     def _calibration(self, component: str) -> Iterator[Feeds]:

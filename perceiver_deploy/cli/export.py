@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     help="7-bit weights of int8 and int8-dynamic on target cpu: faster where the processor has no VNNI.",
 )
 @click.option(
+    "--quantize-attention",
+    "attention",
+    is_flag=True,
+    help="The products of attention in int8 as well, on target cpu: faster where the processor has VNNI.",
+)
+@click.option(
     "--tune", "tuned", is_flag=True, help="Then do what `tune` does: record what runs the bundle fastest here."
 )
 @click.option("--no-cache", is_flag=True, help="Calibrate anew; keep no statistics for the next export.")
@@ -114,6 +120,7 @@ def command(
     dynamics: tuple[str, ...],
     modules: str | None,
     reduce_range: bool,
+    attention: bool,
     no_cache: bool,
     tuned: bool,
     overwrite: bool,
@@ -138,7 +145,7 @@ def command(
         raise click.UsageError(f"--tune measures this machine's CPU; expected --target cpu, got {settings['target']}")
     if tuned:
         check_file(tuning_path(out))
-    quantization = _quantization(calibrations, no_cache, reduce_range)
+    quantization = _quantization(calibrations, no_cache, reduce_range, attention)
     options = ExportOptions(
         ranges=parse_ranges(ranges),
         quantization=quantization,
@@ -170,7 +177,9 @@ def _tune(bundle: Path, as_json: bool) -> None:
         print_tuning(bundle, tuning)
 
 
-def _quantization(calibrations: tuple[str, ...], no_cache: bool, reduce_range: bool) -> QuantizationOptions:
+def _quantization(
+    calibrations: tuple[str, ...], no_cache: bool, reduce_range: bool, attention: bool
+) -> QuantizationOptions:
     """Methods of all components, and of those that are named."""
     from perceiver_exporters.precision.calibration.store import cache_directory
     from perceiver_exporters.precision.options import QuantizationOptions
@@ -184,7 +193,7 @@ def _quantization(calibrations: tuple[str, ...], no_cache: bool, reduce_range: b
         )
     method = general[-1] if general else "minmax"
     cache = None if no_cache else cache_directory()
-    return QuantizationOptions(method, named, cache, reduce_range=reduce_range)
+    return QuantizationOptions(method, named, cache, reduce_range=reduce_range, attention=attention)
 
 
 def _show_dry_run(planned: DryRun, as_json: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,6 +55,18 @@ def test_a_backend_that_is_not_installed_is_named(
     tuning = tune(bundle, iterations=2)
     assert {m.backend for m in tuning.measured} == {"onnxruntime"}
     assert "not measured: backend openvino: the package is not installed" in caplog.messages
+
+
+def test_a_narrower_backend_is_measured_within_tolerances_only(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tuner, "BACKENDS", ("onnxruntime", "onnxruntime-exact"))
+    monkeypatch.setattr(tuner, "NARROWER", ("onnxruntime-exact",))
+    assert {m.backend for m in tune(bundle, iterations=2).measured} == set(tuner.BACKENDS)
+    monkeypatch.setattr(tuner, "verify", lambda _: SimpleNamespace(passed=False))
+    caplog.set_level("INFO")
+    assert {m.backend for m in tune(bundle, iterations=2).measured} == {"onnxruntime"}
+    assert "tolerances do not allow its precision" in caplog.text
 
 
 def test_no_backend_at_all_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

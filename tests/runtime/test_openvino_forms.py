@@ -17,8 +17,8 @@ from perceiver_runtime.backends.openvino_forms import improve  # noqa: E402
 HEADS, DEPTH = 2, 3
 
 
-def _attention(scale: Arrays | None = None) -> Any:
-    """y = x + attention(x) with the attention's result quantised before its output product."""
+def _attention(scale: Arrays | None = None, queries: Arrays | None = None) -> Any:
+    """y = x + attention(x) with the attention's result quantised before its output product, perhaps queries too."""
     rng = np.random.default_rng(0)
     width = HEADS * DEPTH
     constants = {
@@ -28,15 +28,22 @@ def _attention(scale: Arrays | None = None) -> Any:
         "scale": np.float32(0.02),
         "zero": np.uint8(128),
         **(scale or {}),
+        **(queries or {}),
     }
+    asked = "rounded_queries" if queries else "q"
+    rounding = [
+        helper.make_node("QuantizeLinear", ["q", "q_scale", "q_zero"], ["q_integers"]),
+        helper.make_node("DequantizeLinear", ["q_integers", "q_scale", "q_zero"], ["rounded_queries"]),
+    ]
     nodes = [
         helper.make_node("MatMul", ["x", "weight"], ["v"]),
         helper.make_node("Reshape", ["x", "heads"], ["q0"]),
         helper.make_node("Transpose", ["q0"], ["q"], perm=[0, 2, 1, 3]),
+        *(rounding if queries else []),
         helper.make_node("Reshape", ["v", "heads"], ["k0"]),
         helper.make_node("Transpose", ["k0"], ["k"], perm=[0, 2, 3, 1]),
         helper.make_node("Transpose", ["k0"], ["v1"], perm=[0, 2, 1, 3]),
-        helper.make_node("MatMul", ["q", "k"], ["scores"]),
+        helper.make_node("MatMul", [asked, "k"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["weights"]),
         helper.make_node("MatMul", ["weights", "v1"], ["mixed"]),
         helper.make_node("Transpose", ["mixed"], ["mixed1"], perm=[0, 2, 1, 3]),
@@ -82,6 +89,17 @@ def test_values_stay_and_quantizers_and_keys_move() -> None:
     assert [n.get_attributes()["transpose_b"] for n in model.get_ops() if n.get_type_name() == "MatMul"].count(
         True
     ) == 1
+
+
+@pytest.mark.parametrize("zero", [np.uint8(128), np.uint8(100), np.int8(0)])
+def test_queries_are_rounded_by_one_operator(zero: Any) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 5, HEADS * DEPTH), dtype=np.float32)
+    queries = {"q_scale": np.float32(0.03), "q_zero": zero}
+    expected = _run(_attention(queries=queries), x)
+    model = _attention(queries=queries)
+    improve(model, openvino.Type.f32)
+    np.testing.assert_allclose(_run(model, x)[0], expected[0], rtol=1e-5, atol=2e-2)  # one step of the last quantizer
+    assert [n.get_type_name() for n in model.get_ops()].count("Subtract") <= 1
 
 
 def test_a_range_per_channel_stays_where_its_channels_are() -> None:

@@ -30,12 +30,13 @@ _OPERANDS = {_aten.mm.default: (0, 1), _aten.addmm.default: (1, 2), _CONVOLUTION
 
 @dataclass(frozen=True)
 class Product:
-    """One product of an activation and a parameter, as PyTorch dispatches it.
+    """One product of an activation and a parameter, or of two activations, as PyTorch dispatches it.
 
     Attributes:
         site: Its place in the order of execution, as `3`.
         modules: Path of the running module, then of all modules that hold the weight.
         convolves: Whether it is a convolution.
+        attends: Whether `weight` is an activation too; the site is then `attention/3`.
         x: The activation: (M, K), or (B, K, ...) of a convolution.
         weight: (K, N), or (N, K, ...) of a convolution.
         run: Computes the product of another activation and weight.
@@ -47,6 +48,7 @@ class Product:
     x: Tensor
     weight: Tensor
     run: Callable[[Tensor, Tensor], Tensor]
+    attends: bool = False
 
     @property
     def channel_axis(self) -> int:
@@ -66,22 +68,25 @@ def emulate_fp32() -> AbstractContextManager[object]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def emulate_products(cut: Cut, compute: Callable[[str], Compute | None]) -> Scope:
+def emulate_products(cut: Cut, compute: Callable[[str], Compute | None], attention: bool = False) -> Scope:
     """A scope that computes products with a parameter by `compute(component)`; None leaves a component as it is.
 
-    A weight that several modules hold belongs to the running module, as in the graph.
+    A weight that several modules hold belongs to the running module, as in the graph. With `attention`, products of two
+    activations are computed so too.
     """
     modules = {component.name: component.module for component in cut.components}
     holders = {name: _holders(module) for name, module in modules.items()}
 
     def scope(component: str) -> AbstractContextManager[object]:
         chosen = compute(component)
-        return emulate_fp32() if chosen is None else _products(modules[component], holders[component], chosen)
+        if chosen is None:
+            return emulate_fp32()
+        return _products(modules[component], _ProductMode(holders[component], chosen, attention))
 
     return scope
 
 
-def observe_sites(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
+def observe_sites(cut: Cut, statistics: Mapping[str, Statistics], attention: bool = False) -> Scope:
     """A scope that adds the inputs of products to the `sites` of the given components, and changes nothing."""
 
     def observing(component: str) -> Compute | None:
@@ -92,13 +97,15 @@ def observe_sites(cut: Cut, statistics: Mapping[str, Statistics]) -> Scope:
         def see(product: Product) -> Tensor:
             sites[product.site].see(product.x.float().numpy(), product.modules[0])
             result = product.run(product.x, product.weight)
+            if product.attends:
+                sites[f"{product.site}/right"].see(product.weight.float().numpy(), product.modules[0])
             if product.convolves:
                 sites[f"{product.site}/output"].see(result.float().numpy(), product.modules[0])
             return result
 
         return see
 
-    return emulate_products(cut, observing)
+    return emulate_products(cut, observing, attention)
 
 
 def quantizes(cut: Cut, samples: Iterable[Feeds]) -> bool:
@@ -155,9 +162,7 @@ def _holders(module: nn.Module) -> dict[int, Modules]:
 
 
 @contextmanager
-def _products(module: nn.Module, holders: Mapping[int, Modules], compute: Compute) -> Iterator[None]:
-    mode = _ProductMode(holders, compute)
-
+def _products(module: nn.Module, mode: _ProductMode) -> Iterator[None]:
     def enters(name: str) -> Callable[..., None]:
         return lambda *_: mode.running.append(name)
 
@@ -174,12 +179,13 @@ def _products(module: nn.Module, holders: Mapping[int, Modules], compute: Comput
 class _ProductMode(DispatchMode):  # type: ignore[misc]
     """Passes each product with a parameter to `compute`, in order of execution."""
 
-    def __init__(self, holders: Mapping[int, Modules], compute: Compute) -> None:
+    def __init__(self, holders: Mapping[int, Modules], compute: Compute, attention: bool) -> None:
         super().__init__()
         self.running: list[str] = []
         self._holders = holders
         self._compute = compute
-        self._count = 0
+        self._attention = attention
+        self._count = self._attended = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -189,6 +195,10 @@ class _ProductMode(DispatchMode):  # type: ignore[misc]
             return flat.reshape(*args[0].shape[:2], -1)
         x, weight = _OPERANDS.get(func, (0, 0))
         holders = self._held_by(args[weight]) if weight else ()
+        if not holders and self._attention and func is _aten.bmm.default:
+            site, self._attended = f"attention/{self._attended}", self._attended + 1
+            left, right = args
+            return self._compute(Product(site, tuple(self.running[-1:]), False, left, right, func, attends=True))
         if not holders:
             return func(*args, **given)
 

@@ -41,6 +41,7 @@ class QuantizationOptions:
         smooth: Whether scale migration is applied where it lowers the measured error.
         budget: Accuracy that may be lost; layers are kept in FP32 until it is met (None: no layer is).
         reduce_range: 7-bit weights, so that 16-bit sums of their products can't saturate.
+        attention: Whether the products of attention, of two activations, are quantised as well.
     """
 
     calibration: str = "minmax"
@@ -49,6 +50,7 @@ class QuantizationOptions:
     smooth: bool = True
     budget: Budget | None = None
     reduce_range: bool = False
+    attention: bool = False
 
     def method(self, component: str) -> str:
         """Calibration method of a component."""

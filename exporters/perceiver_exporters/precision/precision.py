@@ -82,7 +82,7 @@ class Precision:
 
     def check(self, options: QuantizationOptions, target: Target) -> None:
         """Raise UsageError for an option that this precision does not have, or by which the target gains nothing."""
-        ranges = dataclasses.replace(options, cache=None, budget=None, reduce_range=False)
+        ranges = dataclasses.replace(options, cache=None, budget=None, reduce_range=False, attention=False)
         if ranges != DEFAULTS and not (self.calibrated and self.planned):
             raise UsageError(
                 f"calibration (--calibration): {self.name} is not calibrated: calibration is an option of int8"
@@ -101,6 +101,12 @@ class Precision:
             raise UsageError(
                 f"reduce_range (--reduce-range) is for target cpu, whose sums of 8-bit products may saturate, got "
                 f"{target.name}, where it would cost a bit of each weight for nothing: leave it out"
+            )
+
+        if options.attention and not (self.calibrated and self.planned and target.reduced):
+            raise UsageError(
+                f"attention (--quantize-attention) is an option of int8 for target cpu, got {self.name} for "
+                f"{target.name}: leave it out"
             )
 
     def calibrate(self, measured: Measured, options: QuantizationOptions) -> Mapping[str, Statistics]:

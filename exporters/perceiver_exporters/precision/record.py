@@ -29,6 +29,7 @@ class ComponentPrecision:
         kept: Layers in FP32, to meet the accuracy budget or because they are faster there.
         findings: Audit findings.
         reduced_range: Whether weights have 7 bits.
+        attention: Attentions whose products of activations are in integers as well.
     """
 
     component: str
@@ -40,6 +41,7 @@ class ComponentPrecision:
     kept: tuple[str, ...] = ()
     findings: tuple[AuditFinding, ...] = ()
     reduced_range: bool = False
+    attention: tuple[str, ...] = ()
 
     def run_in(self, precision: str) -> str:
         """The types of the kernels, and why they differ from the asked precision if they do."""
@@ -51,7 +53,12 @@ class ComponentPrecision:
     @property
     def ranges(self) -> str:
         """How ranges were measured, in words."""
-        made = self.calibration, "smoothed" if self.smoothed else "", "7-bit weights" if self.reduced_range else ""
+        made = (
+            self.calibration,
+            "smoothed" if self.smoothed else "",
+            "7-bit weights" if self.reduced_range else "",
+            "attention in int8" if self.attention else "",
+        )
         return ", ".join(filter(None, made))
 
 

@@ -24,6 +24,14 @@ from perceiver_exporters.precision.calibration.methods import Bounds
 from perceiver_exporters.precision.calibration.statistics import Statistics
 from perceiver_exporters.precision.emulation import Product, calibrate_sites, emulate_products
 from perceiver_exporters.precision.integers.adopt import adopt, scale_of
+from perceiver_exporters.precision.integers.attention import (
+    LEFT,
+    RIGHT,
+    attention_layer,
+    attentions,
+    left_range,
+    right_range,
+)
 from perceiver_exporters.precision.integers.layers import is_dequantized, layer_of, trained, weighted
 from perceiver_exporters.precision.integers.plan import ComponentPlan, Plan
 from perceiver_exporters.precision.integers.qdq import (
@@ -60,7 +68,7 @@ class StaticIntegers(Precision):
 
     def calibrate(self, measured: Measured, options: QuantizationOptions) -> Mapping[str, Statistics]:
         """Statistics of the activations in FP64, equal on every processor. Raises what `calibrate` raises."""
-        return calibrate(measured.cut, measured.graphs, measured.samples, options.cache)
+        return calibrate(measured.cut, measured.graphs, measured.samples, options.cache, options.attention)
 
     def plan(
         self, measured: Measured, statistics: Mapping[str, Statistics], scheme: Scheme, options: QuantizationOptions
@@ -69,7 +77,10 @@ class StaticIntegers(Precision):
         plan = {}
         for name, graph in measured.graphs.items():
             layers = frozenset(layer_of(node) for node in weighted(graph.graph))
-            plain = ComponentPlan(statistics[name], options.method(name), layers=layers)
+            chosen = (
+                frozenset(each.layer for each in attentions(graph.graph)) if options.attention else frozenset[str]()
+            )
+            plain = ComponentPlan(statistics[name], options.method(name), layers=layers, attention=chosen)
             smoothed = options.smooth and measured.golden
             plan[name] = self._smoothed(measured, name, plain, scheme) if smoothed else plain
         return plan
@@ -85,7 +96,9 @@ class StaticIntegers(Precision):
     def emulate(self, cut: Cut, calibration: Iterable[Feeds], scheme: Scheme, plan: Plan | None = None) -> Scope:
         """Activations and weights of every product with a parameter rounded to the scheme's integers."""
         decided = plan if plan is not None else calibrate_sites(cut, calibration)
-        return emulate_products(cut, lambda component: functools.partial(_compute, decided[component], scheme))
+        attention = any(each.attention for each in decided.values())
+        compute = {name: functools.partial(_compute, each, scheme) for name, each in decided.items()}
+        return emulate_products(cut, lambda component: compute[component], attention)
 
     def prove(self, node: ir.Node) -> bool:
         """Whether both operands are dequantised 8-bit integers, with ranges that are constants."""
@@ -116,6 +129,8 @@ class StaticIntegers(Precision):
 
 def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
     """A product in the plan's integers."""
+    if product.attends:
+        return _attend(plan, product)
     layer, x, weight = plan.layer(product.modules), product.x, product.weight
     if not plan.quantizes(layer):
         return product.run(x, weight)
@@ -130,12 +145,29 @@ def _compute(plan: ComponentPlan, scheme: Scheme, product: Product) -> Tensor:
     return result
 
 
+def _attend(plan: ComponentPlan, product: Product) -> Tensor:
+    """A product of two activations: in integers if it is one of a quantised attention."""
+    layers = {attention_layer(module) for module in product.modules} & plan.attention
+    if not layers or layers & plan.kept:
+        return product.run(product.x, product.weight)
+    sites = plan.statistics.sites
+    x_scale, zero = left_range(sites[product.site].bounds(plan.method))
+    scale, _ = right_range(sites[f"{product.site}/right"].bounds(plan.method))
+    x = ((product.x / float(x_scale)).round() + zero).clamp(0, 255).sub(zero) * float(x_scale)
+    return product.run(x, (product.weight / float(scale)).round().clamp(-128, 127) * float(scale))
+
+
 def quantize(model: ir.Model, plan: ComponentPlan, scheme: Scheme) -> ir.Model:
     """A copy of the graph with all layers quantised except the plan's `kept`."""
     layers = {str(node.name): layer_of(node) for node in trained(model.graph)}
+    chosen = [each for each in attentions(model.graph) if each.layer in plan.attention - plan.kept]
+    operands = [(str(node.name), index) for each in chosen for node, index in each.operands]
     made = smooth(model.clone(), plan.divisors)
     adopt(made.graph, scheme)
-    _Rewrite(made.graph, plan, scheme).run({n: layers[str(n.name)] for n in trained(made.graph)})
+    rewrite = _Rewrite(made.graph, plan, scheme)
+    by_name = {str(node.name): node for node in made.graph}
+    rewrite.attend([(by_name[name], index) for name, index in operands])
+    rewrite.run({n: layers[str(n.name)] for n in trained(made.graph)})
     return made
 
 
@@ -153,6 +185,18 @@ class _Rewrite:
             if layer not in self._plan.kept:
                 self._quantize(node, layer)
         self._writer.finish()
+
+    def attend(self, operands: Iterable[tuple[ir.Node, int]]) -> None:
+        """Round operands of products of two activations."""
+        for node, index in operands:
+            x = node.inputs[index]
+            assert x is not None
+            (scale, zero), kind = (
+                (right_range(self._bounds(x)), RIGHT) if index else (left_range(self._bounds(x)), LEFT)
+            )
+            nodes, value = self._writer.fixed(x, scale, zero, kind)
+            node.graph.insert_before(node, nodes)  # type: ignore[union-attr]
+            node.replace_input_with(index, value)
 
     def _quantize(self, node: ir.Node, layer: str) -> None:
         fold_factors(node)

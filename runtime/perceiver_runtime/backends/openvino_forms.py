@@ -3,6 +3,7 @@
 | Form | Why |
 |---|---|
 | The product of queries and keys transposes the keys | fused attention reads them where they are |
+| Queries of integer attention are rounded and scaled back by one operator | it takes signed integers for them |
 | A quantizer is above the reshapes and transposes of its input | it fuses with the product that precedes them |
 | An output that ends a residual stream is bfloat16, in bfloat16 | the plugin keeps sums that reach float32 in float32 |
 """
@@ -18,6 +19,7 @@ from openvino import opset8 as op
 
 LAYOUT = ("Reshape", "Transpose")
 DEQUANTIZE = ("Convert", "Subtract", "Multiply")
+ATTENTION_RANK = 4
 KEYS_ORDER = [0, 2, 3, 1]
 """The transpose of (B, K, H, D) to (B, H, D, K)."""
 
@@ -26,6 +28,7 @@ def improve(model: Any, precision: Any) -> None:
     """Give a model these forms, in place; outputs keep their names."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize":
+            _merge_dequantizer(node)
             _raise_quantizer(node)
     for node in model.get_ordered_ops():
         if node.get_type_name() == "MatMul":
@@ -34,6 +37,37 @@ def improve(model: Any, precision: Any) -> None:
         for result in model.get_results():
             _narrow(result)
     model.validate_nodes_and_infer_types()
+
+
+def _merge_dequantizer(quantizer: Any) -> None:
+    """Let a quantizer whose result is the left operand of attention give the dequantised values itself."""
+    end = _dequantized(quantizer)
+    if end is None or not any(_is_attention(reader) for reader in end.get_target_inputs()):
+        return
+    before = end.get_node().input_value(0).get_node()
+    zero = _constant(before.input_value(1)) if before.get_type_name() == "Subtract" else 0.0
+    scale = _constant(end.get_node().input_value(1))
+    *inputs, low, high = quantizer.input_values()
+    outputs = [op.constant(np.float32((_constant(value) - zero) * scale)) for value in (low, high)]
+    made = op.fake_quantize(*inputs, *outputs, quantizer.get_attributes()["levels"])
+    _replace(end, made.output(0))
+
+
+def _is_attention(reader: Any) -> bool:
+    """Whether an input is the left one of a product with a right one of four axes, which no weight has."""
+    product = reader.get_node()
+    if product.get_type_name() != "MatMul" or reader.get_index() != 0:
+        return False
+    rank = product.input_value(1).get_partial_shape().rank
+    return bool(rank.is_static and rank.get_length() == ATTENTION_RANK)
+
+
+def _constant(value: Any) -> float:
+    """The only element of a constant, which may be cast."""
+    source = value.get_node()
+    while source.get_type_name() == "Convert":
+        source = source.input_value(0).get_node()
+    return float(source.get_data().reshape(-1)[0])
 
 
 def _raise_quantizer(quantizer: Any) -> None:

@@ -68,7 +68,8 @@ class RecordedExporter(Exporter):
         methods = {name: entry.calibration for name, entry in record.items() if entry.calibration}
         reduced = any(entry.reduced_range for entry in record.values())
         precision, target = PRECISIONS[bundle.manifest.precision], TARGETS[bundle.manifest.target]
-        options = QuantizationOptions(overrides=methods, reduce_range=reduced)
+        attention = any(entry.attention for entry in record.values())
+        options = QuantizationOptions(overrides=methods, reduce_range=reduced, attention=attention)
         return cls(blueprint, precision, target, options, tracer, bundle=bundle)
 
     @cached_property

@@ -32,6 +32,7 @@ def calibrate(
     graphs: Mapping[str, ir.Model],
     samples: FeedStream,
     cache: Path | None = None,
+    attention: bool = False,
 ) -> dict[str, Statistics]:
     """Statistics of every component on its own inputs, as the reference computes them.
 
@@ -43,6 +44,7 @@ def calibrate(
         samples: Calibration inputs of the pipeline.
         cache: Directory of statistics (None: none). Those of the same graphs, weights and samples are read from it,
             those of an interrupted run are continued. A directory that can't be written is reported as a warning.
+        attention: Whether the operands of attention are observed as well.
 
     Returns:
         Statistics by component.
@@ -51,12 +53,12 @@ def calibrate(
         CheckError: An activation is NaN or infinite.
         UnavailableError: onnxruntime is missing.
     """
-    stores = _stores(cut, graphs, samples, cache) if cache is not None else {}
+    stores = _stores(cut, graphs, samples, cache, attention) if cache is not None else {}
     statistics = {name: stores[name].load() if name in stores else Statistics() for name in graphs}
     done = min((each.samples for each in statistics.values()), default=len(samples))
     if done < len(samples):
         report(f"calibration: samples {done + 1} to {len(samples)}")
-        _run(cut, graphs, samples, statistics, stores)
+        _run(cut, graphs, samples, statistics, stores, attention)
     elif cache is not None:
         report("calibration: statistics of the same graphs, weights and samples were cached")
     return statistics
@@ -68,14 +70,15 @@ def _run(
     samples: FeedStream,
     statistics: dict[str, Statistics],
     stores: Mapping[str, Store],
+    attention: bool,
 ) -> None:
-    observed = {name: ObservedGraph(graph) for name, graph in graphs.items() if weighted(graph.graph)}
+    observed = {name: ObservedGraph(graph, attention) for name, graph in graphs.items() if weighted(graph.graph)}
     saved = time.monotonic()
     for index, sample in enumerate(track(samples, "calibration")):
         behind = {name: each for name, each in statistics.items() if each.samples <= index}
         if not behind:
             continue
-        for call in Reference(cut, scope=observe_sites(cut, behind)).calls(sample):
+        for call in Reference(cut, scope=observe_sites(cut, behind, attention)).calls(sample):
             if call.component in observed and call.component in behind:
                 observed[call.component].see(call.inputs, behind[call.component])
         for each in behind.values():
@@ -97,12 +100,16 @@ def _saved(stores: Mapping[str, Store], statistics: Mapping[str, Statistics]) ->
     return stores
 
 
-def _stores(cut: Cut, graphs: Mapping[str, ir.Model], samples: FeedStream, cache: Path) -> dict[str, Store]:
-    """Statistics depend on a component's graph, on all modules before it, and on the samples."""
+def _stores(
+    cut: Cut, graphs: Mapping[str, ir.Model], samples: FeedStream, cache: Path, attention: bool
+) -> dict[str, Store]:
+    """Statistics depend on a component's graph, on all modules before it, on the samples, and on what is observed."""
+    observed = ("attention",) if attention else ()
     weights = [weights_sha256(component.module) for component in cut.components]
     data = samples_sha256(samples)
     return {
-        name: Store(cache, name, _sha256(graph), data, repr(cut.pipeline), *weights) for name, graph in graphs.items()
+        name: Store(cache, name, _sha256(graph), data, repr(cut.pipeline), *weights, *observed)
+        for name, graph in graphs.items()
     }
 
 

@@ -9,16 +9,19 @@ import onnx
 import onnx_ir as ir
 
 from perceiver_exporters.precision.calibration.statistics import Statistics
+from perceiver_exporters.precision.integers.attention import attentions
 from perceiver_exporters.precision.integers.layers import weighted
 from perceiver_exporters.reference import Feeds
 from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, UnavailableError
 
 
-def quantized_tensors(graph: ir.Graph) -> tuple[str, ...]:
-    """Tensors that may get a quantizer: inputs of weighted products, outputs of convolutions."""
+def quantized_tensors(graph: ir.Graph, attention: bool = False) -> tuple[str, ...]:
+    """Tensors that may get a quantizer: inputs of weighted products, outputs of convolutions, operands of attention."""
     nodes = weighted(graph)
     inputs = [node.inputs[0] for node in nodes]
     outputs = [node.outputs[0] for node in nodes if node.op_type == "Conv"]
+    if attention:
+        inputs += [node.inputs[index] for each in attentions(graph) for node, index in each.operands]
     return tuple(dict.fromkeys(str(v.name) for v in (*inputs, *outputs) if v is not None))
 
 
@@ -34,8 +37,8 @@ def observe(model: ir.Model, feeds: Iterable[Feeds]) -> Statistics:
 class ObservedGraph:
     """An FP32 component as an ONNX Runtime session. Raises UnavailableError without onnxruntime."""
 
-    def __init__(self, model: ir.Model) -> None:
-        self.tensors = quantized_tensors(model.graph)
+    def __init__(self, model: ir.Model, attention: bool = False) -> None:
+        self.tensors = quantized_tensors(model.graph, attention)
         self._inputs = {str(v.name): v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
         self._computed = [name for name in self.tensors if name not in self._inputs]
         self._session = _session(model, self._computed)

@@ -21,6 +21,7 @@ class ComponentPlan:
         divisors: By layer, a vector over input channels: activations are divided by it, the weight is multiplied.
         kept: Layers that stay in FP32.
         layers: All layers of the graph (empty: unknown); rewrite rules may have folded others away.
+        attention: Attentions whose products of activations are quantised, unless they are `kept`.
     """
 
     statistics: Statistics
@@ -28,6 +29,7 @@ class ComponentPlan:
     divisors: Mapping[str, Extremes] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
     layers: frozenset[str] = frozenset()
+    attention: frozenset[str] = frozenset()
 
     def layer(self, modules: Modules) -> str:
         """The layer of one of these modules: itself, or a parent into which a rule merged several."""

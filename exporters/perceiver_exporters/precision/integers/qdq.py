@@ -102,9 +102,14 @@ class Writer:
         values = [self.constant(f"{name}_{part}", array) for part, array in parts.items()]
         return self.dequantized(values, name, reader, {"axis": axis})
 
-    def fixed(self, x: ir.Value, scale: np.float32, zero: int) -> tuple[list[ir.Node], ir.Value]:
-        """Nodes that quantise an activation over a fixed range, to be inserted, and their result."""
-        name, kind = self._fresh(str(x.name), "_scale"), np.dtype(self._scheme.activation)
+    def fixed(
+        self, x: ir.Value, scale: np.float32, zero: int, kind: np.dtype[Any] | None = None
+    ) -> tuple[list[ir.Node], ir.Value]:
+        """Nodes that quantise an activation over a fixed range, to be inserted, and their result.
+
+        Integers are the scheme's unless their type is given.
+        """
+        name, kind = self._fresh(str(x.name), "_scale"), kind or np.dtype(self._scheme.activation)
         numbers = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero, kind)}
         parts = [self.constant(f"{name}_{part}", number) for part, number in numbers.items()]
         integers, value = (ir.Value(name=f"{name}_{kind}Linear_Output") for kind in ("Quantize", "Dequantize"))

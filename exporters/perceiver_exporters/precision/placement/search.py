@@ -123,7 +123,7 @@ def sensitivities(measured: Measured, plan: Plan, precision: Precision, scheme: 
     layers = [
         (name, layer)
         for name, graph in measured.graphs.items()
-        for layer in _layers(graph)
+        for layer in (*_layers(graph), *sorted(plan[name].attention))
         if layer not in plan[name].kept
     ]
     found = []

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from perceiver_exporters.ir.flops import node_flops
 from perceiver_exporters.ir.graph import constant_of, has_constant_weight, products
 from perceiver_exporters.ir.sized import SizedGraph
+from perceiver_exporters.precision.integers.qdq import reads_integers
 from perceiver_exporters.targets.target import Target
 from perceiver_runtime.errors import INSTALL_ONNXRUNTIME, CheckError, UnavailableError
 
@@ -69,11 +70,13 @@ def kernel_shares(sized: SizedGraph, kept: Set[str] = frozenset()) -> dict[str, 
     Products that depend on no graph input are computed when the graph is loaded, and not counted.
 
     Raises:
-        CheckError: No kernel reads a product's weight.
+        CheckError: No kernel reads a product's weight, or products of activations are not all in integers that the
+            graph has so.
         UnavailableError: onnxruntime is missing.
     """
     flops, uses = _flops_by_weight(sized, kept)
     optimised = _optimised(sized.model)
+    _prove_attention(sized, optimised)
     kernels: dict[str, list[str]] = defaultdict(list)
     for kind, weight in _kernels(optimised):
         kernels[weight].append(kind)
@@ -93,6 +96,19 @@ def kernel_shares(sized: SizedGraph, kept: Set[str] = frozenset()) -> dict[str, 
             found[kind] += count / len(kernels[weight])
     total = sum(found.values())
     return {kind: count / total for kind, count in sorted(found.items())} if total else {}
+
+
+def _prove_attention(sized: SizedGraph, optimised: onnx.ModelProto) -> None:
+    """Raise CheckError unless as many kernels multiply quantised activations as the graph has such products."""
+    expected = sum(reads_integers(node) and not has_constant_weight(node) for node in products(sized.graph))
+    stored = {tensor.name for tensor in optimised.graph.initializer if len(tensor.dims) > 1}
+    integer = (node for node in optimised.graph.node if node.op_type in INTEGER_KERNELS)
+    found = sum(not stored & set(node.input) for node in integer)
+    if found < expected:
+        raise CheckError(
+            f"component {sized.name}: expected ONNX Runtime to run {expected} products of activations in int8 kernels, "
+            f"found {found}; export without attention in int8"
+        )
 
 
 def _flops_by_weight(sized: SizedGraph, kept: Set[str]) -> tuple[dict[str, int], dict[str, int]]:
