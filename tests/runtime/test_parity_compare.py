@@ -10,6 +10,7 @@ import pytest
 
 from perceiver_runtime.errors import FeedError
 from perceiver_runtime.measure import compare as compare_module
+from perceiver_runtime.measure import tolerances
 from perceiver_runtime.measure.compare import Bound, ParityReport, compare, relative_l2
 from perceiver_runtime.measure.spread import Spread, spread_of
 
@@ -150,3 +151,25 @@ def test_a_constant_is_as_far_off_as_the_rows_vary() -> None:
     near = _compare(reference, reference + 0.1 * spread, 2.0**-8, spread, 0.5)
     assert near.centred == pytest.approx(0.1)
     assert near.passed
+
+
+def test_margins_are_those_of_the_documents() -> None:
+    """A larger one would weaken every bundle's tolerances."""
+    found = {name: (m.margin, m.floor, m.resolution) for name, m in tolerances.MARGINS.items()}
+    single, integers = 2.0**-21, 2.0**-8
+    assert found == {
+        "fp32": (8.0, single, single),
+        "fp16": (3.0, 2.0**-12, 2.0**-12),
+        "bf16": (3.0, 2.0**-9, 2.0**-9),
+        "int8": (2.0, integers, single),
+        "int8-dynamic": (2.0, integers, single),
+        "fp8": (2.0, 2.0**-6, single),
+        "int4": (2.0, 2.0**-6, single),
+    }
+
+
+def test_an_error_of_exactly_the_tolerance_passes() -> None:
+    ones = np.ones((1, 4), np.float32)
+    reference, got = ones * 2, ones * 3  # relative L2 0.5, exact in FP32
+    for bound, passed in ((0.5, True), (0.499, False)):
+        assert _compare(reference, got, bound).passed == passed
