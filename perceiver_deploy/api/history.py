@@ -86,7 +86,13 @@ def _kind(report: BenchmarkReport) -> tuple[object, ...]:
 def _parsed(line: bytes, where: str) -> BenchmarkReport:
     try:
         content: Any = strict_json.loads(line)
-        return schema.decode(BenchmarkReport, content, "result")
+        found = schema.decode(BenchmarkReport, content, "result")
+        series = (found.session, *found.peers.values())
+        if not all(
+            len(each.samples) == len(found.session.samples) and min(each.samples, default=0) > 0 for each in series
+        ):
+            raise ValueError("expected times above 0, as many of every peer")
+        return found
     except (ValueError, BundleError) as error:
         raise FeedError(f"{where}: expected a result of `bench --save`: {error}") from error
 

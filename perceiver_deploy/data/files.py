@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, pick, read_records, samples_of
+from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, first_of, pick, read_records, samples_of
 from perceiver_runtime.errors import DatasetError
 from perceiver_runtime.evaluation.interface import Interface, located
 from perceiver_runtime.format.arrays import archived
@@ -45,7 +45,8 @@ class Archive(FileSource):
 
     def first(self) -> Record:
         """Its first two rows: a batch of one would be traced as a constant."""
-        return {name: rows.copy() for name, rows in next(self._pieces(2), {}).items()}
+        rows = first_of(self.path, self._pieces(2))
+        return {name: array.copy() for name, array in rows.items()}
 
     def _pieces(self, size: int) -> Iterator[Record]:
         stored = archived(self.path)
@@ -67,7 +68,7 @@ class Archives(FileSource):
 
     def first(self) -> Record:
         """The arrays of the first file."""
-        return next(self._records())
+        return first_of(self.path, self._records())
 
     def _samples(self, interface: Interface) -> Iterator[Sample]:
         with located(str(self.path)):

@@ -81,6 +81,14 @@ class FileSource:
         return ""
 
 
+def first_of(path: Path, records: Iterator[Record]) -> Record:
+    """The first record of a file or directory. Raises DatasetError if there is none."""
+    record = next(records, None)
+    if record is None:
+        raise DatasetError(f"{path}: expected at least one sample, got none")
+    return record
+
+
 def samples_of(record: Any, interface: Interface) -> list[Sample]:
     """The samples of a record: one, or as many as its arrays have rows beyond the rank of a sample.
 

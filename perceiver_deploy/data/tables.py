@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, class_number, pick
+from perceiver_deploy.data.source import FileSource, Indices, Record, Sample, class_number, first_of, pick
 from perceiver_runtime.errors import DatasetError
 from perceiver_runtime.evaluation.interface import Interface, located
+from perceiver_runtime.format import strict_json
 from perceiver_runtime.suggest import did_you_mean
 
 TEXT, LABEL = "text", "label"
@@ -32,7 +32,7 @@ class Table(FileSource):
 
     def first(self) -> Record:
         """The text of the first row."""
-        return {TEXT: next(self._rows())[1][TEXT]}
+        return first_of(self.path, ({TEXT: row[TEXT]} for _, row in self._rows()))
 
     def _samples(self, interface: Interface) -> Iterator[Sample]:
         main = interface.outputs[0]
@@ -76,7 +76,7 @@ class Table(FileSource):
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
+                    row = strict_json.loads(line)
                 except ValueError as error:
                     raise DatasetError(f"{self.path}: line {number}: expected a JSON object: {error}") from error
                 if not isinstance(row, dict):

@@ -80,6 +80,12 @@ class ReportError(PerceiverError):
     exit_code = 3
 
 
+class SandboxError(PerceiverError):
+    """A command with `--sandbox` crashed, or was ended for a limit."""
+
+    exit_code = 3
+
+
 class BuildError(PerceiverError):
     """TensorRT can't build an engine from a graph of the bundle."""
 

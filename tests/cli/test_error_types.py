@@ -42,6 +42,12 @@ CASES: dict[str, dict[str, tuple[Run, tuple[str, ...]]]] = {
         "without signature.ed25519": (device.main, ("verify", "bundle", "--require-signature", "public.pem")),
         "expected an Ed25519 private key": (program.main, ("sign", "bundle", "--key", "public.pem")),
     },
+    "SandboxError": {
+        "longer than 0.5 s": (
+            device.main,
+            ("bench", "bundle", "--duration", "60", "--sandbox", "--sandbox-time", "0.5"),
+        ),
+    },
     "CheckpointError": {
         "config.json": (program.main, ("export", "checkpoint", "-o", "out")),
     },

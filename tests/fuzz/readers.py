@@ -26,6 +26,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 LIMIT_S = 5.0
+DEADLY_S = 60.0
+"""Of processor time on one input in a library, where no exception can be raised: the process dies."""
 
 
 class Hang(BaseException):
@@ -51,6 +53,7 @@ def fuzz(name: str, inputs: int, seed: int) -> dict[str, Any]:
             chance = random.Random(f"{seed} {name} {number}")
             start = perf_counter()
             signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+            signal.setitimer(signal.ITIMER_PROF, DEADLY_S)
             try:
                 once(chance)
                 counts["accepted"] += 1
@@ -66,6 +69,7 @@ def fuzz(name: str, inputs: int, seed: int) -> dict[str, Any]:
                 sites[where] += 1
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             slowest = max(slowest, perf_counter() - start)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {

@@ -17,7 +17,11 @@ def stored_proto(bundle: Bundle, path: str) -> onnx.ModelProto:
 
 def stored_graph(bundle: Bundle, path: str) -> ir.Model:
     """A graph of the bundle whose external weights are memory-mapped on access. Raises BundleError."""
-    model = ir.from_proto(_parsed(bundle, path, checked(bundle, path, bundle.read(path))))
+    proto = _parsed(bundle, path, checked(bundle, path, bundle.read(path)))
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir raises many types for a graph that contradicts itself
+        raise BundleError(f"{bundle.file(path)}: can't load it: no right ONNX graph: {error}; export again") from error
     ir.external_data.set_base_dir(model.graph, bundle.file(path).parent)
     return model
 

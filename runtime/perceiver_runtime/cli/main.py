@@ -24,24 +24,38 @@ from perceiver_runtime.cli.layers import add_command as add_layers_command
 from perceiver_runtime.cli.options import Parser, integer
 from perceiver_runtime.cli.predict import add_command as add_predict_command
 from perceiver_runtime.cli.progress import ProgressLines, progress_shown
+from perceiver_runtime.cli.sandbox import OUT_OF_MEMORY, add_sandbox_options, limits_of
 from perceiver_runtime.cli.selftest import add_command as add_selftest_command
 from perceiver_runtime.cli.table import markdown, table
+from perceiver_runtime.errors import SandboxError
 from perceiver_runtime.escapes import command_line, printable
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.format import arrays
 from perceiver_runtime.format.outputs import check_file
 from perceiver_runtime.measure.verify import verify
+from perceiver_runtime.sandbox import run_sandboxed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; answer its exit code. SystemExit is raised by `--help` and `--version` alone."""
-    arguments = sys.argv[1:] if argv is None else argv
+    return run_arguments(sys.argv[1:] if argv is None else argv)
+
+
+def run_arguments(arguments: Sequence[str], *, sandboxed: bool = False) -> int:
+    """`main`, in a process that has the limits of `--sandbox` already if it is `sandboxed`."""
 
     def command() -> int:
         options = _parser().parse_args(arguments)
+        if "sandbox" in options and not sandboxed and (limits := limits_of(options)) is not None:
+            return run_sandboxed(arguments, limits)
         options.draw = markdown if options.markdown else table
         with progress_shown(None if options.quiet else ProgressLines()):
-            code: int = options.command(options)
+            try:
+                code: int = options.command(options)
+            except MemoryError as error:
+                if sandboxed:
+                    raise SandboxError(OUT_OF_MEMORY) from error
+                raise
         return code
 
     return run_program("perceiver-run", "perceiver-run", command, as_json="--json" in arguments)
@@ -139,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     device.add_argument("--threads", type=integer(1), help="CPU threads (default: 1 for small models, else all cores)")
     device.add_argument("--copy-weights", action="store_true", help="read large weights into memory, don't map them")
+    add_sandbox_options(device)
     inspect = commands.add_parser("inspect", parents=[shared], help="check every file and show what the bundle holds")
     inspect.set_defaults(command=_inspect)
     check = commands.add_parser("verify", parents=[device], help="compare with the golden samples; exit 1 if any fails")

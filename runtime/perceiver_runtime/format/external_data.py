@@ -15,10 +15,11 @@ from typing import NamedTuple
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format.files import HeldFile
+from perceiver_runtime.format.graph_limits import MAX_DEPTH, check_limits
+from perceiver_runtime.format.protobuf import BYTES, VARINT, encoded, field, fields, tag, varint
 
 ADDRESS = "*/_ORT_MEM_ADDR_/*"
 """A location by which OpenVINO copies from this process' memory: the offset is an address."""
-MAX_DEPTH = 100
 MIN_MAPPED = 16 << 20
 """Bytes of a file that is worth mapping. Of a smaller one, a change in place may be hidden by the clock's ticks."""
 
@@ -53,14 +54,13 @@ _MESSAGES: dict[str, dict[int, tuple[str, bool]]] = {
 }
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 _EXTERNAL = 1
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def relocate(graph: bytes, place: Place) -> bytes:
     """The graph with all external data relocated by `place`. Raises ValueError if it is no ONNX graph."""
     if b"location" not in graph:  # the key that every reference has
         return graph
-    return _rewritten(graph, "model", place, 0) or graph
+    return _rewritten(memoryview(graph), "model", place, 0) or graph
 
 
 @contextlib.contextmanager
@@ -142,6 +142,7 @@ def _cut(contents: dict[HeldFile, bytes], file: HeldFile, data: External) -> byt
 
 def _relocated(bundle: Bundle, onnx: str, graph: bytes, place: Place) -> bytes:
     try:
+        check_limits(graph)
         return relocate(graph, place)
     except ValueError as error:
         raise BundleError(f"{bundle.file(onnx)}: can't load it: no ONNX graph: {error}; export again") from error
@@ -157,100 +158,50 @@ def _weights(bundle: Bundle, onnx: str, data: External) -> HeldFile:
     return file
 
 
-def _rewritten(data: bytes, kind: str, place: Place, depth: int) -> bytes | None:
+def _rewritten(data: memoryview, kind: str, place: Place, depth: int) -> bytes | None:
     """A message with its tensors' data placed, or None if it has none to place."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if kind == "tensor":
         return _tensor(data, place)
     children = _MESSAGES[kind]
-    out: list[bytes] = []
+    out: list[bytes | memoryview] = []
     done, seen, changed = 0, set(), False
-    for number, wire, start, body, end in _fields(data):
-        if number not in children or wire != _BYTES:
+    for number, wire, start, body, end in fields(data):
+        if number not in children or wire != BYTES:
             continue
         child, once = children[number]
         if once and number in seen:
             raise ValueError(f"field {number} of a {kind} occurs twice")
         seen.add(number)
         if (new := _rewritten(data[body:end], child, place, depth + 1)) is not None:
-            out += (data[done:start], _field(number, new))
+            out += (data[done:start], field(number, new))
             done, changed = end, True
     return b"".join((*out, data[done:])) if changed else None
 
 
-def _tensor(data: bytes, place: Place) -> bytes | None:
+def _tensor(data: memoryview, place: Place) -> bytes | None:
     entries: dict[str, str] = {}
-    out: list[bytes] = []
+    out: list[bytes | memoryview] = []
     external = False
-    for number, wire, start, body, end in _fields(data):
-        if number == _EXTERNAL_DATA and wire == _BYTES:
-            pair = {n: data[body:end][b:e].decode() for n, w, _, b, e in _fields(data[body:end]) if w == _BYTES}
+    for number, wire, start, body, end in fields(data):
+        if number == _EXTERNAL_DATA and wire == BYTES:
+            pair = {n: bytes(data[body:end][b:e]).decode() for n, w, _, b, e in fields(data[body:end]) if w == BYTES}
             if pair.get(1, "") in entries:
                 raise ValueError(f"external data gives {pair.get(1)!r:.40} twice")
             entries[pair.get(1, "")] = pair.get(2, "")
-        elif number == _DATA_LOCATION and wire == _VARINT:
-            external = _varint(data, body)[0] == _EXTERNAL
+        elif number == _DATA_LOCATION and wire == VARINT:
+            external = varint(data, body)[0] == _EXTERNAL
         else:
             out.append(data[start:end])
     if not external:
         return b"".join(out) if entries else None
     new = place(External(entries.get("location", ""), int(entries.get("offset", 0)), int(entries.get("length", 0))))
     if isinstance(new, bytes):
-        return b"".join((*out, _field(_RAW_DATA, new)))
+        return b"".join((*out, field(_RAW_DATA, new)))
     out += (
-        _field(_EXTERNAL_DATA, _field(1, key.encode()) + _field(2, str(value).encode()))
+        field(_EXTERNAL_DATA, field(1, key.encode()) + field(2, str(value).encode()))
         for key, value in new._asdict().items()
         if key != "length" or value
     )
-    return b"".join((*out, _tag(_DATA_LOCATION, _VARINT), _encoded(_EXTERNAL)))
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Number, wire type, start, start of the value, end of each field. Raises ValueError where there is none."""
-    position = 0
-    while position < len(data):
-        start = position
-        tag, position = _varint(data, position)
-        wire = tag & 7
-        body = position
-        if wire == _VARINT:
-            _, position = _varint(data, position)
-        elif wire == _BYTES:
-            length, body = _varint(data, position)
-            position = body + length
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {wire} at byte {start}")
-        if position > len(data):
-            raise ValueError(f"a field at byte {start} is cut short")
-        yield tag >> 3, wire, start, body, position
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(data) and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise ValueError(f"a number is cut short at byte {position}")
-
-
-def _tag(number: int, wire: int) -> bytes:
-    return _encoded(number << 3 | wire)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _tag(number, _BYTES) + _encoded(len(content)) + content
-
-
-def _encoded(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*out, value))
+    return b"".join((*out, tag(_DATA_LOCATION, VARINT), encoded(_EXTERNAL)))

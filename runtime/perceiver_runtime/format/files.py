@@ -19,6 +19,8 @@ from typing import NoReturn
 from perceiver_runtime.errors import BundleError, UsageError
 
 BLOCK_BYTES = 1 << 20
+MIN_SPARSE, MAX_HOLES = 1 << 28, 16
+"""A larger file must have one part in so many on disk: holes cost nothing to make, and hours to hash."""
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """Never through a link; a pipe under a file's name must not make an opening wait."""
 
@@ -57,10 +59,20 @@ def open_file(directory: int, path: Path, relative: str) -> int:
                     f"{where}: a link that leaves the bundle, or may; copy the file itself into the bundle"
                 ) from error
             raise BundleError(f"{where}: can't be opened: {error}; give this user access, or copy it again") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if problem := _no_content(status):
         os.close(descriptor)
-        raise BundleError(f"{where}: expected a file, got something else; copy the bundle whole or export again")
+        raise BundleError(f"{where}: expected {problem}; copy the bundle whole or export again")
     return descriptor
+
+
+def _no_content(status: os.stat_result) -> str:
+    """What was expected in place of a file that can't be part of a bundle, and what is there; empty if it can."""
+    if not stat.S_ISREG(status.st_mode):
+        return "a file, got something else"
+    if status.st_size > MIN_SPARSE and status.st_blocks * 512 * MAX_HOLES < status.st_size:
+        return f"{status.st_size:,} bytes on disk, got a sparse file with {status.st_blocks * 512:,}"
+    return ""
 
 
 def unlisted(directory: int, listed: Container[str]) -> Iterator[str]:

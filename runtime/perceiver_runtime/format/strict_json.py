@@ -15,6 +15,8 @@ MAX_DIGITS = 300
 """Of an integer: more would not even fit a double, and Python takes quadratic time for them."""
 MAX_DEPTH = 64
 """Of arrays and objects within each other: readers and writers of records call themselves for each."""
+MAX_VALUES = 2_000_000
+"""Of a document, and commas in its texts: each takes up to 100 bytes of memory, in a file one or two."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -22,10 +24,12 @@ def loads(text: str | bytes) -> Any:
     """Parse one JSON document in UTF-8.
 
     Raises ValueError for anything that RFC 8259 does not allow, a number that a double can't hold, a name that occurs
-    twice in an object, half a surrogate pair, and nesting of more than `MAX_DEPTH`.
+    twice in an object, half a surrogate pair, nesting of more than `MAX_DEPTH`, and more values than `MAX_VALUES`.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        if len(decoded) > MAX_VALUES and sum(map(decoded.count, ",[{")) > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values")
         value = json.loads(
             decoded, parse_constant=_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_unique
         )
