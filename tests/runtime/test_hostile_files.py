@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import tiny_bundles
 from onnx import helper
 
 from perceiver_runtime import BundleError, load_bundle, open_session
+from perceiver_runtime.errors import FeedError
 from perceiver_runtime.format import graph_limits, strict_json
 from perceiver_runtime.format.graph_limits import check_limits
+from perceiver_runtime.processing.files import read_image
 
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]
 
@@ -89,3 +93,14 @@ def test_sparse_files(copy: Path) -> None:
 def test_values_of_json() -> None:
     with pytest.raises(ValueError, match="more than 2,000,000 values"):
         strict_json.loads("[" + "0," * 2_000_001 + "0]")
+
+
+def test_sizes_that_a_header_claims(tmp_path: Path) -> None:
+    """A PNG of 8 x 8 pixels that says 8,000 x 8,000."""
+    image = pytest.importorskip("PIL.Image")
+    image.new("L", (8, 8)).save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 8000, 8000) + data[24:29]
+    (tmp_path / "x.png").write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+    with pytest.raises(FeedError, match="got 8000 x 8000 in"):
+        read_image(tmp_path / "x.png")

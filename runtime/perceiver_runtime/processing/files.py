@@ -17,6 +17,8 @@ from perceiver_runtime.processing.resample import Pixels
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name of an image of that many channels."""
 EIGHT_BITS = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"))
+MAX_CLAIM, MAX_PIXELS_PER_BYTE = 1 << 24, 1000
+"""Pixels above which a file must have a byte for so many: a damaged header claims gigabytes."""
 INSTALL = "pip install 'perceiver-runtime[images]'"
 
 
@@ -51,6 +53,11 @@ def read_frames(path: Path, channels: int = 3) -> Iterator[Pixels]:
             with pillow.Image.open(path) as image:
                 if number >= getattr(image, "n_frames", 1):
                     return
+                if image.width * image.height > max(MAX_CLAIM, MAX_PIXELS_PER_BYTE * path.stat().st_size):
+                    raise FeedError(
+                        f"{path}: expected an image with a byte for {MAX_PIXELS_PER_BYTE} pixels, got {image.width} x "
+                        f"{image.height} in {path.stat().st_size} bytes; save it again, or make it smaller"
+                    )
                 image.seek(number)
                 if image.mode not in EIGHT_BITS:
                     raise FeedError(f"{path}: expected an image of 8 bits, got Pillow's mode {image.mode}; convert it")
