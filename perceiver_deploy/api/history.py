@@ -26,6 +26,8 @@ DRIFT = 0.05
 """Change between two runs that is not counted where less than `MIN_RUNS` earlier ones tell how much they differ."""
 MIN_RUNS = 4
 QUANTILE = 1.96
+MIN_MS, MAX_MS = 1e-9, 1e12
+"""Of a call; a ratio of others has no exponential."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,15 @@ def _parsed(line: bytes, where: str) -> BenchmarkReport:
     try:
         content: Any = strict_json.loads(line)
         found = schema.decode(BenchmarkReport, content, "result")
-        series = (found.session, *found.peers.values())
-        if not all(
-            len(each.samples) == len(found.session.samples) and min(each.samples, default=0) > 0 for each in series
-        ):
-            raise ValueError("expected times above 0, as many of every peer")
+        if not all(_plausible(each.samples, found.session.samples) for each in (found.session, *found.peers.values())):
+            raise ValueError(f"expected as many times of every peer, of {MIN_MS:g} to {MAX_MS:g} ms")
         return found
     except (ValueError, BundleError) as error:
         raise FeedError(f"{where}: expected a result of `bench --save`: {error}") from error
+
+
+def _plausible(times: Sequence[float], rounds: Sequence[float]) -> bool:
+    return len(times) == len(rounds) > 0 and MIN_MS <= min(times) <= max(times) <= MAX_MS
 
 
 def _change(now: BenchmarkReport, earlier: Sequence[BenchmarkReport]) -> Change:
