@@ -3,6 +3,7 @@
     python benchmarks/tensorrt_builds.py                 small models
     python benchmarks/tensorrt_builds.py --released NAME released sizes with random weights
     python benchmarks/tensorrt_builds.py --repeat N      how many of N builds are byte-identical
+    python benchmarks/tensorrt_builds.py --attention     both forms of attention of small models, and what was fused
 
 At fp32, fp16 and int8, or at --precision P. Each table replaces the text between its markers in the page; rows of
 released sizes are added to those present.
@@ -32,8 +33,10 @@ from perceiver_exporters.bundle.storage import save_graphs  # noqa: E402
 from perceiver_exporters.targets.target import TARGETS  # noqa: E402
 from perceiver_runtime.errors import PerceiverError  # noqa: E402
 from perceiver_runtime.tensorrt.api import load_tensorrt  # noqa: E402
+from perceiver_runtime.tensorrt.builder.attention import Form  # noqa: E402
 from perceiver_runtime.tensorrt.builder.build import BuiltEngine  # noqa: E402
 
+FORMS: tuple[Form, ...] = ("products", "operator")
 PAGE = ROOT / "docs" / "tensorrt.md"
 
 
@@ -96,6 +99,33 @@ def repeat_table(times: int) -> str:
     return "\n".join(lines)
 
 
+def attention_table(subjects: Iterable[tuple[str, Subject]], precisions: Sequence[str]) -> str:
+    """Fused kernels of attention in TensorRT's list of layers, for each model with attention in either form."""
+    trt = load_tensorrt("tensorrt_rtx")
+    lines = [
+        "| Model | Precision | Softmax | Fused as products | Operators | Fused then | Engines MB | MB then |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, subject in subjects:
+        for precision in precisions:
+            graphs = subject.graphs(precision)
+            with tempfile.TemporaryDirectory() as folder:
+                both = [
+                    tuple(subject.build(trt, each, Path(folder, path), attention=form) for form in FORMS)
+                    for each, path in save_graphs(graphs, Path(folder)).items()
+                    if any(node.op_type == "Softmax" for node in graphs[each].graph)
+                ]
+            fused = [sum(built.sidecar.fused_attention or 0 for built in form) for form in zip(*both, strict=True)]
+            sizes = [sum(len(built.plan) for built in form) for form in zip(*both, strict=True)]
+            operators = [built.operators for _, built in both]
+            replaced = sum(len(each.replaced) for each in operators)
+            total = replaced + sum(len(each.kept) for each in operators)
+            megabytes = " | ".join(f"{size / 1e6:.1f}" for size in sizes)
+            lines.append(f"| {name} | {precision} | {total} | {fused[0]} | {replaced} | {fused[1]} | {megabytes} |")
+            print(lines[-1], *operators, sep="\n    ", file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
 def table(rows: Iterable[Row]) -> str:
     """Markdown."""
     lines = [
@@ -140,11 +170,15 @@ def main() -> None:
     parser.add_argument("--released", nargs="+", metavar="NAME")
     parser.add_argument("--precision", nargs="+", default=["fp32", "fp16", "int8"], metavar="P")
     parser.add_argument("--repeat", type=int, metavar="N")
+    parser.add_argument("--attention", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.strftime("%Y-%m-%d")
     if options.repeat:
         name, text = "repeat", repeat_table(options.repeat)
+    elif options.attention:
+        models = ((family, small(family)) for family in SMALL)
+        name, text = "attention", attention_table(models, [p for p in options.precision if p != "int8"])
     elif options.released:
         subjects = ((name, released(name)) for name in options.released)
         name, text = "released", joined(PAGE, table(rows(subjects, options.precision, every_gpu=True)))

@@ -25,6 +25,7 @@ from perceiver_exporters.precision import PRECISIONS
 from perceiver_exporters.precision.options import QuantizationOptions
 from perceiver_exporters.targets.target import TARGETS
 from perceiver_runtime.manifest import Source
+from perceiver_runtime.tensorrt.builder.attention import Form
 from perceiver_runtime.tensorrt.builder.build import BuildRequest, BuiltEngine, build_engine
 
 NEWEST = ("12.0",)  # one GPU builds faster than six
@@ -47,13 +48,20 @@ class Subject:
         return exporter.records().graphs
 
     def build(
-        self, trt: ModuleType, name: str, path: Path, capabilities: tuple[str, ...] = NEWEST, **options: object
+        self,
+        trt: ModuleType,
+        name: str,
+        path: Path,
+        capabilities: tuple[str, ...] = NEWEST,
+        attention: Form = "products",
     ) -> BuiltEngine:
         """One component's engine from its graph at `path`. Raises what `build_engine` raises."""
         cut = self.made.cut
         inputs = cut.component(name).inputs
-        request = BuildRequest(name, path, inputs, (cut.profile,), "0" * 64, WORKSPACE, capabilities)
-        return build_engine(trt, request, **options)  # type: ignore[arg-type]
+        request = BuildRequest(
+            name, path, inputs, (cut.profile,), "0" * 64, WORKSPACE, capabilities, attention=attention
+        )
+        return build_engine(trt, request)
 
 
 @functools.cache

@@ -162,6 +162,21 @@ def test_a_timing_cache_is_kept(path: Path, jetson: SimulatedJetson, tmp_path: P
     assert cache.read_bytes() == b"older timings"
 
 
+def test_timings_that_another_build_added_meanwhile_stay(path: Path, jetson: SimulatedJetson, tmp_path: Path) -> None:
+    cache = tmp_path / "timings"
+    seen: list[Done] = []
+
+    def see(done: Done) -> None:
+        if not seen and done.what.endswith("Building engine"):
+            seen.append(done)
+            cache.write_bytes(b"of another bundle")
+
+    with progress_to(see):
+        build_engines(path, "jetson-orin", jetson.trt, EngineOptions(timing_cache=cache))
+    assert b"of another bundle" in cache.read_bytes()
+    assert cache.read_bytes().startswith(b"timings")
+
+
 @pytest.mark.parametrize(("refuses", "answer"), [("set_timing_cache", False), ("create_timing_cache", None)])
 def test_another_gpus_timing_cache_is_refused(
     path: Path, jetson: SimulatedJetson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str, answer: object

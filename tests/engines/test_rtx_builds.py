@@ -35,7 +35,7 @@ def encoder(precision: str, folder: Path) -> Callable[..., BuiltEngine]:
     """Builds the patch classifier's encoder, from a graph that is saved once."""
     subject = small("patch-classifier")
     ir.save(subject.graphs(precision)["encoder"], path := folder / "graph.onnx")
-    return lambda trt, *capabilities, **options: subject.build(trt, "encoder", path, *capabilities, **options)
+    return lambda trt, *capabilities: subject.build(trt, "encoder", path, *capabilities)
 
 
 def test_every_family_has_a_small_model() -> None:

@@ -34,7 +34,7 @@ PARITY = (
     "fed by:<?",
 )
 """Columns of a parity table; `centred` is the error relative to the spread of the golden rows."""
-ENGINES = ("component:<", "seconds", "MB", "layers", "matrix products:<")
+ENGINES = ("component:<", "seconds", "MB", "layers", "matrix products:<", "attention:<")
 
 
 def to_json(value: Any) -> str:
@@ -138,10 +138,11 @@ def engine_table(reports: Sequence[EngineReport]) -> tuple[Sequence[str], Sequen
     return ENGINES, [
         (
             r.component,
-            f"{r.seconds:.1f}",
+            "kept" if r.kept else f"{r.seconds:.1f}",
             f"{r.engine_bytes / 1e6:.3g}",
-            str(r.layers),
+            "-" if r.layers is None else str(r.layers),
             ", ".join(f"{count} {kind}" for kind, count in r.products.items()) or "none",
+            r.attention,
         )
         for r in reports
     ]

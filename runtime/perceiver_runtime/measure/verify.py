@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from perceiver_runtime.errors import BundleError, CheckError
 from perceiver_runtime.execution.choice import RunsOn
 from perceiver_runtime.execution.session import Session, open_session
 from perceiver_runtime.golden import GoldenSample, load_golden
-from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.manifest import ComponentEntry, Manifest
 from perceiver_runtime.measure.compare import Bound, Mode, ParityReport, compare
 from perceiver_runtime.measure.spread import spread_of
 from perceiver_runtime.measure.tolerances import check_spread, check_tolerance
@@ -90,6 +90,33 @@ def require_parity(session: Session) -> None:
             f"{worst.decisive[0]:.3g} ({worst.nonfinite} values not finite; {len(failed)} checks failed): weights or "
             "device compute something else than the reference; open it again, or build its engines again"
         )
+
+
+def component_failure(
+    bundle: Bundle, entry: ComponentEntry, run: Callable[[Mapping[str, Array]], Mapping[str, Array]]
+) -> str:
+    """Compare one component, run alone on reference inputs, with the golden samples.
+
+    Args:
+        bundle: The bundle.
+        entry: The component.
+        run: Runs it.
+
+    Returns:
+        The first tensor beyond its tolerance, with its error; nothing if all pass.
+
+    Raises:
+        BundleError: The bundle has no golden samples, or a tensor no tolerance.
+    """
+    samples = load_golden(bundle)
+    bounds = golden_bounds(bundle.manifest, samples)
+    for sample in samples:
+        if (call := sample.components.get(entry.name)) is None:
+            continue
+        for report in _compare(bounds, entry.name, "teacher-forced", call.outputs, run(call.inputs)):
+            if not report.passed:
+                return f"{report.tensor}: error {report.decisive[0]:.2g}, tolerance {report.decisive[1]:.2g}"
+    return ""
 
 
 def golden_bounds(manifest: Manifest, samples: Sequence[GoldenSample]) -> dict[Key, Bound]:

@@ -7,15 +7,21 @@ from types import ModuleType
 
 from perceiver_runtime.errors import BuildError
 from perceiver_runtime.tensorrt.api import EngineInspector, ICudaEngine, IExecutionContext, Runtime
+from perceiver_runtime.tensorrt.fusion import fused_attention, layers_of_json
 from perceiver_runtime.tensorrt.logger import build_logger
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """`layers` is TensorRT's JSON; `device_bytes` is the memory of one execution context at the largest shapes."""
+    """What TensorRT tells of an engine.
+
+    `layers` is its JSON; `device_bytes` is the memory of one execution context at the largest shapes, `fused_attention`
+    the number of kernels that compute an attention whole.
+    """
 
     layers: str
     device_bytes: int
+    fused_attention: int | None = None
 
 
 def inspect_engine(trt: ModuleType, plan: bytes, component: str) -> Inspection:
@@ -27,7 +33,8 @@ def inspect_engine(trt: ModuleType, plan: bytes, component: str) -> Inspection:
         raise BuildError(
             f"component {component}: TensorRT built an engine that it can't open: {'; '.join(logger.errors)}"
         )
-    return Inspection(layers_of(trt, engine), engine.device_memory_size_v2)
+    layers = layers_of(trt, engine)
+    return Inspection(layers, engine.device_memory_size_v2, fused_attention(layers_of_json(layers)))
 
 
 def layers_of(trt: ModuleType, engine: ICudaEngine, context: IExecutionContext = None) -> str:

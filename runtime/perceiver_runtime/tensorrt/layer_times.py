@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.format import strict_json
 from perceiver_runtime.format.outputs import replacing
-from perceiver_runtime.format.wiring import bind_symbols
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.progress import track
 from perceiver_runtime.tensorrt.backend import TensorRT
 from perceiver_runtime.tensorrt.cuda import CudaDevice
+from perceiver_runtime.tensorrt.trial import buffers_of
 from perceiver_runtime.tensors import Array
 
 WARMUP = 3
@@ -95,12 +95,7 @@ def time_layers(
     """Time the layers of one engine on inputs in host memory. Raises what `TensorRT.load` raises."""
     device: CudaDevice = backend.device
     clock = LayerClock()
-    inputs = {spec.name: device.allocate(feeds[spec.name].shape, spec.dtype) for spec in entry.inputs}
-    sizes = bind_symbols(entry.inputs, {name: buffer.shape for name, buffer in inputs.items()}, entry.name)
-    shapes = {spec.name: spec.resolve(cast(Mapping[str, int], sizes)) for spec in entry.outputs}
-    outputs = {spec.name: device.allocate(shapes[spec.name], spec.dtype) for spec in entry.outputs}
-    for name, buffer in inputs.items():
-        device.upload(feeds[name], buffer)
+    inputs, outputs = buffers_of(device, entry, feeds)
     engine = backend.load(bundle, entry)
     bound = engine.bind(inputs, outputs, layer_profiler(backend.trt, clock))
     for run in range(WARMUP + runs):

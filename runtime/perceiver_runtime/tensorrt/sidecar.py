@@ -25,7 +25,9 @@ class Sidecar:
     `compute_capabilities` are those it runs on (`8.7`); `graph_sha256` covers the ONNX file and its external
     weights; `products` counts the network's matrix products by the type of their operands, which a strongly
     typed build keeps: the proof of precision that needs no GPU. `device_bytes` is what one execution context asks
-    for, known only where the engine could be deserialised after the build.
+    for, known only where the engine could be deserialised after the build. `attention` is the form that was built,
+    `products` or `operator`; `fused_attention` counts the kernels that compute an attention whole, in TensorRT's list
+    of layers, and is None where there is no list.
     """
 
     schema_version: int
@@ -44,6 +46,8 @@ class Sidecar:
     jetpack: str | None = None
     device: str | None = None
     device_bytes: int | None = None
+    attention: str = "products"
+    fused_attention: int | None = None
 
     @property
     def version_compatible(self) -> bool:

@@ -219,6 +219,11 @@ class ITimingCache:
     def serialize(self) -> bytes:
         return self._content
 
+    def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        if input_cache._content not in self._content:
+            self._content += input_cache._content
+        return True
+
 
 class IBuilderConfig:
     def __init__(self) -> None:

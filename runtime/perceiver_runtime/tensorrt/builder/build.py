@@ -16,23 +16,22 @@ from types import ModuleType
 from typing import Any
 
 from perceiver_runtime.errors import BuildError, UsageError
-from perceiver_runtime.format.outputs import replacing
 from perceiver_runtime.machine import current_platform
 from perceiver_runtime.tensorrt.api import (
     Builder,
-    IAttention,
-    IAttentionOutputLayer,
     IBuilderConfig,
-    ILayer,
     INetworkDefinition,
     IOptimizationProfile,
     OnnxParser,
     ParserError,
     module_kind,
 )
+from perceiver_runtime.tensorrt.builder.attention import Form, Operators, decompose_unfused, use_operators
 from perceiver_runtime.tensorrt.builder.products import matrix_products
 from perceiver_runtime.tensorrt.builder.progress import Interruption, progress_monitor
+from perceiver_runtime.tensorrt.builder.timings import keep_timings, use_timings
 from perceiver_runtime.tensorrt.dialect import Dialect, dialect
+from perceiver_runtime.tensorrt.fusion import fused_attention
 from perceiver_runtime.tensorrt.logger import build_logger
 from perceiver_runtime.tensorrt.sidecar import SIDECAR_SCHEMA, Sidecar
 from perceiver_runtime.tensors import Profile, TensorSpec
@@ -48,7 +47,7 @@ class BuildRequest:
     `workspace` bounds TensorRT's scratch memory, in bytes. `compute_capabilities` (`8.6`) name GPUs that need not be in
     this machine, which only TensorRT-RTX can build for; empty means the GPU here. `timing_cache` is a file
     that is read if it exists and written after the build, where this TensorRT has timing caches. `graph` is the content
-    of `onnx`, its external weights located from `/`; empty, it is read from there.
+    of `onnx`, its external weights located from `/`; empty, it is read from there. `attention` is the form to build.
     """
 
     component: str
@@ -61,17 +60,22 @@ class BuildRequest:
     version_compatible: bool = False
     timing_cache: Path | None = None
     graph: bytes = field(default=b"", repr=False)
+    attention: Form = "products"
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialised engine, its identity, and what the build took. `log` holds TensorRT's warnings."""
+    """A serialised engine, its identity, and what the build took. `log` holds TensorRT's warnings.
+
+    `operators` tells what became of attention in the form of operators; empty in the form of products.
+    """
 
     plan: bytes = field(repr=False)
     sidecar: Sidecar
     seconds: float
     layers: int
     log: tuple[str, ...]
+    operators: Operators = field(default_factory=Operators)
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,17 @@ def build_engine(trt: ModuleType, request: BuildRequest, device: BuildDevice | N
     builder: Builder = trt.Builder(logger)
     network: INetworkDefinition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, network, logger, request)
+    products = matrix_products(trt, network)  # before any is replaced by an operator of the same type
+    operators = Operators()
     if rules.attention:
-        _decompose_attention(trt, network)
+        decompose_unfused(trt, network)
+    if request.attention == "operator":
+        operators = use_operators(trt, network, rules)
     config: IBuilderConfig = builder.create_builder_config()
     _configure(trt, builder, network, config, request, rules)
     plan = _serialize(trt, builder, network, config, request, logger)
     if rules.timing_cache and request.timing_cache is not None:
-        with replacing(request.timing_cache, follow=False) as partial:
-            partial.write_bytes(bytes(config.get_timing_cache().serialize()))
+        keep_timings(config, request.timing_cache)
     sidecar = Sidecar(
         schema_version=SIDECAR_SCHEMA.version,
         component=request.component,
@@ -113,13 +120,16 @@ def build_engine(trt: ModuleType, request: BuildRequest, device: BuildDevice | N
         engine_sha256=hashlib.sha256(plan).hexdigest(),
         engine_bytes=len(plan),
         profiles=request.profiles,
-        flags=_flag_names(request),
+        flags=flag_names(version_compatible=request.version_compatible),
         workspace_bytes=request.workspace,
-        products=matrix_products(trt, network),
+        products=products,
         jetpack=device.jetpack if device else None,
         device=device.name if device else None,
+        attention="operator" if operators.replaced else "products",
+        fused_attention=fused_attention(logger.layers),
     )
-    return BuiltEngine(plan, sidecar, time.perf_counter() - started, network.num_layers, tuple(logger.messages))
+    seconds = time.perf_counter() - started
+    return BuiltEngine(plan, sidecar, seconds, network.num_layers, tuple(logger.messages), operators)
 
 
 def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: BuildRequest) -> None:
@@ -136,18 +146,6 @@ def _parse(trt: ModuleType, network: INetworkDefinition, logger: Any, request: B
 
 def _describe(error: ParserError) -> str:
     return f"{error.node_operator()} {error.node_name()}: {error.desc()}".strip()
-
-
-def _decompose_attention(trt: ModuleType, network: INetworkDefinition) -> None:
-    """Let attention run unfused where no fused kernel takes its type or width; otherwise such a build fails."""
-    for index in range(network.num_layers):
-        layer: ILayer = network.get_layer(index)
-        if layer.type == trt.LayerType.ATTENTION_OUTPUT:
-            # Networks give layers as their base class; the bindings' own way to the derived one is to say so.
-            layer.__class__ = trt.IAttentionOutputLayer
-            output: IAttentionOutputLayer = layer
-            attention: IAttention = output.attention
-            attention.decomposable = True
 
 
 def _configure(
@@ -169,10 +167,7 @@ def _configure(
     _set_capabilities(trt, config, request, rules)
     _set_profiles(builder, network, config, request)
     if rules.timing_cache and request.timing_cache is not None:
-        kept = request.timing_cache.read_bytes() if request.timing_cache.exists() else b""
-        cache = config.create_timing_cache(kept)
-        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-            raise UsageError(f"{request.timing_cache}: no timings of this TensorRT on this GPU; give another file")
+        use_timings(config, request.timing_cache)
 
 
 def _set_capabilities(trt: ModuleType, config: IBuilderConfig, request: BuildRequest, rules: Dialect) -> None:
@@ -241,5 +236,6 @@ def _capabilities(request: BuildRequest, device: BuildDevice | None) -> tuple[st
     return request.compute_capabilities or ((device.compute_capability,) if device else ())
 
 
-def _flag_names(request: BuildRequest) -> tuple[str, ...]:
-    return ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME") if request.version_compatible else ()
+def flag_names(*, version_compatible: bool) -> tuple[str, ...]:
+    """Flags of a build, as its sidecar names them."""
+    return ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME") if version_compatible else ()

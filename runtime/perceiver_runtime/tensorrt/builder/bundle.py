@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -15,36 +15,55 @@ from perceiver_runtime.format.names import check_name
 from perceiver_runtime.format.staging import staged
 from perceiver_runtime.manifest import MANIFEST_NAME, ComponentEntry
 from perceiver_runtime.progress import track
-from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, build_engine
+from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, flag_names
+from perceiver_runtime.tensorrt.builder.forms import FormOptions, build_form
 from perceiver_runtime.tensorrt.builder.profiles import component_profiles
-from perceiver_runtime.tensorrt.inspection import inspect_engine
-from perceiver_runtime.tensorrt.sidecar import engine_path, graph_sha256, layers_path, sidecar_path, write_sidecar
+from perceiver_runtime.tensorrt.builder.reuse import Reuse, reuse
+from perceiver_runtime.tensorrt.sidecar import (
+    Sidecar,
+    engine_path,
+    graph_sha256,
+    layers_path,
+    sidecar_path,
+    write_sidecar,
+)
 from perceiver_runtime.tensorrt.summary import MODEL_CARD, describe_in_model_card, engines_in, model_card_lines
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to build; see `BuildRequest`. `device` is the GPU in this machine, if there is one."""
+    """How to build; see `BuildRequest`. `device` is the GPU in this machine, if there is one.
+
+    `form` says how attention is built (on `device`). With `reusing`, engines that fit are not built again.
+    """
 
     workspace: int = DEFAULT_WORKSPACE
     compute_capabilities: tuple[str, ...] = ()
     version_compatible: bool = False
     timing_cache: Path | None = None
     device: BuildDevice | None = None
+    form: FormOptions = field(default_factory=FormOptions)
+    reusing: Reuse | None = None
 
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What one build took and gave. `products` counts matrix products by the type that they are computed in."""
+    """What one build took and gave.
+
+    `products` counts matrix products by the type that they are computed in. `attention` says which form of attention
+    was built, and why not another. An engine that was `kept` was not built; its `layers` are not known.
+    """
 
     component: str
     target: str
     seconds: float
     engine_bytes: int
-    layers: int
+    layers: int | None
     products: Mapping[str, int]
     sha256: str
     warnings: tuple[str, ...]
+    attention: str = ""
+    kept: bool = False
 
 
 def build_engines(
@@ -88,17 +107,19 @@ def _build(
     directory: Path,
 ) -> EngineReport:
     entry = bundle.manifest.component(component)
+    if options.reusing is not None:
+        flags = flag_names(version_compatible=options.version_compatible)
+        if (found := reuse(options.reusing, bundle, entry, target, flags, directory)) is not None:
+            return _kept(found, target)
     with linked(bundle, entry.onnx, bundle.read(entry.onnx)) as graph:
         request = _request(bundle, entry, graph, options)
-        built = build_engine(trt, request, options.device)
+        made = build_form(trt, bundle, entry, request, dataclasses.replace(options.form, device=options.device))
+    built, sidecar = made.built, made.built.sidecar
     plan = directory / engine_path(target, component)
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_bytes(built.plan)
-    sidecar = built.sidecar
-    if options.device is not None:  # only a machine with the GPU can open the engine again
-        inspection = inspect_engine(trt, built.plan, component)
-        (directory / layers_path(target, component)).write_text(inspection.layers, encoding="utf-8")
-        sidecar = dataclasses.replace(sidecar, device_bytes=inspection.device_bytes)
+    if made.inspection is not None:
+        (directory / layers_path(target, component)).write_text(made.inspection.layers, encoding="utf-8")
     write_sidecar(directory / sidecar_path(target, component), sidecar)
     return EngineReport(
         component,
@@ -109,6 +130,22 @@ def _build(
         sidecar.products,
         sidecar.engine_sha256,
         built.log,
+        f"{sidecar.attention} ({made.reason})",
+    )
+
+
+def _kept(sidecar: Sidecar, target: str) -> EngineReport:
+    return EngineReport(
+        sidecar.component,
+        target,
+        0.0,
+        sidecar.engine_bytes,
+        None,
+        sidecar.products,
+        sidecar.engine_sha256,
+        (),
+        sidecar.attention,
+        kept=True,
     )
 
 

@@ -11,7 +11,9 @@ from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.tensorrt.api import TARGET_MODULES
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
+from perceiver_runtime.tensorrt.builder.forms import AttentionOption, FormOptions, Parity
 from perceiver_runtime.tensorrt.builder.kit import check_kit, read_kit
+from perceiver_runtime.tensorrt.builder.reuse import Reuse
 from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.identity import device_identity
 
@@ -34,12 +36,18 @@ def build_here(
     workspace: int | None = None,
     version_compatible: bool = False,
     timing_cache: Path | None = None,
+    attention: AttentionOption = "auto",
+    parity: Parity | None = None,
+    everything: bool = True,
+    old: Bundle | None = None,
 ) -> tuple[EngineReport, ...]:
     """Check the kit against this device, if the bundle is one, and build every component's engine.
 
     `target` names the engines' folder (None: the kit's, else the bundle's own target). `workspace` bounds TensorRT's
-    scratch memory in bytes (None: the kit's, else half of the free memory). Raises UnavailableError if this
-    is not the device that the kit is for, and what `build_engines` raises.
+    scratch memory in bytes (None: the kit's, else half of the free memory). `attention` is the form of attention;
+    `auto` takes operators only after a check of `parity`. Unless `everything` is built, engines of the bundle that fit
+    this machine and its graphs are kept, and those of another bundle `old` are taken over. Raises UnavailableError
+    if this is not the device that the kit is for, and what `build_engines` raises.
     """
     bundle = path if isinstance(path, Bundle) else load_bundle(path)
     device = CudaDevice(cudart)
@@ -54,6 +62,8 @@ def build_here(
         version_compatible=version_compatible,
         timing_cache=timing_cache,
         device=BuildDevice(identity.compute_capability, device.name(), identity.jetpack),
+        form=FormOptions(attention, cuda=device, parity=parity),
+        reusing=None if everything else Reuse(identity, (bundle, *([old] if old is not None else []))),
     )
     name = target if target is not None else (kit or bundle.manifest).target
     return build_engines(bundle, name, trt, options)

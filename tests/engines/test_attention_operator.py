@@ -1,0 +1,168 @@
+"""Attention as one operator: REAL builds of both forms with TensorRT-RTX, and the choice between them, SIMULATED."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from engines.rtx import small
+from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+
+from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.errors import BuildError, UsageError
+from perceiver_runtime.measure.verify import component_failure
+from perceiver_runtime.tensorrt.api import load_tensorrt
+from perceiver_runtime.tensorrt.builder import forms
+from perceiver_runtime.tensorrt.builder.attention import Operators
+from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
+from perceiver_runtime.tensorrt.builder.device_build import build_here
+from perceiver_runtime.tensorrt.builder.forms import FormOptions
+from perceiver_runtime.tensorrt.fusion import fused_attention, layers_in, layers_of_json
+from perceiver_runtime.tensorrt.sidecar import read_sidecar
+
+
+@pytest.fixture(scope="module")
+def trt() -> ModuleType:
+    return load_tensorrt("tensorrt_rtx")
+
+
+@pytest.mark.parametrize(
+    ("family", "component", "precision", "operators"),
+    [
+        ("patch-classifier", "processor_block", "fp16", Operators(("0.attention/Softmax", "1.attention/Softmax"))),
+        ("classic-language-model", "encoder", "fp16", Operators(("layer.attention/Softmax",))),  # masked
+        ("patch-classifier", "decoder", "fp32", Operators((), (("layer.attention/Softmax", "computed in FLOAT"),))),
+    ],
+)
+def test_both_forms_build(
+    trt: ModuleType, family: str, component: str, precision: str, operators: Operators, tmp_path: Path
+) -> None:
+    """As many fused kernels in either form; FP32 has none, and stays as it is."""
+    subject = small(family)
+    ir.save(subject.graphs(precision)[component], path := tmp_path / "graph.onnx")
+    products = subject.build(trt, component, path)
+    made = subject.build(trt, component, path, attention="operator")
+    assert made.operators == operators
+    assert made.sidecar.attention == ("operator" if operators.replaced else "products")
+    assert products.sidecar.fused_attention == made.sidecar.fused_attention == len(operators.replaced)
+    assert made.sidecar.products == products.sidecar.products
+
+
+def test_fused_kernels_are_counted_by_their_names() -> None:
+    log = (
+        "Engine Layer Information:\n"
+        "Name: _gemm_mha_v2_myl0_6, LayerType: kgen, Inputs: [], TacticName: _gemm_mha_v2_0xe1, StreamId: 0\n"
+        "Name: 0.mha.output/MatMul_myl0_7, LayerType: gemm, Inputs: [], TacticName: sm80_gemm, StreamId: 0\n"
+        "Name: attention, LayerType: kgen, Inputs: [], TacticName: fmha_v2_flash_attention_fp16, StreamId: 0\n"
+    )
+    assert fused_attention([*layers_in(log), *layers_in(log)]) == 2
+    assert fused_attention(layers_of_json('{"Layers": [{"Name": "mha.output", "TacticName": "x"}, "old"]}')) == 0
+    assert fused_attention([]) is None
+
+
+def thor() -> SimulatedJetson:
+    return simulated_jetson("10.16.1.11", "11.0")
+
+
+def reports(path: Path, jetson: SimulatedJetson, **options: Any) -> dict[str, EngineReport]:
+    made = build_here(path, jetson.trt, jetson.cuda, target="jetson-thor", parity=component_failure, **options)
+    return {report.component: report for report in made}
+
+
+def imitate(monkeypatch: pytest.MonkeyPatch, fused: int, *, refused: bool = False) -> None:
+    """Builds in FP16 whose operators, which the simulation lacks, are the products with so many fused kernels."""
+    real, inspect = forms.build_engine, forms.inspect_engine
+    latest: list[bool] = []
+
+    def build(trt: ModuleType, request: Any, device: Any) -> Any:
+        operator = request.attention == "operator"
+        latest.append(operator)
+        if operator and refused:
+            raise BuildError("no kernel of this width")
+        made = real(trt, replace(request, attention="products"), device)
+        sidecar = replace(made.sidecar, attention=request.attention, products={"fp16": 1})
+        return replace(made, sidecar=sidecar, operators=Operators(("softmax",) if operator else ()))
+
+    def inspected(*arguments: Any) -> Any:
+        return replace(inspect(*arguments), fused_attention=fused if latest[-1] else 1)
+
+    monkeypatch.setattr(forms, "build_engine", build)
+    monkeypatch.setattr(forms, "inspect_engine", inspected)
+
+
+def test_operators_that_fuse_more_and_pass_are_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imitate(monkeypatch, 2)
+    made = reports(path, thor())["encoder"].attention
+    assert made == "operator (2 fused kernels as operators, 1 as products; parity passed)"
+    sidecar = read_sidecar(path / "engines/jetson-thor/encoder.json")
+    assert (sidecar.attention, sidecar.fused_attention) == ("operator", 2)
+    with thor().open(path):
+        pass
+
+
+def test_operators_that_fail_parity_are_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imitate(monkeypatch, 2)
+    run = forms.run_plan
+    monkeypatch.setattr(forms, "run_plan", lambda *a: {n: x + np.ones_like(x) for n, x in run(*a).items()})
+    made = reports(path, thor())["encoder"].attention
+    assert made.startswith("products (operator failed parity: ")
+    assert "tolerance" in made
+    assert read_sidecar(path / "engines/jetson-thor/encoder.json").attention == "products"
+
+
+@pytest.mark.parametrize(
+    ("fused", "refused", "reason"),
+    [
+        (1, False, "operator not taken: 1 fused kernels as operators, 1 as products"),
+        (2, True, "operator refused: no kernel of this width"),
+    ],
+)
+def test_products_stay_and_the_report_says_why(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fused: int, refused: bool, reason: str
+) -> None:
+    imitate(monkeypatch, fused, refused=refused)
+    assert reports(path, thor())["encoder"].attention == f"products ({reason})"
+
+
+def test_what_is_not_tried(path: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reports(path, jetson)["encoder"].attention == "products (TensorRT 10.3 has no attention operator)"
+    assert "nothing in FP16 or BF16" in reports(path, thor())["encoder"].attention
+    imitate(monkeypatch, 2)
+    options = EngineOptions(device=thor().device)
+    assert "parity needs the GPU" in build_engines(path, "jetson-thor", thor().trt, options)[0].attention
+
+
+def test_a_form_that_was_asked_for_is_built_or_refused(path: Path, jetson: SimulatedJetson) -> None:
+    """The graph has no softmax over four dimensions: nothing becomes an operator, and the report says so."""
+    assert reports(path, thor(), attention="products")["head"].attention == "products (asked for)"
+    rtx = EngineOptions(compute_capabilities=("12.0",), form=FormOptions("operator"))
+    made = build_engines(path, "rtx", load_tensorrt("tensorrt_rtx"), rtx)
+    assert all(report.attention.startswith("products (asked for: 0 as operators") for report in made)
+    with pytest.raises(UsageError, match=r"attention operator: expected TensorRT 10\.14 or newer.*got TensorRT 10\.3"):
+        reports(path, jetson, attention="operator")
+
+
+def test_engines_that_fit_are_kept(path: Path, jetson: SimulatedJetson, tmp_path: Path) -> None:
+    """After an update all are built again; then none, unless all are asked for."""
+    jetson.build(path, "jetson-thor")
+    names = {component.name for component in load_bundle(path).manifest.components}
+
+    def built(device: SimulatedJetson, **options: Any) -> set[str]:
+        return {name for name, report in reports(path, device, everything=False, **options).items() if not report.kept}
+
+    before = read_sidecar(path / "engines/jetson-thor/encoder.json")
+    assert built(simulated_jetson("10.16.1.11", "8.7")) == names
+    assert read_sidecar(path / "engines/jetson-thor/encoder.json").tensorrt == "10.16.1.11" != before.tensorrt
+    again = simulated_jetson("10.16.1.11", "8.7")
+    plan = (path / "engines/jetson-thor/encoder.plan").stat().st_ino
+    assert built(again) == set()
+    assert (path / "engines/jetson-thor/encoder.plan").stat().st_ino == plan
+    assert built(again, version_compatible=True) == names
+    assert not any(report.kept for report in reports(path, again, everything=True).values())
+    with again.open(path):
+        pass
