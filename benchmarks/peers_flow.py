@@ -30,6 +30,8 @@ from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import resolve
 from perceiver_runtime.benchmark.statistics import Ratio
 
+import openvino
+
 NAME = "optical-flow-perceiver"
 SHAPE = (1, 2, 27, 368, 496)
 EAGER = "transformers, torch eager"
@@ -133,8 +135,10 @@ def main() -> None:
     given = parser.parse_args()
     model = random_weights(resolve(NAME))
     variants: Variants = {EAGER: (TRANSFORMERS, None, "")}
+    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    backends = ("onnxruntime", "openvino", *(["openvino-bf16"] if "BF16" in capable else []))
     for precision, path in bundles(model, given.directory, tuple(given.precisions)).items():
-        variants |= {f"bundle {precision}, {name}": (SESSION, path, name) for name in ("onnxruntime", "openvino")}
+        variants |= {f"bundle {precision}, {name}": (SESSION, path, name) for name in backends}
     if given.plain or given.plain_int8:
         variants |= plain_variants(model, given.directory, given.plain_int8)
     del model
