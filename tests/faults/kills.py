@@ -19,7 +19,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -194,7 +194,7 @@ def main() -> int:
     sums.append(sum(len(found.half) for found in total.values()))
     print(f"| **all** | {' | '.join(f'{number:,}' for number in sums)} |")
     if given.json:
-        given.json.write_text(json.dumps({name: asdict(found) for name, found in total.items()}, indent=1) + "\n")
+        given.json.write_text(json.dumps({name: vars(found) for name, found in total.items()}, indent=1) + "\n")
     return int(any(found.half or found.leftovers or found.untyped for found in total.values()))
 
 
