@@ -16,7 +16,7 @@ from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
 from perceiver_runtime.errors import CheckError, UnavailableError
 from perceiver_runtime.format.staging import staged
-from perceiver_runtime.measure.verify import component_failure
+from perceiver_runtime.measure.parity import component_failure
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensorrt.builder.device_build import build_here

@@ -22,9 +22,9 @@ from perceiver_runtime.errors import CheckError
 from perceiver_runtime.golden import GoldenSample
 from perceiver_runtime.manifest import Derivation, Tolerance
 from perceiver_runtime.measure.compare import distances
+from perceiver_runtime.measure.parity import PIPELINE, Key, golden_arrays
 from perceiver_runtime.measure.spread import Spread, spread_of
 from perceiver_runtime.measure.tolerances import MAX_TOLERANCE, centred_tolerance
-from perceiver_runtime.measure.verify import PIPELINE, Key, golden_arrays
 from perceiver_runtime.progress import track
 from perceiver_runtime.tensors import Array
 

@@ -17,7 +17,8 @@ from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.execution.choice import RunsOn
 from perceiver_runtime.golden import GoldenSample, load_golden
 from perceiver_runtime.measure.compare import Bound, ParityReport
-from perceiver_runtime.measure.verify import PIPELINE, Key, VerifyReport, golden_bounds, verify_sample
+from perceiver_runtime.measure.parity import PIPELINE, Key, golden_bounds, verify_sample
+from perceiver_runtime.measure.verify import VerifyReport
 from perceiver_runtime.tensors import Array
 
 

@@ -13,7 +13,7 @@ from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, ReportError
 from perceiver_runtime.format import schema
 from perceiver_runtime.measure.compare import ParityReport
-from perceiver_runtime.measure.verify import PIPELINE
+from perceiver_runtime.measure.parity import PIPELINE
 from perceiver_runtime.selftest.records import Engines, Parity, SelfTest, content_sha256, measured_sizes
 
 ROUNDING = 1e-9

@@ -48,7 +48,7 @@ def command(bundle: Path, rules: bool, precision: bool, forecast: bool, as_json:
 
 def _show_components(loaded: Bundle) -> None:
     from perceiver_runtime.cli.report import amount, digest_line, running, weights
-    from perceiver_runtime.measure.verify import golden_origin
+    from perceiver_runtime.measure.parity import golden_origin
 
     manifest, source = loaded.manifest, loaded.manifest.source
     steps = {step.component: step for step in manifest.pipeline.steps}

@@ -15,7 +15,7 @@ from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BuildError, UsageError
-from perceiver_runtime.measure.verify import component_failure
+from perceiver_runtime.measure.parity import component_failure
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder import forms
 from perceiver_runtime.tensorrt.builder.attention import Operators

@@ -48,7 +48,7 @@ AREAS = {
         tuple(f"tests/runtime/test_{name}.py" for name in ("digest", "schema_versions", "wiring", "bundle_damage")),
     ),
     "parity": Area(
-        tuple(f"{RUNTIME}/measure/{name}.py" for name in ("compare", "spread", "tolerances", "verify")),
+        tuple(f"{RUNTIME}/measure/{name}.py" for name in ("compare", "parity", "spread", "tolerances", "verify")),
         tuple(f"tests/runtime/test_{name}.py" for name in ("parity_compare", "verify_measure")),
     ),
     "precision": Area(

@@ -14,8 +14,8 @@ import tiny_bundles
 from environments import PIP, ROOT, call
 
 RUNTIME = ROOT / "runtime"
-WHEEL_LIMIT_BYTES = 280_000
-"""263 KB, of which 4 KB are the licence."""
+WHEEL_LIMIT_BYTES = 305_000
+"""293 KB, of which 4 KB are the licence."""
 IMPORT_LIMIT_SECONDS = 0.3
 TIME_IMPORT = """
 import time, numpy, onnxruntime

@@ -111,7 +111,7 @@ def test_bfloat16_runs_or_is_refused(bundle: Path) -> None:
 def test_a_graph_that_is_none(copy: Path) -> None:
     (copy / "onnx/head.onnx").write_bytes(b"no graph")
     tiny_bundles.rehash(copy, "onnx/head.onnx")
-    with pytest.raises(BundleError, match=r"head\.onnx: OpenVINO .* can't load it"):
+    with pytest.raises(BundleError, match=r"head\.onnx: can't load it: no ONNX graph"):
         open_session(copy, "openvino")
 
 

@@ -11,8 +11,8 @@ from perceiver_exporters.precision.record import PATH as REPORT
 from perceiver_exporters.precision.record import ComponentPrecision, load_record
 from perceiver_runtime.execution.choice import WITHOUT_ENGINES
 from perceiver_runtime.manifest import ComponentEntry, Manifest
+from perceiver_runtime.measure.parity import golden_origin
 from perceiver_runtime.measure.tolerances import is_indistinct, varies
-from perceiver_runtime.measure.verify import golden_origin
 from perceiver_runtime.tensors import TensorSpec
 
 PROCESSED = {

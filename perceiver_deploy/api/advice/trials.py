@@ -33,7 +33,8 @@ from perceiver_runtime.errors import CheckError, UnavailableError, UsageError
 from perceiver_runtime.format.ranges import BATCH, batch_within
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
-from perceiver_runtime.measure.verify import PIPELINE, VerifyReport, verify
+from perceiver_runtime.measure.parity import PIPELINE
+from perceiver_runtime.measure.verify import VerifyReport, verify
 from perceiver_runtime.progress import report
 
 LOGGER = logging.getLogger(__name__)

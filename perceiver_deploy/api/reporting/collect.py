@@ -25,7 +25,7 @@ from perceiver_runtime.benchmark.report import LatencyReport, NotMeasured
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.errors import CheckError, UnavailableError, typed
 from perceiver_runtime.format.ranges import BATCH
-from perceiver_runtime.measure.verify import golden_origin
+from perceiver_runtime.measure.parity import golden_origin
 from perceiver_runtime.progress import report as progress
 
 LOGGER = logging.getLogger(__name__)

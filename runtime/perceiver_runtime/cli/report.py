@@ -15,7 +15,8 @@ from perceiver_runtime.execution.choice import RunsOn, expected, has_engines
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.manifest import Manifest
 from perceiver_runtime.measure.compare import ParityReport
-from perceiver_runtime.measure.verify import VerifyReport, golden_origin
+from perceiver_runtime.measure.parity import golden_origin
+from perceiver_runtime.measure.verify import VerifyReport
 from perceiver_runtime.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:  # other commands must not wait for these modules

@@ -23,6 +23,7 @@ from perceiver_runtime.execution.subpipeline import Subpipeline, Subpipelines, f
 from perceiver_runtime.format.files import refuse_pickling
 from perceiver_runtime.format.signature import PublicKeys
 from perceiver_runtime.manifest import Manifest
+from perceiver_runtime.measure.parity import require_parity
 from perceiver_runtime.tensors import Array, TensorSpec, is_whole
 
 Feeds = Mapping[str, Array]
@@ -94,8 +95,6 @@ def open_session(
         device_memory=device_memory,
     )
     if self_test:
-        from perceiver_runtime.measure.verify import require_parity  # it opens sessions itself
-
         try:
             require_parity(session)
         except BaseException:

@@ -28,7 +28,7 @@ from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.outputs import replacing
 from perceiver_runtime.format.safetensors import load_tensors
 from perceiver_runtime.measure.compare import Bound, ParityReport, compare
-from perceiver_runtime.measure.verify import PIPELINE
+from perceiver_runtime.measure.parity import PIPELINE
 from perceiver_runtime.tensors import Array
 
 RECORD, MODEL, INPUTS, EXPECTED = "replay.json", "model.onnx", "inputs.safetensors", "expected.safetensors"

@@ -26,7 +26,8 @@ from perceiver_exporters.reference import Reference
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.measure.compare import ParityReport
-from perceiver_runtime.measure.verify import PIPELINE, verify
+from perceiver_runtime.measure.parity import PIPELINE
+from perceiver_runtime.measure.verify import verify
 from perceiver_runtime.progress import report
 
 
