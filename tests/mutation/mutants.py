@@ -45,7 +45,10 @@ class Area:
 AREAS = {
     "manifest": Area(
         tuple(f"{RUNTIME}/{name}.py" for name in ("manifest", "format/digest", "format/schema", "format/versions")),
-        tuple(f"tests/runtime/test_{name}.py" for name in ("digest", "schema_versions", "wiring", "bundle_damage")),
+        tuple(
+            f"tests/runtime/test_{name}.py"
+            for name in ("digest", "schema", "schema_versions", "wiring", "bundle_damage")
+        ),
     ),
     "parity": Area(
         tuple(f"{RUNTIME}/measure/{name}.py" for name in ("compare", "parity", "spread", "tolerances", "verify")),
