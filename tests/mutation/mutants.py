@@ -52,7 +52,7 @@ AREAS = {
     ),
     "parity": Area(
         tuple(f"{RUNTIME}/measure/{name}.py" for name in ("compare", "parity", "spread", "tolerances", "verify")),
-        tuple(f"tests/runtime/test_{name}.py" for name in ("parity_compare", "verify_measure")),
+        tuple(f"tests/runtime/test_{name}.py" for name in ("parity_compare", "self_test", "verify_measure")),
     ),
     "precision": Area(
         tuple(f"{PRECISION}/{name}.py" for name in ("formats", "calibration/histogram", "calibration/methods")),

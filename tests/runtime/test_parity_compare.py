@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from perceiver_runtime import open_session
 from perceiver_runtime.errors import FeedError
 from perceiver_runtime.measure import compare as compare_module
 from perceiver_runtime.measure import tolerances
-from perceiver_runtime.measure.compare import Bound, ParityReport, compare, relative_l2
-from perceiver_runtime.measure.spread import Spread, spread_of
+from perceiver_runtime.measure.compare import Bound, ParityReport, compare, distances, relative_l2
+from perceiver_runtime.measure.parity import component_failure
+from perceiver_runtime.measure.spread import Spread, rows_of, spread_of
 
 
 def _compare(
@@ -173,3 +178,60 @@ def test_an_error_of_exactly_the_tolerance_passes() -> None:
     reference, got = ones * 2, ones * 3  # relative L2 0.5, exact in FP32
     for bound, passed in ((0.5, True), (0.499, False)):
         assert _compare(reference, got, bound).passed == passed
+
+
+def test_a_centred_error_of_exactly_the_tolerance_passes() -> None:
+    """Rows of |row - mean row| 2, off by 1: 0.5, exact in FP64."""
+    reference = np.array([[0.0], [4.0]])
+    spread = spread_of([reference])
+    assert spread == Spread(2.0, math.sqrt(8.0))
+    for bound, passed in ((0.5, True), (0.499, False)):
+        assert _compare(reference, reference + 1.0, 10.0, spread.rms, bound).passed == passed
+
+
+def test_other_shapes_are_reported_as_nothing_alike() -> None:
+    report = _compare(np.ones(3), np.ones(4))
+    assert report == ParityReport("c", "t", "chained", math.inf, math.inf, 0.0, (), 0, 1e-3, False)
+
+
+def test_zeros_are_like_zeros_alone() -> None:
+    assert _compare(np.zeros((2, 3)), np.zeros((2, 3))).cosine == 1.0
+    assert _compare(np.zeros((2, 3)), np.ones((2, 3))).cosine == 0.0
+
+
+def test_distances_need_a_spread_to_be_centred() -> None:
+    reference = np.array([[0.0], [4.0]])
+    assert distances(reference, reference + 1.0) == (relative_l2(reference, reference + 1.0), None)
+    assert distances(reference, reference + 1.0, 2.0)[1] == 0.5
+
+
+def test_a_scalar_is_one_row() -> None:
+    assert [rows_of(np.array(2.0)), rows_of(np.ones(3))] == [1, 3]
+
+
+def test_the_spread_is_that_around_the_mean() -> None:
+    rows = np.random.default_rng(0).standard_normal((9, 4)) + np.array([0, 5, 50, 500])
+    expected = np.sqrt(((rows - rows.mean(0)) ** 2).sum(1).mean())
+    assert spread_of([rows[:4], rows[4:]]).rms == pytest.approx(expected)
+
+
+def test_the_smallest_centred_tolerance_is_rounding_of_the_constant_part() -> None:
+    margins = tolerances.Margins(1.0, 0.125, 0.25)
+    assert [margins.centred_floor(Spread(*each)) for each in ((2.0, 8.0), (8.0, 8.0), (8.0, 1.0), (0.0, 8.0))] == [
+        1.0,
+        0.25,
+        0.125,
+        0.0,
+    ]
+
+
+def test_one_component_is_compared_with_the_golden_samples(bundle: Path) -> None:
+    with open_session(bundle, threads=1) as session:
+        for entry in session.manifest.components:
+            run = partial(session.run_component, entry.name)
+            assert component_failure(session.bundle, entry, run) == ""
+            broken = component_failure(
+                session.bundle, entry, lambda inputs, run=run: {n: 2 * array + 1 for n, array in run(inputs).items()}
+            )
+            names = "|".join(spec.name for spec in entry.outputs)
+            assert re.fullmatch(rf"({names}): error \S+, tolerance 1e-05", broken)
