@@ -5,7 +5,7 @@
 Blocks of 10,000 runs on one session and the golden sample's feeds; one in each 1,000 is refused for a wrong input.
 After each block: resident memory, open files, threads, and the medians of wall and processor time of a run. The first
 tenth is warm-up. Drift is the median over the last tenth / that over the second, - 1. The exit code is 1 if memory grew
-by 1% or more, or files or threads were added. Writes benchmarks/results/soak.json.
+by 1% or more, or files or threads were added. Writes benchmarks/results/soak/soak.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from perceiver_runtime.tensors import Array
 
 BLOCK, REFUSED_EACH = 10_000, 1_000
 SELF = Path("/proc/self")
-RESULT = Path(__file__).parent / "results" / "soak.json"
+RESULT = Path(__file__).parent / "results" / "soak" / "soak.json"
 
 
 @dataclass(frozen=True)
