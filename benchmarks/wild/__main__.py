@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent)]
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER.parent)]
 
 from record import RESULTS, described, versions  # noqa: E402
 

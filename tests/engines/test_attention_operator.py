@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+import tiny_bundles
 from engines.rtx import small
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
@@ -35,7 +38,7 @@ def trt() -> ModuleType:
     ("family", "component", "precision", "operators"),
     [
         ("patch-classifier", "processor_block", "fp16", Operators(("0.attention/Softmax", "1.attention/Softmax"))),
-        ("classic-language-model", "encoder", "fp16", Operators(("layer.attention/Softmax",))),  # masked
+        ("classic-language-model", "encoder", "fp16", Operators(("layer.attention/Softmax",), masked=True)),
         ("patch-classifier", "decoder", "fp32", Operators((), (("layer.attention/Softmax", "computed in FLOAT"),))),
     ],
 )
@@ -74,7 +77,7 @@ def reports(path: Path, jetson: SimulatedJetson, **options: Any) -> dict[str, En
     return {report.component: report for report in made}
 
 
-def imitate(monkeypatch: pytest.MonkeyPatch, fused: int, *, refused: bool = False) -> None:
+def imitate(monkeypatch: pytest.MonkeyPatch, fused: int, *, refused: bool = False, masked: bool = False) -> None:
     """Builds in FP16 whose operators, which the simulation lacks, are the products with so many fused kernels."""
     real, inspect = forms.build_engine, forms.inspect_engine
     latest: list[bool] = []
@@ -86,7 +89,9 @@ def imitate(monkeypatch: pytest.MonkeyPatch, fused: int, *, refused: bool = Fals
             raise BuildError("no kernel of this width")
         made = real(trt, replace(request, attention="products"), device)
         sidecar = replace(made.sidecar, attention=request.attention, products={"fp16": 1})
-        return replace(made, sidecar=sidecar, operators=Operators(("softmax",) if operator else ()))
+        return replace(
+            made, sidecar=sidecar, operators=Operators(("softmax",), masked=masked) if operator else Operators()
+        )
 
     def inspected(*arguments: Any) -> Any:
         return replace(inspect(*arguments), fused_attention=fused if latest[-1] else 1)
@@ -129,6 +134,12 @@ def test_products_stay_and_the_report_says_why(
     assert reports(path, thor())["encoder"].attention == f"products ({reason})"
 
 
+def test_masked_attention_stays_products(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a mask excludes every key, products attend all equally; an operator's result is not defined."""
+    imitate(monkeypatch, 2, masked=True)
+    assert reports(path, thor())["encoder"].attention.startswith("products (operator not taken: attention is masked")
+
+
 def test_what_is_not_tried(path: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reports(path, jetson)["encoder"].attention == "products (TensorRT 10.3 has no attention operator)"
     assert "nothing in FP16 or BF16" in reports(path, thor())["encoder"].attention
@@ -165,4 +176,20 @@ def test_engines_that_fit_are_kept(path: Path, jetson: SimulatedJetson, tmp_path
     assert built(again, version_compatible=True) == names
     assert not any(report.kept for report in reports(path, again, everything=True).values())
     with again.open(path):
+        pass
+
+
+def test_engines_of_another_bundle_are_taken_over(path: Path, jetson: SimulatedJetson, tmp_path: Path) -> None:
+    """Those of unchanged components; the others are built."""
+    old = tmp_path / "old"
+    shutil.copytree(path, old)
+    jetson.build(old, "jetson-thor")
+    head = onnx.load(path / "onnx/head.onnx")
+    head.producer_name = "trained again"
+    onnx.save(head, path / "onnx/head.onnx")
+    tiny_bundles.rehash(path, "onnx/head.onnx")
+    with load_bundle(old) as found:
+        made = reports(path, jetson, everything=False, old=found)
+    assert {name for name, report in made.items() if not report.kept} == {"head"}
+    with jetson.open(path):
         pass

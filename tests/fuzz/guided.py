@@ -20,8 +20,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))
 PACKAGES = ("perceiver_runtime", "perceiver_exporters", "perceiver_deploy", "json", "zipfile", "csv", "wave")
 MAX_BYTES, INPUT_S = 1 << 16, 10
 

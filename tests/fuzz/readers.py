@@ -23,8 +23,8 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))
 LIMIT_S = 5.0
 TIMERS = {signal.ITIMER_PROF: LIMIT_S, signal.ITIMER_REAL: 60.0, signal.ITIMER_VIRTUAL: 60.0}
 """Limits of an input: processor time, time, and processor time in a library that returns to no handler."""

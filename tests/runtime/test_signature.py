@@ -74,6 +74,14 @@ def test_no_signature(copy: Path, keys: tuple[Path, Path]) -> None:
         load_bundle(copy, require_signature=keys[1])
 
 
+def test_engines_of_an_unsigned_bundle_are_not_taken_over(
+    signed: Path, bundle: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["build", str(signed), "--require-signature", str(keys[1]), "--reuse", str(bundle)]
+    assert main(command) == 3
+    assert f"{bundle}: expected a signature by" in capsys.readouterr().err
+
+
 def test_a_bundle_that_was_changed_and_sealed_again(signed: Path, keys: tuple[Path, Path]) -> None:
     with load_bundle(signed) as bundle:
         manifest = bundle.manifest

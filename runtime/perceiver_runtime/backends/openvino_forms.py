@@ -1,4 +1,4 @@
-"""Equivalent forms of a graph that OpenVINO's CPU plugin computes faster; the values stay the same.
+"""Forms of a graph that OpenVINO's CPU plugin computes faster. Only the last changes values: it rounds an output.
 
 | Form | Why |
 |---|---|

@@ -47,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     if options.timing_cache is not None:
         check_file(options.timing_cache)
     bundle = load_bundle(options.bundle, require_signature=options.require_signature)
+    old = None  # its engines are code as well: the same keys must have signed it
+    if options.reuse is not None:
+        old = load_bundle(options.reuse, require_signature=options.require_signature)
     reports = build_here(
         bundle,
         load_tensorrt(options.module or module_for(bundle, options.target)),
@@ -58,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         attention=options.attention,
         parity=component_failure,
         everything=options.all or options.workspace is not None or options.attention != "auto",
-        old=load_bundle(options.reuse) if options.reuse is not None else None,
+        old=old,
     )
     if bundle.signature is not None:
         progress.report("the signature did not cover the new engines and was removed; sign the bundle again")

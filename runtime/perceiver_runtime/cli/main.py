@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from perceiver_runtime import __version__, progress
 from perceiver_runtime.backends import BACKENDS
@@ -83,8 +84,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     check_file(options.out)
     stored = arrays.stored_feeds(options.inputs, options.input)
-    with _open(options, check_finite=options.check_finite, self_test=options.self_test) as session:
-        session.check_outputs = options.check_outputs
+    checks = {name: getattr(options, name) for name in ("check_finite", "check_outputs", "self_test")}
+    with _open(options, **checks) as session:
         feeds = arrays.load(stored, session.inputs, session.manifest.profiles)
         results = session.run(feeds, options.outputs)
     arrays.save(options.out, results)
@@ -101,10 +102,8 @@ def _sign(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open(
-    options: argparse.Namespace, *, check_finite: bool = False, self_test: bool = False, callers: int | None = None
-) -> Session:
-    """Golden samples are run as the reference took them; the caller's arrays are checked."""
+def _open(options: argparse.Namespace, *, check_finite: bool = False, **others: Any) -> Session:
+    """Golden samples are run as the reference took them; the caller's arrays are checked. Others: `open_session`'s."""
     progress.report(f"opening {options.bundle}")
     session = open_session(
         options.bundle,
@@ -112,9 +111,8 @@ def _open(
         options.threads,
         copy_weights=options.copy_weights,
         check_finite=check_finite,
-        self_test=self_test,
         require_signature=options.require_signature,
-        callers=callers,
+        **others,
     )
     progress.report(f"running on {session.runs_on}")
     return session

@@ -46,10 +46,11 @@ Form = Literal["products", "operator"]
 
 @dataclass(frozen=True)
 class Operators:
-    """What became of the attention of a network: `replaced` by operators, `kept` for the reasons given."""
+    """What became of the attention of a network: `replaced` by operators, of which some `masked`; `kept`, and why."""
 
     replaced: tuple[str, ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
+    masked: bool = False
 
     def __str__(self) -> str:
         reasons = dict.fromkeys(reason for _, reason in self.kept)
@@ -102,7 +103,7 @@ def use_operators(trt: ModuleType, network: INetworkDefinition, rules: Dialect) 
     if not rules.attention:
         raise UsageError(f"attention operator: expected TensorRT 10.14 or newer, or TensorRT-RTX, got {rules.name}")
     links = _Links(network)
-    replaced, kept = [], []
+    replaced, kept, masked = [], [], False
     for layer in links.layers:
         if layer.type != trt.LayerType.SOFTMAX:
             continue
@@ -114,7 +115,8 @@ def use_operators(trt: ModuleType, network: INetworkDefinition, rules: Dialect) 
         else:
             _replace(trt, network, links, found)
             replaced.append(found.name)
-    return Operators(tuple(replaced), tuple(kept))
+            masked |= found.limit is not None
+    return Operators(tuple(replaced), tuple(kept), masked)
 
 
 def _site(trt: ModuleType, links: _Links, layer: ILayer) -> _Site | None:

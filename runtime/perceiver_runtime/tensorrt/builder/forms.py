@@ -102,6 +102,8 @@ def _worse(
     """Why operators are not taken, or nothing."""
     if not operator.built.operators.replaced:
         return f"no operator: {operator.built.operators}"
+    if operator.built.operators.masked:  # all keys excluded: products attend all equally, no golden sample may have it
+        return "operator not taken: attention is masked, and what it gives where no key is left is not defined"
     if _fused(operator) <= _fused(products):
         return f"operator not taken: {_kernels(operator, products)}"
     assert options.cuda is not None  # for mypy, as the next
