@@ -46,20 +46,21 @@ def closed_loop(run: Run, iterations: int, duration: float = 0.0, callers: int =
     Args:
         run: One run.
         iterations: Smallest number of runs of all callers.
-        duration: Smallest duration in seconds.
+        duration: Seconds from a caller's first start to its last end, at least.
         callers: Number of threads; one runs in this thread.
 
     Returns:
         Times of all runs, in the order of their starts: at most `MAX_RUNS`.
     """
-    begin, numbers = perf_counter(), itertools.count()
+    numbers = itertools.count()
     total = iterations if not duration else None
 
     def work(caller: int, stop: threading.Event) -> list[Times]:
-        done = []
+        done: list[Times] = []
         while not stop.is_set():
             number = next(numbers)
-            if number >= MAX_RUNS or (number >= iterations and perf_counter() - begin >= duration):
+            lasted = not duration or (done and done[-1].end - done[0].start >= duration)
+            if number >= MAX_RUNS or (number >= iterations and lasted):
                 break
             if caller == 0:
                 count("measure", number, total)
