@@ -14,6 +14,8 @@ from perceiver_exporters.preflight import PreflightReport, check, engine_target
 from perceiver_exporters.preflight.report import EngineMemoryEstimate
 from perceiver_exporters.targets.target import TARGETS, EngineTarget, Target
 from perceiver_runtime.bundle import file_entry, load_bundle, write_manifest
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.cuda.library import load_cudart
 from perceiver_runtime.errors import CheckError, UnavailableError
 from perceiver_runtime.format.staging import staged
 from perceiver_runtime.measure.parity import component_failure
@@ -21,7 +23,6 @@ from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensorrt.builder.device_build import build_here
 from perceiver_runtime.tensorrt.builder.kit import KIT_NAME, KIT_SCHEMA, BuildKit, write_kit
-from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
 from perceiver_runtime.tensorrt.summary import MODEL_CARD, describe_in_model_card
 
 SCRIPT_NAME = "build.sh"

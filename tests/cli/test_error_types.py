@@ -21,8 +21,9 @@ import perceiver_exporters
 import perceiver_runtime
 from perceiver_deploy.cli import main as program
 from perceiver_runtime.cli import main as device
+from perceiver_runtime.cuda import library
 from perceiver_runtime.errors import PerceiverError
-from perceiver_runtime.tensorrt import api, cuda
+from perceiver_runtime.tensorrt import api
 
 Run = Callable[[list[str]], object]
 NPZ = ("run", "bundle", "-o", "out.npz", "--inputs")
@@ -111,7 +112,7 @@ def device_without_importer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jetson.trt.OnnxParser, "refused", ("Tanh",))
     load = api.load_tensorrt
     monkeypatch.setattr(api, "load_tensorrt", lambda name: jetson.trt if name == "tensorrt" else load(name))
-    monkeypatch.setattr(cuda, "load_cudart", lambda: jetson.cuda)
+    monkeypatch.setattr(library, "load_cudart", lambda: jetson.cuda)
     monkeypatch.setitem(sys.modules, "tensorrt_lean", None)
 
 

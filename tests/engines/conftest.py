@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+from engines.simulation.ort import SimulatedOrt, simulated_ort
 
 
 @pytest.fixture
 def jetson() -> SimulatedJetson:
     return simulated_jetson()
+
+
+@pytest.fixture(params=["tensorrt", "onnxruntime-cuda"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimulatedJetson | SimulatedOrt:
+    """A device with either backend that keeps arrays there."""
+    return simulated_jetson() if request.param == "tensorrt" else simulated_ort(monkeypatch)
 
 
 @pytest.fixture

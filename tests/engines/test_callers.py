@@ -124,7 +124,7 @@ def test_memory_is_bounded(built: Path, jetson: SimulatedJetson) -> None:
         ({"callers": True}, "callers: expected 1 to 64"),
         ({"priority": "high"}, "priority='high': expected a TensorRT backend"),
         ({"priority": "low"}, "priority: expected normal or high"),
-        ({"device_memory": 1 << 20}, "device_memory: expected a TensorRT backend"),
+        ({"device_memory": 1 << 20}, "device_memory: expected a TensorRT backend or onnxruntime-cuda"),
         ({"device_memory": 0}, "device_memory: expected a number of bytes"),
     ],
 )

@@ -15,11 +15,18 @@ from engines.simulation.heap import SimulationError
 from engines.simulation.jetson import SimulatedJetson
 
 from perceiver_runtime import FeedError, Session, UnavailableError, UsageError, open_session
-from perceiver_runtime.tensorrt import dlpack
-from perceiver_runtime.tensorrt.arrays import stream_handle
+from perceiver_runtime.cuda import dlpack
+from perceiver_runtime.cuda.arrays import stream_handle
+from perceiver_runtime.tensorrt.arrays import DeviceArray
 from perceiver_runtime.tensors import Array
 
 KINDS = (Tensor, Interfaced)
+
+
+@pytest.fixture
+def jetson(either: SimulatedJetson) -> SimulatedJetson:
+    """Each test runs on both backends."""
+    return either
 
 
 @pytest.fixture
@@ -127,6 +134,7 @@ def test_results_are_taken_by_others(session: Session, jetson: SimulatedJetson, 
     with session.caller(stream) as caller:
         logits = caller.run(feeds)["logits"]
     session.close()
+    assert isinstance(logits, DeviceArray)
     assert logits.__dlpack_device__() == (dlpack.CUDA, 0)
     assert logits.__cuda_array_interface__["stream"] == stream.cuda_stream
     assert repr(logits) == "DeviceArray(float32[1, 5, 2], device 0)"

@@ -7,8 +7,8 @@ import pytest
 from engines.simulation.cudart import SimulatedCuda, cudaMemcpyKind
 from engines.simulation.heap import Heap, SimulationError
 
+from perceiver_runtime.cuda.device import CudaDevice
 from perceiver_runtime.errors import UnavailableError
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 
 UP, DOWN = cudaMemcpyKind.cudaMemcpyHostToDevice, cudaMemcpyKind.cudaMemcpyDeviceToHost
 

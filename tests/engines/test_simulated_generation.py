@@ -1,4 +1,4 @@
-"""SIMULATION: sequences generated on the TensorRT backend, the step looped over device buffers."""
+"""SIMULATION: sequences generated on the backends with a device, the step looped over device buffers."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ def speaker() -> tiny_bundles.Model:
         tiny_bundles.Part("step", (token, state), (scores, after), step, weights, advance),
     )
     return tiny_bundles.Model(parts, pipeline, Profile("default", {"batch": Range(1, 1, 16)}))
+
+
+@pytest.fixture
+def jetson(either: SimulatedJetson) -> SimulatedJetson:
+    """Each test runs on both backends."""
+    return either
 
 
 @pytest.fixture

@@ -1,45 +1,42 @@
 """What goes between the host and a device that keeps its values: pieces of the feeds, and no whole value for a piece.
 
-The device is ONNX Runtime's memory as `onnxruntime-cuda` uses it, on the host, with its copies counted.
+The device is simulated, with the bytes of its copies counted, and ONNX Runtime on it as `onnxruntime-cuda` uses it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from engines.simulation.cudart import SimulatedCuda
+from engines.simulation.foreign import ForeignStream, Tensor
+from engines.simulation.ort import simulated_ort
 from factories.families import SMALL
 
 from perceiver_deploy.families import FAMILIES
 from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
-from perceiver_runtime.backends import onnxruntime as backend
-from perceiver_runtime.backends.resident import Resident, ResidentMemory
-from perceiver_runtime.bundle import load_bundle
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.execution.session import open_session
+
+KINDS = ("up", "down", "within")
 
 
-class Counted(ResidentMemory):
-    """Bytes that are written to the device, and bytes read from it."""
+class Counted(SimulatedCuda):
+    """Bytes that are copied to the device, from it and on it."""
 
     def __init__(self) -> None:
-        super().__init__("cpu")
-        self.up = self.down = 0
+        super().__init__()
+        self.copied = dict.fromkeys(KINDS, 0)
 
-    def upload(self, array: np.ndarray, target: Resident) -> None:
-        super().upload(array, target)
-        whole = np.dtype(target.dtype).itemsize * int(np.prod(target.whole.shape()))
-        self.up += whole
-        if not target.is_whole:
-            self.down += whole
-
-    def _read(self, buffer: Resident) -> np.ndarray:
-        array = super()._read(buffer)
-        self.down += int(np.prod(buffer.whole.shape())) * array.itemsize
-        return array
+    def cudaMemcpy2DAsync(self, *arguments: Any) -> tuple[Any, ...]:  # noqa: N802
+        *_, width, height, kind, _stream = arguments
+        self.copied[KINDS[int(kind) - 1]] += width * height
+        return super().cudaMemcpy2DAsync(*arguments)
 
 
 @pytest.fixture(scope="module", params=["optical-flow", "multimodal-autoencoder"])
@@ -63,23 +60,30 @@ def test_chunks_are_cut_from_the_callers_arrays(
     feeds = dict(FAMILIES[family].sample(config, batch, random))
     with open_session(path, "onnxruntime", threads=1) as plain:
         expected = plain.run(feeds)
-    monkeypatch.setitem(backend.RESIDENT, "onnxruntime", "cpu")
-    opened = backend.open_backend("onnxruntime", 1)
-    opened.device = counted = Counted()
-    with Session(load_bundle(path), opened) as session:
+    cuda = Counted()
+    with simulated_ort(monkeypatch, cuda).open(path) as session:
         got = session.run(feeds)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(got[name], array)
+        counted = dict(cuda.copied)
+        stream = ForeignStream(cuda)
+        arrays = {spec.name: Tensor(stream, feeds[spec.name]) for spec in session.inputs}
+        with session.caller(stream) as caller:
+            before = cuda.host_copies
+            results = caller.run(arrays)
+            assert cuda.host_copies == before
+            for name, array in expected.items():
+                np.testing.assert_array_equal(got[name], array)
+                np.testing.assert_array_equal(results[name].numpy(), array)
     read = sum(feeds[s.name].nbytes for s in session.inputs)
     # Flow reads its frames twice, for the tokens and for the queries; one piece more is where its state begins.
     reads = 2 + 3 / config.height if family == "optical-flow" else 1
-    assert counted.up == pytest.approx(reads * read)
-    assert counted.down == sum(array.nbytes for array in got.values())
+    assert counted["up"] == pytest.approx(reads * read)
+    assert counted["down"] == sum(array.nbytes for array in got.values())
 
 
-def test_views_with_gaps_are_counted_whole() -> None:
-    """So that the test above can fail."""
-    memory = Counted()
-    whole = memory.allocate((2, 4, 3), "float32")
-    memory.copy(memory.view(whole, 1, 1, 3), memory.allocate((2, 2, 3), "float32"))
-    assert (memory.up, memory.down) == (48, 96)
+def test_views_with_gaps_are_copied_alone() -> None:
+    cuda = Counted()
+    device = CudaDevice(cuda)
+    whole = device.allocate((2, 4, 3), "float32")
+    device.upload(np.zeros((2, 2, 3), np.float32), device.view(whole, 1, 1, 3))
+    device.copy(device.view(whole, 1, 1, 3), device.allocate((2, 2, 3), "float32"))
+    assert cuda.copied == {"up": 48, "down": 0, "within": 48}

@@ -32,7 +32,8 @@ def test_light_graphs_alone_have_a_block_beside_their_pieces(
 
     monkeypatch.setattr(ort, "InferenceSession", session)
     entry = dataclasses.replace(bundle.manifest.component("head"), flops=flops)
-    graph = backend.OnnxRuntime(name, 1).load(bundle, entry)
+    graph = backend.open_backend(name, 1).load(bundle, entry)
+    assert isinstance(graph, backend.Graph)
     if graph._later is not None:
         graph._later.result()
     assert opened == [patterns] * (2 if name == backend.QUICK else 1)

@@ -13,7 +13,7 @@ BACKENDS = {
     "onnxruntime": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-exact": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-quick": "perceiver_runtime.backends.onnxruntime",
-    "onnxruntime-cuda": "perceiver_runtime.backends.onnxruntime",
+    "onnxruntime-cuda": "perceiver_runtime.cuda.onnxruntime",
     "onnxruntime-tensorrt": "perceiver_runtime.backends.onnxruntime",
     "onnxruntime-rtx": "perceiver_runtime.backends.onnxruntime",
     "openvino": "perceiver_runtime.backends.openvino",

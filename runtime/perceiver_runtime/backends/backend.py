@@ -6,6 +6,7 @@ Order of steps, repetition, chunks and carried states are common to all backends
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from perceiver_runtime.bundle import Bundle
@@ -184,3 +185,12 @@ class StreamedBackend(Protocol):
         Raises:
             UsageError: `stream` is none.
         """
+
+
+@runtime_checkable
+class OneStreamBackend(StreamedBackend, Protocol):
+    """A streamed backend whose graphs run on one stream alone: `open_device` gives the same device to every caller."""
+
+    @property
+    def turn(self) -> AbstractContextManager[Any]:
+        """Lock of the stream. It is held while a run of one caller is put on the stream."""

@@ -70,7 +70,7 @@ class HostExchange:
         if taken is None:
             raise FeedError(
                 f"{name}: expected an array on the host, for this backend has no device arrays, got {kind(array)} on "
-                f"{where(array)}; copy it to the host, or open the session on a TensorRT backend"
+                f"{where(array)}; copy it to the host, or open the session on a TensorRT backend or onnxruntime-cuda"
             )
         return taken
 
@@ -94,7 +94,7 @@ class HostExchange:
     def mapped(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Raise UnavailableError: there is no device."""
         del shape, dtype
-        raise UnavailableError("mapped memory: expected a TensorRT backend, got one without a device; use NumPy arrays")
+        raise UnavailableError("mapped memory: expected a backend with a device, got one without; use NumPy arrays")
 
 
 def where(array: Any) -> str:

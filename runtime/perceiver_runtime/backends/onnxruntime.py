@@ -1,4 +1,4 @@
-"""ONNX Runtime: graphs on host memory or on the memory of a GPU, bound once per execution plan."""
+"""ONNX Runtime: graphs on host memory, bound once per execution plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from perceiver_runtime.backends.backend import Backend, Buffer, Device
+from perceiver_runtime.backends.backend import Backend, Buffer, Device, Executable
 from perceiver_runtime.backends.host import HostMemory, check_specs, overlapping_runs
 from perceiver_runtime.backends.versions import refusal
 from perceiver_runtime.bundle import Bundle
@@ -23,7 +23,6 @@ except ImportError as error:
     ) from error
 
 from perceiver_runtime.backends.integer_products import avoid_saturation
-from perceiver_runtime.backends.resident import Resident, ResidentMemory
 
 LOGGER = logging.getLogger(__name__)
 QUICK = "onnxruntime-quick"
@@ -42,7 +41,7 @@ REMEDY = {
     "onnxruntime-exact": "reinstall onnxruntime",
     QUICK: "reinstall onnxruntime",
     "onnxruntime-cuda": "on a machine with an NVIDIA GPU, `pip uninstall onnxruntime`, then "
-    "`pip install 'onnxruntime-gpu[cuda,cudnn]'`",
+    "`pip install 'onnxruntime-gpu[cuda,cudnn]' cuda-bindings`",
     "onnxruntime-tensorrt": "install onnxruntime-gpu and tensorrt, on a machine with an NVIDIA GPU",
     "onnxruntime-rtx": "install onnxruntime-ep-nv-tensorrt-rtx and its onnxruntime, on a machine with an RTX GPU",
 }
@@ -54,8 +53,8 @@ ENTRIES = {
     # weights that are mapped and not copied, until it is done in the background.
     QUICK: {"session.disable_prepacking": "1"},
 }
-RESIDENT = {"onnxruntime-cuda": "cuda"}
-"""Backends whose values stay on the device; with another GPU provider, ONNX Runtime copies them at each graph."""
+GRAPHS_REFUSED = "graph capture"
+"""What ONNX Runtime says when a session can't be opened with CUDA graphs, among other words."""
 MAX_PATTERN_FLOPS = 10**9
 """FLOPs of a graph below which the time of allocations is worth saving by memory patterns."""
 DTYPES = {
@@ -76,42 +75,62 @@ DTYPES = {
 
 def open_backend(name: str, threads: int | None) -> Backend:
     """Open the backend. Raises UnavailableError if the installed onnxruntime lacks its execution provider."""
+    check_provider(name)
+    return OnnxRuntime(name, threads, HostMemory())
+
+
+def check_provider(name: str) -> None:
+    """Raise UnavailableError if the installed onnxruntime lacks a backend's execution provider."""
     provider, available = PROVIDERS[name][0], ort.get_available_providers()
     if provider not in available:
         raise UnavailableError(
             f"backend {name}: expected {provider}, this onnxruntime has {', '.join(available)}; {REMEDY[name]}"
         )
-    return OnnxRuntime(name, threads)
 
 
 class OnnxRuntime:
     """Opens ONNX Runtime sessions with one set of options."""
 
-    def __init__(self, name: str, threads: int | None) -> None:
+    def __init__(self, name: str, threads: int | None, device: Device) -> None:
         self.name = name
-        self.device: Device = ResidentMemory(RESIDENT[name]) if name in RESIDENT else HostMemory()
+        self.device = device
         self.concurrency = overlapping_runs(threads)
         self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
         self._threads = threads
         self._packing = ThreadPoolExecutor(1) if name == QUICK else None
 
-    def load(self, bundle: Bundle, component: ComponentEntry) -> Graph:
+    def load(self, bundle: Bundle, component: ComponentEntry) -> Executable:
         """Create the session of one component and check its graph against the manifest."""
-        path, content = bundle.file(component.onnx), bundle.read(component.onnx)
-        session = self._open(bundle, component, content, ENTRIES.get(self.name, {}))
+        content = bundle.read(component.onnx)
+        options = self._options(component, ENTRIES.get(self.name, {}))
+        session = self._open(bundle, component, content, options)
+        self._check(bundle, component, session)
+        plain = self._options(component, {})
+        later = self._packing.submit(self._open, bundle, component, content, plain) if self._packing else None
+        return Graph(component, session, later)
+
+    def _check(self, bundle: Bundle, component: ComponentEntry, session: Any) -> None:
+        """Compare a session's graph with the manifest."""
+        path = bundle.file(component.onnx)
         try:
             inputs, outputs = _specs(session.get_inputs()), _specs(session.get_outputs())
         except UnicodeDecodeError as error:
             raise BundleError(f"{path}: expected names in UTF-8: {error}; export again") from error
         check_specs(component.inputs, inputs, f"{path}: graph input")
         check_specs(component.outputs, outputs, f"{path}: graph output")
-        later = self._packing.submit(self._open, bundle, component, content, {}) if self._packing else None
-        return Graph(component, session, later)
 
-    def _open(self, bundle: Bundle, component: ComponentEntry, content: bytes, entries: Mapping[str, str]) -> Any:
-        options = self._options(component, entries)
+    def _open(
+        self,
+        bundle: Bundle,
+        component: ComponentEntry,
+        content: bytes,
+        options: Any,
+        provider: Mapping[str, str] | None = None,
+    ) -> Any:
+        """A session; `provider` are options of the first provider."""
+        first, *others = PROVIDERS[self.name]
         try:
-            session = self._session(bundle, component.onnx, content, options)
+            session = self._session(bundle, component.onnx, content, options, [(first, dict(provider or {})), *others])
         except PerceiverError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class below Exception
@@ -123,19 +142,18 @@ class OnnxRuntime:
             )
         return session
 
-    def _session(self, bundle: Bundle, onnx: str, content: bytes, options: Any) -> Any:
+    def _session(self, bundle: Bundle, onnx: str, content: bytes, options: Any, providers: list[Any]) -> Any:
         """From bytes, with the external weights mapped; copied where they are to be, or can't be mapped any more.
 
         Deleted files can't be mapped, nor does ONNX Runtime before 1.23 map any that a graph in memory names.
         """
-        providers = list(PROVIDERS[self.name])
         if not bundle.copy_weights:
             with linked(bundle, onnx, content) as graph:
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/")
                 try:
                     return ort.InferenceSession(graph, options, providers=providers)
                 except Exception as error:
-                    if graph is content:
+                    if graph is content or GRAPHS_REFUSED in str(error):
                         raise
                     LOGGER.info("%s: weights are copied, for they can't be mapped: %s", bundle.file(onnx), error)
         if not hasattr(options, FROM_MEMORY):
@@ -206,17 +224,10 @@ class Bound:
     def _bind(self, session: Any) -> None:
         binding = session.io_binding()
         for name, buffer in self._inputs.items():
-            _tie(binding.bind_input, binding.bind_ortvalue_input, name, buffer)
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(buffer))
         for name, buffer in self._outputs.items():
-            _tie(binding.bind_output, binding.bind_ortvalue_output, name, buffer)
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(buffer))
         self._session, self._binding = session, binding
-
-
-def _tie(by_address: Callable[..., None], by_value: Callable[..., None], name: str, buffer: Buffer) -> None:
-    if isinstance(buffer, Resident):
-        by_address(name, buffer.kind, 0, buffer.dtype.type, buffer.shape, buffer.address)
-    else:
-        by_value(name, ort.OrtValue.ortvalue_from_numpy(buffer))
 
 
 def _specs(nodes: list[Any]) -> dict[str, tuple[str, list[int | str | None]]]:

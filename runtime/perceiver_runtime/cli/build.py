@@ -37,10 +37,10 @@ def add_command(commands: Any, shared: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build, and print what came of it; the other commands do not wait for the modules imported here."""
     from perceiver_runtime.bundle import load_bundle
+    from perceiver_runtime.cuda.library import load_cudart
     from perceiver_runtime.measure.parity import component_failure
     from perceiver_runtime.tensorrt.api import load_tensorrt
     from perceiver_runtime.tensorrt.builder.device_build import build_here, module_for
-    from perceiver_runtime.tensorrt.cuda import load_cudart
 
     if options.reuse is not None and (options.all or options.workspace is not None or options.attention != "auto"):
         raise UsageError("--reuse: expected without --all, --workspace and --attention, which build every engine")

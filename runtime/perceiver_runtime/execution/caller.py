@@ -25,7 +25,9 @@ Arrays = Mapping[str, Any]
 
 
 class Caller:
-    """One caller of a session: a stream and buffers of its own, over the session's weights. Made by `Session.caller`.
+    """One caller of a session: buffers of its own over the session's weights, and a stream of its own on TensorRT.
+
+    Made by `Session.caller`.
 
     Feeds and `out` may be arrays on the GPU with `__dlpack__` or `__cuda_array_interface__` (PyTorch, CuPy), results of
     a caller, or arrays on the host, which are copied. They must be contiguous and are never cast. **Values on the GPU
@@ -135,7 +137,7 @@ class Caller:
         out = {} if out is None else out
         check_mapping(f"{subpipeline.title}: out", out)
         self._lanes.check_open()  # before the lock: another thread may have held it at a fork
-        with self._lock:
+        with self._lock, self._lanes.turn:
             if not self._open or self._lanes.closed:
                 raise UsageError("the caller or its session is closed; open it again")
             self._bundle.check_unchanged()

@@ -91,23 +91,27 @@ class BoundStep:
     """The step of a generation on device buffers, for one batch. Each call of `advance` computes one position."""
 
     def __init__(self, device: Device, executable: Executable, step: Step, token: str, values: Mapping[str, Array]):
-        """Bind the step. `values` are initial values of all its inputs but the one that reads `token`."""
-        self._device = device
+        """Bind the step, and `begin`."""
+        self._device, self._step = device, step
         self._token = next(graph for graph, value in step.inputs.items() if value == token)
         batch = len(next(iter(values.values())))
         sizes = {symbol: batch for spec in executable.inputs for symbol in spec.symbols}
         given = {spec.name: device.allocate(spec.resolve(sizes), spec.dtype) for spec in executable.inputs}
-        for graph, value in step.inputs.items():
-            if graph != self._token:
-                device.upload(values[value], given[graph])
         made = {spec.name: device.allocate(spec.resolve(sizes), spec.dtype) for spec in executable.outputs}
         back = {**given, **{graph: made[output] for output, graph in step.carry.items()}}
         forth = {**made, **{output: given[graph] for output, graph in step.carry.items()}}
         self._tokens: Buffer = given[self._token]
-        self._made = made
+        self._given, self._made = given, made
         self._shapes = {spec.name: (spec.resolve(sizes), spec.dtype) for spec in executable.outputs}
         self._runs = (executable.bind(given, made), executable.bind(back, forth))
+        self.begin(values)
+
+    def begin(self, values: Mapping[str, Array]) -> None:
+        """Begin a batch of the same size. `values` are those of all inputs of the step but the token."""
         self._position = 0
+        for graph, value in self._step.inputs.items():
+            if graph != self._token:
+                self._device.upload(values[value], self._given[graph])
 
     def advance(self, tokens: Ids, output: str) -> Array:
         """Feed ids (B,) and return one graph output that is not carried."""

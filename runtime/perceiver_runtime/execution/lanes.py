@@ -1,7 +1,8 @@
 """Lanes: devices on which the runs of a session execute, each with the execution plans for its sizes.
 
-A lane is used by one run at a time. On a processor all lanes are the same memory; on a GPU each has a stream, execution
-contexts, scratch memory and buffers, and all share the loaded components with their weights.
+A lane is used by one run at a time. On a processor all lanes are the same memory; with TensorRT each has a stream,
+execution contexts, scratch memory and buffers, and all share the loaded components with their weights. Where a backend
+has one stream, lanes have buffers of their own and take turns.
 """
 
 from __future__ import annotations
@@ -12,14 +13,22 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
-from perceiver_runtime.backends.backend import Backend, Device, Executable, Priority, StreamedBackend
+from perceiver_runtime.backends.backend import (
+    Backend,
+    Device,
+    Executable,
+    OneStreamBackend,
+    Priority,
+    StreamedBackend,
+)
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.execution.activity import QUEUE, Observe
 from perceiver_runtime.execution.feeds import check_sizes
+from perceiver_runtime.execution.generate import BoundStep
 from perceiver_runtime.execution.plan import ExecutionPlan
 from perceiver_runtime.execution.subpipeline import Subpipeline
 from perceiver_runtime.tensors import Array, is_whole
@@ -37,6 +46,14 @@ class Lane:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.plans: OrderedDict[PlanKey, ExecutionPlan] = OrderedDict()
+        self.loops: OrderedDict[tuple[str, int], BoundStep] = OrderedDict()
+        """Steps of generations, by name and number of rows."""
+
+    def keep(self, key: tuple[str, int], loop: BoundStep) -> None:
+        """Keep a step for the next generation of as many rows."""
+        self.loops[key] = loop
+        while len(self.loops) > MAX_IDLE_SIZES:
+            self.loops.popitem(last=False)
 
 
 class Lanes:
@@ -55,6 +72,9 @@ class Lanes:
         self._backend = backend
         self._streamed = _streamed(backend, callers, priority, device_memory)
         self._executables = executables
+        self.turn: AbstractContextManager[Any] = (
+            backend.turn if isinstance(backend, OneStreamBackend) else nullcontext()
+        )
         self._turns = threading.BoundedSemaphore(self.limit)
         self._lock = threading.Lock()
         self._idle: list[Lane] = []
@@ -83,7 +103,7 @@ class Lanes:
         """Run on the next free lane. This is on the path of every run."""
         key = plan_key(subpipeline, feeds, sizes)
         asked = perf_counter() if observe is not None else 0.0
-        with self._turns:
+        with self._turns, self.turn:
             if observe is not None:
                 observe(QUEUE, asked, perf_counter())
             try:
@@ -115,15 +135,15 @@ class Lanes:
         return plan
 
     @contextmanager
-    def device(self) -> Iterator[Device]:
-        """A device for several calls in a row."""
+    def lane(self) -> Iterator[Lane]:
+        """A lane for several calls in a row."""
         if self._streamed is None:
-            yield self._backend.device
+            yield Lane(self._backend.device)
             return
-        with self._turns:
+        with self._turns, self.turn:
             lane = self._idle.pop() if self._idle else self._open(self.priority)
             try:
-                yield lane.device
+                yield lane
             finally:
                 self._idle.append(lane)
 
@@ -197,11 +217,16 @@ def _streamed(
         raise UsageError(f"priority: expected normal or high, got {priority!r}")
     if device_memory is not None and (not is_whole(device_memory) or device_memory < 1):
         raise UsageError(f"device_memory: expected a number of bytes, at least 1, got {device_memory!r}")
-    if isinstance(backend, StreamedBackend):
-        if device_memory is not None:
-            backend.limit_memory(device_memory)
-        return backend
-    option = "priority='high'" if priority != "normal" else "device_memory" if device_memory is not None else ""
-    if option:
-        raise UsageError(f"{option}: expected a TensorRT backend, which has streams, got {backend.name}; leave it out")
-    return None
+    streamed = backend if isinstance(backend, StreamedBackend) else None
+    if priority == "high" and (streamed is None or isinstance(streamed, OneStreamBackend)):
+        raise UsageError(
+            "priority='high': expected a TensorRT backend, whose callers have streams of their own, got "
+            f"{backend.name}; leave it out"
+        )
+    if device_memory is not None:
+        if streamed is None:
+            raise UsageError(
+                f"device_memory: expected a TensorRT backend or onnxruntime-cuda, got {backend.name}; leave it out"
+            )
+        streamed.limit_memory(device_memory)
+    return streamed

@@ -58,9 +58,9 @@ def open_session(
         self_test: Run the golden samples and compare as `verify` does, before the session is returned. It finds what
             changed after the files were hashed: bits in memory, a defective device, an engine that computes wrongly.
         callers: Largest number of runs at the same time, and of open callers. Each needs buffers, on a GPU also scratch
-            memory; weights are shared. None takes the backend's: 4 streams on TensorRT, on a processor as many as the
-            cores have room for.
-        priority: Of the streams on a GPU: kernels of `high` go before those of `normal`, in all of the process.
+            memory; weights are shared. None takes the backend's: 4 streams on TensorRT, one on `onnxruntime-cuda`, on a
+            processor as many as the cores have room for.
+        priority: Of the streams on TensorRT: kernels of `high` go before those of `normal`, in all of the process.
         device_memory: Largest number of bytes on a GPU for buffers and scratch memory of all callers; None: what is
             free. Engines and CUDA itself are not counted.
         require_signature: File with an Ed25519 public key in PEM, or several; one must have signed the bundle.
@@ -266,9 +266,15 @@ class Session:
         executables = self._executables
         values = self._execute(self._for_generation(generation), feeds, None)
         output = next(graph for graph, value in step.outputs.items() if value == generation.scores)
-        with self._lanes.device() as device:
-            loop = BoundStep(device, executables[step.component], step, generation.token, values)
-            return generate(loop, generation, output, len(next(iter(values.values()))), sampling, allowed)
+        batch = len(next(iter(values.values())))
+        with self._lanes.lane() as lane:
+            if (loop := lane.loops.pop((generation.name, batch), None)) is not None:
+                loop.begin(values)
+            else:
+                loop = BoundStep(lane.device, executables[step.component], step, generation.token, values)
+            made = generate(loop, generation, output, batch, sampling, allowed)
+            lane.keep((generation.name, batch), loop)  # not after an error, which may have come from its state
+        return made
 
     def run_component(self, name: str, feeds: Feeds) -> dict[str, Array]:
         """Call one component once.

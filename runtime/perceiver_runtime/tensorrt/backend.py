@@ -9,12 +9,13 @@ from typing import Any
 
 from perceiver_runtime.backends.backend import Device, Priority
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.cuda.arrays import CudaExchange
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.cuda.library import load_cudart
 from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.escapes import command_line
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.api import Runtime, load_tensorrt
-from perceiver_runtime.tensorrt.arrays import CudaExchange
-from perceiver_runtime.tensorrt.cuda import CudaDevice, load_cudart
 from perceiver_runtime.tensorrt.dialect import dialect
 from perceiver_runtime.tensorrt.engine import Engine
 from perceiver_runtime.tensorrt.identity import device_identity

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.cuda.memory import DeviceBuffer, Handle
 from perceiver_runtime.errors import BundleError, FeedError, UnavailableError
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.api import ICudaEngine, IExecutionContext, IProfiler, IRuntimeConfig
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.dialect import Dialect
 from perceiver_runtime.tensorrt.inspection import layers_of
-from perceiver_runtime.tensorrt.memory import DeviceBuffer, Handle
 from perceiver_runtime.tensors import TensorSpec
 
 LOGGER = logging.getLogger("perceiver_runtime.tensorrt")

@@ -14,13 +14,13 @@ from types import ModuleType
 from typing import Any
 
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.cuda.device import CudaDevice
 from perceiver_runtime.format import strict_json
 from perceiver_runtime.format.outputs import replacing
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.progress import track
 from perceiver_runtime.tensorrt.backend import TensorRT
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.trial import buffers_of
 from perceiver_runtime.tensors import Array
 

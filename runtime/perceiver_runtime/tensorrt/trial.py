@@ -8,15 +8,15 @@ from typing import cast
 
 import numpy as np
 
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.cuda.memory import DeviceBuffer
 from perceiver_runtime.errors import BuildError
 from perceiver_runtime.format.wiring import bind_symbols
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.api import ICudaEngine, Runtime
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.dialect import dialect
 from perceiver_runtime.tensorrt.engine import Engine
 from perceiver_runtime.tensorrt.logger import build_logger
-from perceiver_runtime.tensorrt.memory import DeviceBuffer
 from perceiver_runtime.tensors import Array
 
 Buffers = dict[str, DeviceBuffer]

@@ -16,7 +16,7 @@ from engines.simulation.cudart import SimulatedCuda
 from engines.simulation.trt import simulated_tensorrt
 
 OWN = {"enqueue", "pending", "heap", "launches"}  # of the simulation itself
-SOURCES = ROOT / "runtime/perceiver_runtime/tensorrt"
+SOURCES = [ROOT / "runtime/perceiver_runtime" / folder for folder in ("cuda", "tensorrt")]
 SINCE = {"IAttentionOutputLayer", "ATTENTION_OUTPUT"}  # only under `if rules.attention`
 
 
@@ -63,7 +63,7 @@ def test_every_simulated_cuda_name_is_real() -> None:
 
 def test_our_cuda_code_uses_only_what_is_simulated() -> None:
     """So that every CUDA call of the device code is exercised, and its name is known to be real."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCES.glob("*.py"))]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for folder in SOURCES for path in sorted(folder.glob("*.py"))]
     found = (n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute))
     used = {n.attr for n in found if re.match("cuda[A-Z]", n.attr)}
     assert len(used) > 20

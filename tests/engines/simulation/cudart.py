@@ -47,7 +47,13 @@ class cudaDeviceAttr(IntEnum):
 
 
 class cudaStreamCaptureMode(IntEnum):
+    cudaStreamCaptureModeGlobal = 0
     cudaStreamCaptureModeThreadLocal = 1
+
+
+class cudaStreamCaptureStatus(IntEnum):
+    cudaStreamCaptureStatusNone = 0
+    cudaStreamCaptureStatusActive = 1
 
 
 OK = cudaError_t.cudaSuccess
@@ -88,6 +94,7 @@ class SimulatedCuda:
 
     cudaError_t, cudaMemcpyKind, cudaDeviceAttr = cudaError_t, cudaMemcpyKind, cudaDeviceAttr
     cudaStreamCaptureMode, cudaMemoryType = cudaStreamCaptureMode, cudaMemoryType
+    cudaStreamCaptureStatus = cudaStreamCaptureStatus
     cudaStreamNonBlocking, cudaHostAllocDefault, cudaEventDisableTiming = 1, 0, 2
     cudaHostAllocMapped = 2
 
@@ -104,6 +111,8 @@ class SimulatedCuda:
         self._events: dict[int, tuple[int, Work] | None] = {}
         self._captures: dict[int, list[Work]] = {}
         self._capturing: dict[int, int] = {}  # threads, by stream
+        self._global: set[int] = set()  # streams whose capture concerns all threads
+        self._apart: dict[int, int] = {}  # modes of threads
         self._graphs: dict[int, list[Work]] = {}
         self._next = 16
 
@@ -115,6 +124,8 @@ class SimulatedCuda:
         return (OK, address) if address is not None else (cudaError_t.cudaErrorMemoryAllocation, None)
 
     def cudaFree(self, devPtr: int) -> tuple[Any, ...]:
+        if self._beside():
+            raise SimulationError("memory is not released while another thread captures")
         self._drain()
         self.heap.free("device", devPtr)
         return (OK,)
@@ -124,6 +135,8 @@ class SimulatedCuda:
         return (REFUSED, None) if self._refused() else (OK, self.heap.allocate(kind, size))
 
     def cudaFreeHost(self, ptr: int) -> tuple[Any, ...]:
+        if self._beside():
+            raise SimulationError("memory is not released while another thread captures")
         self._drain()
         self.heap.free(self.heap.kind(ptr) or "host", ptr)
         return (OK,)
@@ -144,6 +157,8 @@ class SimulatedCuda:
         return self.cudaMemcpy2DAsync(dst, count, src, count, count, 1, kind, stream)
 
     def cudaMemcpy(self, dst: int, src: int, count: int, kind: int) -> tuple[Any, ...]:
+        if self._refused():
+            return (REFUSED,)
         _, source = SIDES[int(kind)]
         self.heap.check(src, count, source if source != "host" else None)
         self.host_copies += kind != cudaMemcpyKind.cudaMemcpyDeviceToDevice
@@ -198,6 +213,9 @@ class SimulatedCuda:
     def cudaPeekAtLastError(self) -> tuple[Any, ...]:
         return (cudaError_t.cudaErrorIllegalAddress if self.lost else OK,)
 
+    def cudaGetLastError(self) -> tuple[Any, ...]:
+        return self.cudaPeekAtLastError()
+
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
         if self.lost:
             return self.cudaPeekAtLastError()
@@ -233,12 +251,23 @@ class SimulatedCuda:
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any, ...]:
         self._captures[stream] = []
         self._capturing[stream] = threading.get_ident()
+        if mode == cudaStreamCaptureMode.cudaStreamCaptureModeGlobal:
+            self._global.add(stream)
         return (OK,)
+
+    def cudaThreadExchangeStreamCaptureMode(self, mode: int) -> tuple[Any, ...]:
+        thread = threading.get_ident()
+        before, self._apart[thread] = self._apart.get(thread, 0), int(mode)
+        return OK, cudaStreamCaptureMode(before)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
         self._graphs[self._next] = self._captures.pop(stream)
         del self._capturing[stream]
+        self._global.discard(stream)
         return OK, self._name()
+
+    def cudaStreamIsCapturing(self, stream: int) -> tuple[Any, ...]:
+        return OK, cudaStreamCaptureStatus(int(stream in self._captures))
 
     def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
         self._graphs[self._next] = self._graphs[graph]
@@ -303,7 +332,13 @@ class SimulatedCuda:
             self.order.finish(stream)
 
     def _refused(self) -> bool:
-        return threading.get_ident() in self._capturing.values()
+        return threading.get_ident() in self._capturing.values() or self._beside()
+
+    def _beside(self) -> bool:
+        """Whether the capture of another thread refuses this one's calls."""
+        thread = threading.get_ident()
+        captures = {self._capturing[stream] for stream in self._global} - {thread}
+        return bool(captures) and self._apart.get(thread, 0) == cudaStreamCaptureMode.cudaStreamCaptureModeGlobal
 
     def _name(self) -> int:
         self._next += 1

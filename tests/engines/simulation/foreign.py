@@ -9,7 +9,7 @@ import numpy as np
 from engines.simulation.cudart import SimulatedCuda
 from engines.simulation.order import Access, Work
 
-from perceiver_runtime.tensorrt import dlpack
+from perceiver_runtime.cuda import dlpack
 from perceiver_runtime.tensors import Array
 
 

@@ -10,11 +10,11 @@ from engines.simulation.cudart import SimulatedCuda
 from engines.simulation.trt import simulated_tensorrt
 
 from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.cuda.device import CudaDevice
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.tensorrt.backend import TensorRT
 from perceiver_runtime.tensorrt.builder.build import BuildDevice
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 
 
 @dataclass(frozen=True)

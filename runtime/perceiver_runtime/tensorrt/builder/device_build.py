@@ -8,13 +8,13 @@ from types import ModuleType
 from typing import Any
 
 from perceiver_runtime.bundle import Bundle, load_bundle
+from perceiver_runtime.cuda.device import CudaDevice
 from perceiver_runtime.tensorrt.api import TARGET_MODULES
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensorrt.builder.forms import AttentionOption, FormOptions, Parity
 from perceiver_runtime.tensorrt.builder.kit import check_kit, read_kit
 from perceiver_runtime.tensorrt.builder.reuse import Reuse
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.identity import device_identity
 
 

@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Literal
 
 from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.cuda.device import CudaDevice
 from perceiver_runtime.errors import BuildError
 from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.tensorrt.builder.build import BuildDevice, BuildRequest, BuiltEngine, build_engine
-from perceiver_runtime.tensorrt.cuda import CudaDevice
 from perceiver_runtime.tensorrt.dialect import dialect
 from perceiver_runtime.tensorrt.inspection import Inspection, inspect_engine
 from perceiver_runtime.tensorrt.trial import run_plan

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from perceiver_runtime.cuda.library import beside_captures
 from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.tensors import Array
 
@@ -55,7 +56,14 @@ class Pinned:
         cudart = cuda.cudart
         self._cuda = cuda
         flags = cudart.cudaHostAllocMapped if mapped else cudart.cudaHostAllocDefault
-        self._memory = Handle(cuda.call(cudart.cudaHostAlloc(max(nbytes, 1), flags)), cudart.cudaFreeHost)
+        with beside_captures(cudart):
+            address = cuda.call(cudart.cudaHostAlloc(max(nbytes, 1), flags))
+
+        def free(address: Any) -> None:
+            with beside_captures(cudart):
+                cudart.cudaFreeHost(address)
+
+        self._memory = Handle(address, free)
         self._event = cuda.event()
         self._pending = False
         self.address = int(self._memory.value)

@@ -1,4 +1,4 @@
-"""Device memory, streams and CUDA graphs, over `cuda.bindings.runtime` and NumPy alone.
+"""Device memory, a stream and CUDA graphs, over `cuda.bindings.runtime` and NumPy alone.
 
 The CUDA module is a parameter (`cudart`), so that the same code runs on a simulated device in tests. A `CudaDevice` is
 one stream on the GPU: its work happens in order, and components that follow each other share its scratch memory. It is
@@ -7,51 +7,19 @@ used by one thread at a time; `beside` opens another for the next caller.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
 from perceiver_runtime.backends.backend import Priority
+from perceiver_runtime.cuda.library import FOR_GOOD, beside_captures, value_of
+from perceiver_runtime.cuda.memory import Budget, DeviceBuffer, Handle, Pinned
 from perceiver_runtime.errors import UnavailableError
-from perceiver_runtime.tensorrt.memory import Budget, DeviceBuffer, Handle, Pinned
 from perceiver_runtime.tensors import Array
 
 GraphState = Literal["on", "off", "partly"]
-_FOR_GOOD = {
-    f"cudaError{name}"
-    for name in (
-        *("IllegalAddress", "LaunchTimeout", "HardwareStackError", "IllegalInstruction", "MisalignedAddress"),
-        *("InvalidAddressSpace", "InvalidPc", "LaunchFailure", "Assert", "ECCUncorrectable", "NvlinkUncorrectable"),
-        *("ExternalDevice", "DevicesUnavailable"),
-    )
-}
-"""Errors after which every call of the process fails in the same way, by the documentation of `cudaError`."""
-_REMEDIES = {
-    "cudaErrorMemoryAllocation": "use smaller batches or chunks, fewer callers, or free device memory",
-    **dict.fromkeys(_FOR_GOOD, "this process can't use the GPU again: restart it, and see the device's log (dmesg)"),
-}
-_SEE_LOG = "see the device's log (dmesg)"
-
-
-def load_cudart() -> ModuleType:
-    """Import `cuda.bindings.runtime` and see that a GPU answers. Raises UnavailableError."""
-    try:
-        cudart = importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise UnavailableError(
-            f"cuda-bindings is not installed ({error}); pip install 'perceiver-runtime[tensorrt]'"
-        ) from error
-    status, count = cudart.cudaGetDeviceCount()
-    if int(status) or not count:
-        raise UnavailableError(
-            f"expected an NVIDIA GPU, CUDA found none ({status.name}); check `nvidia-smi`, and that the driver is at "
-            "least as new as cuda-bindings"
-        )
-    return cudart
 
 
 class CudaDevice:
@@ -86,15 +54,12 @@ class CudaDevice:
 
     def call(self, result: tuple[Any, ...]) -> Any:
         """The value of a CUDA call. Raises UnavailableError naming the error."""
-        error, *values = result
-        if int(error):
-            raise UnavailableError(f"CUDA: expected success, got {error.name}; {_REMEDIES.get(error.name, _SEE_LOG)}")
-        return values[0] if values else None
+        return value_of(result)
 
     def check(self) -> None:
         """Raise UnavailableError if this process can't use the GPU any more."""
         (error,) = self.cudart.cudaPeekAtLastError()
-        if error.name in _FOR_GOOD:
+        if error.name in FOR_GOOD:
             self.call((error,))
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceBuffer:
@@ -107,13 +72,15 @@ class CudaDevice:
         cudart, budget, size = self.cudart, self.budget, max(size, 1)
         budget.take(size)
         try:
-            address = self.call(cudart.cudaMalloc(size))
+            with beside_captures(cudart):
+                address = self.call(cudart.cudaMalloc(size))
         except UnavailableError:
             budget.give(size)
             raise
 
         def free(address: Any) -> None:
-            cudart.cudaFree(address)
+            with beside_captures(cudart):
+                cudart.cudaFree(address)
             budget.give(size)
 
         return Handle(address, free)
@@ -227,7 +194,8 @@ class CudaDevice:
         kinds = self.cudart.cudaMemcpyKind
         kind = kinds.cudaMemcpyDefault if buffer.kind == "mapped" else kinds.cudaMemcpyDeviceToHost
         if buffer.nbytes:
-            self.call(self.cudart.cudaMemcpy(array.ctypes.data, buffer.address, buffer.nbytes, kind))
+            with beside_captures(self.cudart):
+                self.call(self.cudart.cudaMemcpy(array.ctypes.data, buffer.address, buffer.nbytes, kind))
         return array
 
     def locate(self, address: int) -> int | None:
@@ -256,6 +224,14 @@ class CudaDevice:
             return Handle(self.call(cudart.cudaGraphInstantiate(graph, 0)), cudart.cudaGraphExecDestroy)
         finally:
             self.call(cudart.cudaGraphDestroy(graph))
+
+    def leave_capture(self) -> None:
+        """Leave the capture of a graph that a library began on the stream and did not end."""
+        cudart = self.cudart
+        none = cudart.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone
+        if self.call(cudart.cudaStreamIsCapturing(self.stream)) != none:
+            cudart.cudaStreamEndCapture(self.stream)
+            cudart.cudaGetLastError()  # later calls of others would take it for their own
 
     def launch(self, graph: Handle) -> None:
         """Put a captured graph on the stream."""

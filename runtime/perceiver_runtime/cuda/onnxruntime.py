@@ -1,0 +1,189 @@
+"""ONNX Runtime on a GPU: graphs on the memory and the stream of one `CudaDevice`, captured as CUDA graphs.
+
+ONNX Runtime has one stream for each of its sessions, so that all callers share the device and take turns. It captures
+by itself: the first run with a new `gpu_graph_id` runs, captures and launches; later ones launch what was captured,
+whatever they are bound to. Graphs, and what its libraries need, it keeps for each thread until the session ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+from perceiver_runtime.backends.backend import Device, Executable, Priority
+from perceiver_runtime.backends.onnxruntime import GRAPHS_REFUSED, OnnxRuntime, check_provider
+from perceiver_runtime.bundle import Bundle
+from perceiver_runtime.cuda.arrays import CudaExchange
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.cuda.library import load_cudart
+from perceiver_runtime.cuda.memory import DeviceBuffer
+from perceiver_runtime.errors import BundleError
+from perceiver_runtime.manifest import ComponentEntry
+
+import onnxruntime as ort
+
+LOGGER = logging.getLogger(__name__)
+KIND = "cuda"
+MAX_GRAPHS = 64
+"""CUDA graphs that a component captures: one for each set of buffers. ONNX Runtime never releases them."""
+NO_GRAPH = -1
+
+
+def open_backend(name: str, threads: int | None) -> OnnxRuntimeCuda:
+    """The backend on this machine's GPU. Raises UnavailableError without onnxruntime-gpu, cuda-bindings or a GPU."""
+    check_provider(name)
+    if hasattr(ort, "preload_dlls"):  # from 1.21: CUDA's libraries of NVIDIA's Python packages
+        ort.preload_dlls()
+    return OnnxRuntimeCuda(name, threads, CudaDevice(load_cudart("gpu")))
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """Opens ONNX Runtime sessions on one stream."""
+
+    device: CudaDevice
+
+    def __init__(self, name: str, threads: int | None, device: CudaDevice) -> None:
+        super().__init__(name, threads, device)
+        self.concurrency = 1
+        self.turn = threading.RLock()
+        self._places = Places()
+
+    def load(self, bundle: Bundle, component: ComponentEntry) -> Executable:
+        """Create the session of one component, with CUDA graphs unless ONNX Runtime refuses, and check its graph."""
+        try:
+            session, graphs = self._on_stream(bundle, component, {"enable_cuda_graph": "1"}), MAX_GRAPHS
+        except BundleError as error:
+            if GRAPHS_REFUSED not in str(error):
+                raise
+            LOGGER.warning("component %s runs without CUDA graphs: %s", component.name, error)
+            session, graphs = self._on_stream(bundle, component, {}), 0
+        self._check(bundle, component, session)
+        return DeviceGraph(component, session, self.device, self._places, graphs)
+
+    def limit_memory(self, nbytes: int) -> None:
+        """Limit the device memory of buffers in bytes; ONNX Runtime's own and CUDA's are not counted."""
+        self.device.budget.limit = nbytes
+
+    def open_device(self, priority: Priority) -> CudaDevice:
+        """The device: there is one stream."""
+        del priority
+        return self.device
+
+    def exchange(self, device: Device, stream: Any) -> CudaExchange:
+        """Arrays in and out of the stream."""
+        assert isinstance(device, CudaDevice)  # for mypy
+        return CudaExchange(device, stream)
+
+    def _on_stream(self, bundle: Bundle, component: ComponentEntry, graphs: Mapping[str, str]) -> Any:
+        options = self._options(component, {})
+        if graphs:  # a pattern is allocated in the second run, which is the one that is captured
+            options.enable_mem_pattern = False
+        stream = {"device_id": str(self.device.index), "user_compute_stream": str(int(self.device.stream))}
+        return self._open(bundle, component, bundle.read(component.onnx), options, {**stream, **graphs})
+
+
+class Places:
+    """Threads in which ONNX Runtime runs: the first that asked, and one for all others, so that they stay two."""
+
+    def __init__(self) -> None:
+        self._first: threading.Thread | None = None
+        self._other = ThreadPoolExecutor(1, "onnxruntime-cuda")
+
+    def call(self, run: Callable[[int], None]) -> None:
+        """Call with the place, 0 or 1. Only one thread calls at a time."""
+        thread = threading.current_thread()
+        self._first = thread if self._first is None else self._first
+        if thread is self._first:
+            run(0)
+            return
+        future = self._other.submit(run, 1)
+        try:
+            future.result()
+        except BaseException:
+            wait((future,))  # interrupted: its buffers are in use
+            raise
+
+
+class DeviceGraph:
+    """One component as an ONNX Runtime session on a stream, with the number of CUDA graphs that it may capture."""
+
+    def __init__(
+        self, component: ComponentEntry, session: Any, device: CudaDevice, places: Places, graphs: int
+    ) -> None:
+        self.session = session  # before the device: its stream must outlive the session
+        self.device, self.places = device, places
+        self.inputs, self.outputs, self.name = component.inputs, component.outputs, component.name
+        self._graphs, self._captured = graphs, 0
+
+    def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> Callable[[], None]:
+        """Bind the graph to buffers. The result keeps references to them."""
+        return DeviceBound(self, inputs, outputs).run
+
+    def next_capture(self) -> Any:
+        """Options of a run that captures the next CUDA graph; None beyond the limit."""
+        if self._captured >= self._graphs:
+            if self._graphs:  # said once
+                full = "component %s has %d CUDA graphs, as many as it may capture: further sizes run without"
+                LOGGER.warning(full, self.name, self._graphs)
+                self._graphs = 0
+            return None
+        self._captured += 1
+        return run_options(self._captured)
+
+
+class DeviceBound:
+    """A graph's session on buffers. Its first run in each place captures a CUDA graph, later ones launch it."""
+
+    def __init__(
+        self, graph: DeviceGraph, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]
+    ) -> None:
+        self._binding = binding = graph.session.io_binding()
+        self._graph, self._held = graph, (inputs, outputs)
+        self._options: dict[int, Any] = {}
+        for bind, buffers in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, buffer in buffers.items():
+                bind(name, KIND, buffer.device.index, buffer.dtype.type, buffer.shape, buffer.address)
+
+    def run(self) -> None:
+        """Put one run on the stream."""
+        self._graph.places.call(self._run)
+
+    def _run(self, place: int) -> None:
+        if (options := self._options.get(place)) is not None:
+            self._launch(options)
+            return
+        options = self._graph.next_capture()
+        if captured := options is not None and self._capture(options):
+            self._options[place] = options
+        else:
+            self._options[place] = run_options(NO_GRAPH)
+            self._launch(self._options[place])
+        self._graph.device.captured.append(captured)
+
+    def _launch(self, options: Any) -> None:
+        try:
+            self._graph.session.run_with_iobinding(self._binding, options)
+        except Exception as error:  # onnxruntime's errors share no base class below Exception
+            self._graph.device.check()
+            raise BundleError(f"component {self._graph.name}: onnxruntime failed: {error}") from error
+
+    def _capture(self, options: Any) -> bool:
+        """Whether the run was captured; if not, it has to run again."""
+        try:
+            self._launch(options)
+        except BundleError as error:
+            self._graph.device.leave_capture()
+            LOGGER.warning("component %s runs without a CUDA graph: %s", self._graph.name, error)
+            return False
+        return True
+
+
+def run_options(graph: int) -> Any:
+    """Options of a run that does not wait for the GPU, with the number of its CUDA graph."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options
