@@ -14,13 +14,16 @@ import re
 import sys
 from pathlib import Path
 
+import table_layouts
+from gpu_tables import gpu
 from summary_tables import PEERS, SMALL, SUMMARIES
-from table_layouts import TABLES, Result
+from table_layouts import Result
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 ABSENT = "Not measured."
+TABLES = {**table_layouts.TABLES, "gpu": gpu}
 
 
 def record(name: str) -> Result | None:
@@ -36,9 +39,10 @@ def made(name: str) -> str:
         return ABSENT
     machine, versions = result["machine"], ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     rounds = f"{result['rounds']} rounds, " if "rounds" in result else ""
+    threads = f"{result['threads']} threads; " if "threads" in result else ""
     stated = (
         f"{machine['name']} ({', '.join(machine['instructions'])}), load {machine['load']} when it was recorded; "
-        f"{rounds}{result['threads']} threads; {versions}; {result['date']}."
+        f"{rounds}{threads}{versions}; {result['date']}."
     )
     return f"{TABLES[name](result)}\n\n{stated}"
 

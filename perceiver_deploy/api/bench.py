@@ -19,7 +19,7 @@ from perceiver_runtime.benchmark.latency import sized_feeds
 from perceiver_runtime.benchmark.load import LoadMeter, OtherLoad
 from perceiver_runtime.benchmark.statistics import Distribution, Ratio, ratio
 from perceiver_runtime.benchmark.timing import interleave
-from perceiver_runtime.conditions import Conditions, conditions_of
+from perceiver_runtime.conditions import Conditions, conditions_of, unit_of
 from perceiver_runtime.errors import UsageError
 from perceiver_runtime.golden import load_golden
 from perceiver_runtime.progress import report
@@ -75,7 +75,8 @@ def bench(
 
     Args:
         bundles: Directory of a bundle, or of several of one model.
-        against: Names of `perceiver_deploy.peers.PEERS`; none: the bundles alone.
+        against: Names of `perceiver_deploy.peers.PEERS`; none: the bundles alone. They run where the bundles do, on the
+            processor or the GPU, from arrays on the host to arrays on the host.
         reference: Model of the zoo or checkpoint that the peers' weights come from; None: the bundles' source.
         batch: Rows per call, or several numbers; a golden sample that has fewer rows is repeated.
         iterations: Measured calls of each, at least 2.
@@ -116,6 +117,7 @@ class _Run:
         own = [session.threads for session in sessions if session.threads is not None]
         self._threads = max(own, default=torch.get_num_threads())
         self._model = reference_of(sessions[0].bundle, reference) if peers else None
+        self._device = "cuda" if unit_of(sessions[0].backend) == "gpu" else "cpu"
 
     def at(self, batch: int, iterations: int, duration: float | None, warmup: int) -> Iterator[BenchmarkReport]:
         """A report for each session at one batch size."""
@@ -126,7 +128,7 @@ class _Run:
         if self._model is not None:
             torch.set_num_threads(self._threads)
             inputs = {spec.name: feeds[0][spec.name] for spec in self._sessions[0].inputs}
-            workload = Workload(self._model, inputs, self._threads, self._folder / str(batch))
+            workload = Workload(self._model, inputs, self._threads, self._folder / str(batch), self._device)
             calls |= {name: PEERS[name].make(workload) for name in self._peers}
         report(f"time {', '.join(calls)} in turn, batch {batch}")
         if duration is not None:

@@ -16,6 +16,10 @@ from perceiver_runtime.errors import UnavailableError
 from perceiver_runtime.format.staging import staged
 
 OPSET = 20
+PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),  # FP32, as PyTorch on the GPU
+}
 
 
 def plain_export(workload: Workload) -> Path:
@@ -48,21 +52,25 @@ def plain_export(workload: Workload) -> Path:
 
 def onnxruntime_call(workload: Workload) -> Callable[[], object]:
     """ONNX Runtime on the plain export. Raises UnavailableError where it is not installed, or can't run the graph."""
-    return run_onnxruntime(plain_export(workload), workload.feeds, workload.threads)
+    return run_onnxruntime(plain_export(workload), workload.feeds, workload.threads, workload.device)
 
 
 def openvino_call(workload: Workload) -> Callable[[], object]:
-    """OpenVINO on the plain export, in FP32. Raises UnavailableError where it is not installed."""
+    """OpenVINO on the plain export, in FP32. Raises UnavailableError where it is not installed, and on a GPU."""
+    if workload.device != "cpu":
+        raise UnavailableError("peer openvino: it runs on the processor, and the bundles on the GPU; leave it out")
     return run_openvino(plain_export(workload), workload.feeds, workload.threads, "f32")
 
 
-def run_onnxruntime(path: Path, feeds: Feeds, threads: int) -> Callable[[], object]:
-    """An ONNX Runtime session at its defaults."""
+def run_onnxruntime(path: Path, feeds: Feeds, threads: int, device: str = "cpu") -> Callable[[], object]:
+    """An ONNX Runtime session at its defaults; with CUDA, in FP32 proper."""
     ort = _imported("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+        if session.get_providers()[0] != PROVIDERS[device][0]:  # ONNX Runtime would go on with the processor
+            raise RuntimeError(f"expected {PROVIDERS[device][0]}, got {session.get_providers()[0]}")
         given = _given(feeds, (node.name for node in session.get_inputs()))
         session.run(None, given)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,15 +32,17 @@ class Workload:
         feeds: Inputs by name, in the order of the bundle's inputs.
         threads: CPU threads.
         directory: Where graphs are written; those that are there already are taken as they are.
+        device: What PyTorch calls the device that runs them: "cpu" or "cuda".
     """
 
     model: Model
     feeds: Feeds
     threads: int
     directory: Path
+    device: str = "cpu"
 
     def call(self) -> tuple[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]]:
-        """The whole module in evaluation mode, with the arguments of its call.
+        """The whole module in evaluation mode, on the processor, with the arguments of its call.
 
         Raises:
             UnavailableError: The model is a blueprint of components, or takes its preprocessing from the bundle.
@@ -54,6 +57,19 @@ class Workload:
         parameters = inspect.signature(model.module.forward).parameters
         named = {MODALITIES[name]: tensor for name, tensor in tensors.items() if MODALITIES.get(name) in parameters}
         return model.module.eval(), () if named else tuple(tensors.values()), named
+
+    def on_device(self, module: nn.Module) -> nn.Module:
+        """The module where the workload runs; on a GPU a copy. Raises UnavailableError if PyTorch has no CUDA."""
+        if self.device == "cpu":
+            return module
+        if not torch.cuda.is_available():
+            raise UnavailableError(
+                f"{self.model.name}: its bundles run on the GPU, and this PyTorch ({torch.__version__}) finds none to "
+                "run the peers on; install a CUDA build of PyTorch, or compare with none (--against none)"
+            )
+        # FP32 is what is compared: TF32 keeps 10 of its 23 mantissa bits, and is PyTorch's default in convolutions.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        return copy.deepcopy(module).to(self.device)
 
     @property
     def is_whole(self) -> bool:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-import tiny_bundles
-
-from perceiver_deploy import export
-from perceiver_runtime import UsageError, load_bundle, open_session
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -119,70 +114,24 @@ def test_forms_of_attention_stand_side_by_side() -> None:
     assert "| m | fp32 | 2.0 | 1.0 | 2.00 (1.50 to 2.50) | 3,000 | 4 | 1e-07 |" in made
 
 
-@pytest.fixture(scope="module")
-def unchunked() -> tiny_bundles.Model:
-    """The tiny model's steps that run whole: an encoder, a repeated block, a head."""
-    model = tiny_bundles.full_model()
-    kept = ("encoder", "block", "head")
-    steps = tuple(step for step in model.pipeline.steps if step.component in kept)
-    pipeline = replace(
-        model.pipeline, inputs=model.pipeline.inputs[:2], outputs=model.pipeline.outputs[:1], steps=steps, defaults={}
-    )
-    profile = replace(model.profile, dimensions={"batch": model.profile.dimensions["batch"]})
-    return replace(model, parts=tuple(model.part(name) for name in kept), pipeline=pipeline, profile=profile)
+def test_the_gpu_script_runs_where_there_is_no_gpu(tmp_path: Path) -> None:
+    """On the processor in place of it: every variant runs, its answer is the model's, and the tables follow."""
+    name = "fashion-perceiver"
+    command = [sys.executable, str(BENCHMARKS / "gpu" / "families.py"), str(tmp_path), name]
+    options = ["--rounds", "2", "--device", "cpu", "--results", str(tmp_path), "--skip", "torch.compile"]
+    subprocess.run([*command, *options], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    record = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    found = record["models"][name]
+    errors = {row["variant"]: row["relative_l2"] for row in found["rows"]}
+    assert not found["failed"]
+    assert all(0 < error < (1e-5 if "fp32" in variant else 5e-3) for variant, error in errors.items())
+    assert all(checked["passed"] for checked in found["parity"].values())
+    table = _script("gpu_tables.py").gpu(record)
+    (row,) = (line for line in table.splitlines() if line.startswith(f"| {name}, fp16 |"))
+    assert "passed" in row
 
 
-def _feeds() -> tiny_bundles.Arrays:
-    return {"x": tiny_bundles.feeds(2)["x"], "mask": np.ones((2, 5), np.float32)}
-
-
-@pytest.mark.parametrize("repeat", [1, 2, 3, 4])
-def test_steps_on_device_memory(tmp_path: Path, unchunked: tiny_bundles.Model, repeat: int) -> None:
-    """On the CPU as the device: values that stay where they are give what a session gives."""
-    script = _script("gpu/onnxruntime_cuda.py")
-    model = tiny_bundles.with_steps(unchunked, block={"repeat": repeat})
-    path = tiny_bundles.write(tmp_path / "b", model, _feeds())
-    resident = script.DeviceSteps(load_bundle(path), _feeds(), "cpu")
-    with open_session(path, threads=1) as session:
-        for seed in (1, 2):
-            feeds = {**_feeds(), "x": tiny_bundles.feeds(2, seed=seed)["x"]}
-            got, expected = resident.run(feeds), session.run(feeds)
-            np.testing.assert_allclose(got["logits"], expected["logits"], rtol=1e-5, atol=1e-6)
-
-
-def test_answers_are_checked_before_they_are_timed(tmp_path: Path, unchunked: tiny_bundles.Model) -> None:
-    script = _script("gpu/onnxruntime_cuda.py")
-    result = script.measured(load_bundle(tiny_bundles.write(tmp_path / "b", unchunked, _feeds())), "cpu", 3)
-    assert result.low <= result.speedup <= result.high
-    bad = load_bundle(tiny_bundles.write(tmp_path / "bad", unchunked, _feeds(), tolerance=0.0))
-    with pytest.raises(UsageError, match="expected an error of at most 0"):
-        script.measured(bad, "cpu", 3)
-
-
-@pytest.fixture
-def fused(tmp_path: Path) -> Path:
-    """A shipped model for `cuda`, its attention one operator."""
-    path = tmp_path / "fused"
-    export("fashion-perceiver", path, precision="fp16", target="cuda")
-    return path
-
-
-def test_both_forms_of_attention_in_one_run(tmp_path: Path, fused: Path) -> None:
-    script = _script("gpu/onnxruntime_cuda.py")
-    bundle = load_bundle(fused)
-    products = script.with_products(bundle, tmp_path / "products")
-    kinds = [
-        {node.op_type for c in b.manifest.components for node in onnx.load(b.file(c.onnx)).graph.node}
-        for b in (bundle, products)
-    ]
-    assert kinds[0] - kinds[1] >= {"MultiHeadAttention"}
-    assert "Softmax" in kinds[1]
-    result = script.measured(bundle, "cpu", 3, products)
-    assert result.operator.low <= result.operator.median <= result.operator.high
-
-
-def test_chunks_are_refused(tmp_path: Path) -> None:
-    script = _script("gpu/onnxruntime_cuda.py")
-    path = tiny_bundles.write(tmp_path / "b", tiny_bundles.full_model(), tiny_bundles.feeds())
-    with pytest.raises(UsageError, match="without chunks, fold, query"):
-        script.DeviceSteps(load_bundle(path), tiny_bundles.feeds(), "cpu")
+def test_a_model_that_fails_on_the_gpu_is_named() -> None:
+    found = {"rows": [], "parity": {}, "cuda_graphs": {}, "failed": {"torch eager, fp32": "RuntimeError: no"}}
+    shown = list(_script("gpu_tables.py").failures({"models": {"m": found}, "left_out": ["n"]}))
+    assert shown == ["- m: torch eager, fp32: not measured (RuntimeError: no)", "- not measured: n"]

@@ -110,7 +110,7 @@ def measure(
         stable=warm.stable,
         memory=memory.read(session),
         energy=energy,
-        cuda_graphs=_cuda_graphs(session),
+        cuda_graphs=cuda_graphs(session),
         callers=levels,
         open_loop=loop.report() if loop is not None else None,
     )
@@ -230,7 +230,8 @@ def _check(
         )
 
 
-def _cuda_graphs(session: Session) -> Graphs:
+def cuda_graphs(session: Session) -> Graphs:
+    """Whether the session's components are launched as CUDA graphs."""
     if unit_of(session.backend) == "processor":
         return "not applicable"
     return session.device.cuda_graphs() if isinstance(session.device, HasGraphs) else "off"
