@@ -17,8 +17,9 @@ from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 from perceiver_deploy.cli.main import main
 from perceiver_exporters.engines import build
 from perceiver_runtime.bundle import load_bundle
+from perceiver_runtime.cuda import library
 from perceiver_runtime.errors import BundleError, CheckError, UnavailableError, UsageError
-from perceiver_runtime.tensorrt import api, cuda
+from perceiver_runtime.tensorrt import api
 from perceiver_runtime.tensorrt.builder.device_build import build_here
 from perceiver_runtime.tensorrt.builder.kit import read_kit
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
@@ -153,7 +154,7 @@ def test_device_command(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     jetson = simulated_jetson(capacity=DEVICE)
     monkeypatch.setattr(api, "load_tensorrt", lambda name: jetson.trt)
-    monkeypatch.setattr(cuda, "load_cudart", lambda: jetson.cuda)
+    monkeypatch.setattr(library, "load_cudart", lambda: jetson.cuda)
     assert device_main(["build", str(kit), "--workspace", "256MB", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed[0]["target"] == "jetson-orin"

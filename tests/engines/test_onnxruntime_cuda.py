@@ -71,19 +71,23 @@ def test_encode_and_decode_and_components(session: Session, model: tiny_bundles.
 
 
 def test_threads_take_turns(session: Session, gpu: SimulatedOrt, model: tiny_bundles.Model) -> None:
-    """Runs on NumPy arrays beside two callers, while graphs are captured; ONNX Runtime sees two threads."""
-    cases = [tiny_bundles.feeds(*SIZES[seed % 3], seed) for seed in range(12)]
+    """Runs on NumPy arrays beside two callers, while graphs are captured; ONNX Runtime sees two threads.
 
-    def call(offset: int) -> None:
-        stream = ForeignStream(gpu.cuda)
+    The callers' arrays are made before: while a graph is captured, CUDA refuses allocations of other libraries.
+    """
+    cases = [tiny_bundles.feeds(*SIZES[seed % 3], seed) for seed in range(12)]
+    streams = [ForeignStream(gpu.cuda) for _ in range(2)]
+    arrays = {s: [{name: Tensor(s, a) for name, a in feeds.items()} for feeds in cases] for s in streams}
+
+    def call(stream: ForeignStream) -> None:
         with session.caller(stream) as caller:
-            for feeds in cases[offset:]:
-                results = caller.run({name: Tensor(stream, array) for name, array in feeds.items()})
+            for feeds, given in zip(cases, arrays[stream], strict=True):
+                results = caller.run(given)
                 check({name: array.numpy() for name, array in results.items()}, model, feeds)
 
     session.run(cases[0])
     with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(call, offset) for offset in (0, 1)]
+        calls = [pool.submit(call, stream) for stream in streams]
         for got, feeds in zip(pool.map(session.run, cases), cases, strict=True):
             check(got, model, feeds)
         for each in calls:

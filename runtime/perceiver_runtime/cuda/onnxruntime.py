@@ -82,7 +82,8 @@ class OnnxRuntimeCuda(OnnxRuntime):
         if graphs:  # a pattern is allocated in the second run, which is the one that is captured
             options.enable_mem_pattern = False
         stream = {"device_id": str(self.device.index), "user_compute_stream": str(int(self.device.stream))}
-        return self._open(bundle, component, bundle.read(component.onnx), options, {**stream, **graphs})
+        exact = {"use_tf32": "0"}  # on by default, TF32 would keep 10 of the 23 bits of FP32's mantissa unasked
+        return self._open(bundle, component, bundle.read(component.onnx), options, {**stream, **exact, **graphs})
 
 
 class Places:

@@ -88,7 +88,9 @@ class SimulatedSession:
     def __init__(self, gpu: SimulatedOrt, model: Any, options: Any, providers: list[Any]) -> None:
         settings = providers[0][1]
         self.capturing = settings.get("enable_cuda_graph") == "1"
-        if unknown := set(settings) - {"device_id", "user_compute_stream", "enable_cuda_graph"}:
+        if settings.get("use_tf32") != "0":
+            raise SimulationError(f"FP32 would be computed in TF32: {settings}")
+        if unknown := set(settings) - {"device_id", "user_compute_stream", "enable_cuda_graph", "use_tf32"}:
             raise SimulationError(f"unknown options: {unknown}")
         if self.capturing and gpu.foreign:
             raise RefusedError("This session cannot use the graph capture feature as requested by the user")
