@@ -34,9 +34,9 @@ NO_GRAPH = -1
 
 def open_backend(name: str, threads: int | None) -> OnnxRuntimeCuda:
     """The backend on this machine's GPU. Raises UnavailableError without onnxruntime-gpu, cuda-bindings or a GPU."""
-    check_provider(name)
     if hasattr(ort, "preload_dlls"):  # from 1.21: CUDA's libraries of NVIDIA's Python packages
         ort.preload_dlls()
+    check_provider(name)  # from 1.32, the provider is there if these are
     return OnnxRuntimeCuda(name, threads, CudaDevice(load_cudart("gpu")))
 
 
