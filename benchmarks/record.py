@@ -28,6 +28,8 @@ from perceiver_runtime.benchmark.timing import Call, interleave
 from perceiver_runtime.format.schema import encode
 from perceiver_runtime.machine import instructions, machine
 
+import onnxruntime
+
 REDUCED = QuantizationOptions(reduce_range=True)
 VARIANTS: Mapping[str, tuple[str, QuantizationOptions]] = {
     "int8-attention": ("int8", QuantizationOptions(attention=True)),
@@ -102,6 +104,7 @@ def described() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of the packages that are compared."""
     installed = {d.name: d.version for d in metadata.distributions()}
+    installed["onnxruntime"] = onnxruntime.__version__  # of whichever of its packages
     return {name: installed[name] for name in PACKAGES if name in installed}
 
 

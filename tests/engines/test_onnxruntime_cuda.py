@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from perceiver_runtime.benchmark.latency import measure
 from perceiver_runtime.cuda import library
 from perceiver_runtime.cuda import onnxruntime as backend
 from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.execution import lanes
 from perceiver_runtime.measure.verify import verify
 
 SIZES = [(1, 7, 10), (3, 9, 8), (2, 32, 13)]
@@ -209,6 +211,19 @@ def test_memory_goes_back(path: Path, gpu: SimulatedOrt) -> None:
     gpu.sessions.clear()
     gc.collect()
     assert gpu.cuda.heap.live == 0
+
+
+def test_open_sessions_are_released_at_exit(path: Path, gpu: SimulatedOrt) -> None:
+    session, feeds = gpu.open(path), tiny_bundles.feeds()
+    caller = session.caller()
+    caller.run(feeds)
+    session.run(feeds)
+    released = [weakref.ref(each) for each in session._executables.values()]
+    lanes._release()
+    gc.collect()
+    assert not [each for each in released if each() is not None]
+    with pytest.raises(UsageError, match="closed"):
+        caller.run(feeds)
 
 
 def test_what_is_missing(path: Path, gpu: SimulatedOrt, monkeypatch: pytest.MonkeyPatch) -> None:

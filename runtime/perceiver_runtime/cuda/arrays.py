@@ -188,7 +188,7 @@ class CudaExchange:
                 f"{name}: expected memory aligned to {memory.dtype.itemsize} bytes, got address {memory.address:#x}; "
                 "copy the array"
             )
-        return DeviceBuffer(self._device, memory.owner, memory.address, memory.shape, memory.dtype.name, kind="foreign")
+        return DeviceBuffer(self._device, memory.owner, memory.address, memory.shape, memory.dtype, kind="foreign")
 
 
 def stream_handle(stream: Any) -> int | None:

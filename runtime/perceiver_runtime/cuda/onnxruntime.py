@@ -37,6 +37,8 @@ def open_backend(name: str, threads: int | None) -> OnnxRuntimeCuda:
     if hasattr(ort, "preload_dlls"):  # from 1.21: CUDA's libraries of NVIDIA's Python packages
         ort.preload_dlls()
     check_provider(name)  # from 1.32, the provider is there if these are
+    # Of the whole process: from 1.31, ONNX Runtime warns at each of our sessions that it finds no plug-in for CUDA.
+    ort.set_default_logger_severity(3)
     return OnnxRuntimeCuda(name, threads, CudaDevice(load_cudart("gpu")))
 
 

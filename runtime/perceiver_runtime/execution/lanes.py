@@ -7,6 +7,7 @@ has one stream, lanes have buffers of their own and take turns.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import threading
@@ -62,7 +63,7 @@ class Lanes:
     def __init__(
         self,
         backend: Backend,
-        executables: Mapping[str, Executable],
+        executables: dict[str, Executable],
         callers: int | None,
         priority: Priority,
         device_memory: int | None,
@@ -78,6 +79,7 @@ class Lanes:
         self._turns = threading.BoundedSemaphore(self.limit)
         self._lock = threading.Lock()
         self._idle: list[Lane] = []
+        self._opened: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._reserved = 0
         self.closed = False
         self._process = os.getpid()
@@ -176,8 +178,19 @@ class Lanes:
         self._executables = {}
         self._idle.clear()
 
+    def release_all(self) -> None:
+        """At exit: close, and release what open callers and the session itself hold."""
+        executables = self._executables
+        self.close()
+        if os.getpid() == self._process:
+            for lane in tuple(self._opened):
+                lane.plans.clear()
+            executables.clear()
+
     def _open(self, priority: Priority) -> Lane:
-        return Lane(self._backend.device if self._streamed is None else self._streamed.open_device(priority))
+        lane = Lane(self._backend.device if self._streamed is None else self._streamed.open_device(priority))
+        self._opened.add(lane)
+        return lane
 
     def _better(self, lane: Lane, key: PlanKey) -> Lane:
         """An idle lane that has the plan, in exchange for one that has not."""
@@ -200,6 +213,14 @@ def _keep() -> None:
 
 
 os.register_at_fork(after_in_child=_keep)
+
+
+@atexit.register
+def _release() -> None:
+    """While CUDA is there: ONNX Runtime and TensorRT would else release what they have after it."""
+    for lanes in tuple(_OPEN):
+        if lanes.streamed is not None:
+            lanes.release_all()
 
 
 def plan_key(subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]) -> PlanKey:
