@@ -24,7 +24,6 @@ from perceiver_runtime.benchmark.latency import measure
 from perceiver_runtime.cuda import library
 from perceiver_runtime.cuda import onnxruntime as backend
 from perceiver_runtime.cuda.device import CudaDevice
-from perceiver_runtime.execution import lanes
 from perceiver_runtime.measure.verify import verify
 
 SIZES = [(1, 7, 10), (3, 9, 8), (2, 32, 13)]
@@ -219,7 +218,7 @@ def test_open_sessions_are_released_at_exit(path: Path, gpu: SimulatedOrt) -> No
     caller.run(feeds)
     session.run(feeds)
     released = [weakref.ref(each) for each in session._executables.values()]
-    lanes._release()
+    session._lanes.release_all()  # as for each session
     gc.collect()
     assert not [each for each in released if each() is not None]
     with pytest.raises(UsageError, match="closed"):
