@@ -13,7 +13,7 @@ from perceiver_runtime.errors import UsageError
 from perceiver_runtime.format.external_data import linked
 from perceiver_runtime.format.names import check_name
 from perceiver_runtime.format.staging import staged
-from perceiver_runtime.manifest import MANIFEST_NAME, ComponentEntry
+from perceiver_runtime.manifest import ComponentEntry
 from perceiver_runtime.progress import track
 from perceiver_runtime.tensorrt.builder.build import DEFAULT_WORKSPACE, BuildDevice, BuildRequest, flag_names
 from perceiver_runtime.tensorrt.builder.forms import FormOptions, build_form
@@ -81,11 +81,11 @@ def build_engines(
     check_name(target, "target", UsageError)
     bundle = path if isinstance(path, Bundle) else load_bundle(path)
     bundle.check_whole()  # the engines are tied to these hashes
-    place = bundle.path / MANIFEST_NAME
-    before = place.read_bytes()
 
     def confirm() -> None:
-        if place.read_bytes() != before:
+        with load_bundle(bundle.path) as now:
+            changed = now.manifest.digest != bundle.manifest.digest
+        if changed:
             raise UsageError(f"{bundle.path}: changed by someone else while its engines were built; build again")
 
     with staged(bundle.path, overwrite=True, confirm=confirm) as directory:
