@@ -185,6 +185,7 @@ class Lanes:
         if os.getpid() == self._process:
             for lane in tuple(self._opened):
                 lane.plans.clear()
+                lane.loops.clear()
             executables.clear()
 
     def _open(self, priority: Priority) -> Lane:
