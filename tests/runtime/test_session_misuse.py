@@ -11,7 +11,7 @@ import pytest
 import tiny_bundles
 
 from perceiver_runtime import Session, open_session
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import UnavailableError, UsageError
 
 
 @pytest.mark.parametrize("callback", ["record", "observe"])
@@ -66,7 +66,10 @@ def test_an_interrupted_run_leaves_a_session_that_runs(session: Session) -> None
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_session_of_the_process_that_forked_this_one(bundle: Path, backend: str) -> None:
-    """Refused at once, even while threads of the other process run; closing waits for nothing; a new one runs."""
+    """Refused at once, even while threads of the other process run; closing waits for nothing.
+
+    A new one runs on ONNX Runtime; OpenVINO's threads stay behind, so that it would wait for ever: it says so.
+    """
     pytest.importorskip(backend)
     feeds, stop = tiny_bundles.feeds(), threading.Event()
 
@@ -88,8 +91,12 @@ def test_a_session_of_the_process_that_forked_this_one(bundle: Path, backend: st
                 with pytest.raises(UsageError, match="after the fork"):
                     session.caller()
                 session.close()
-                with open_session(bundle, backend, threads=2) as own:
-                    code = 0 if np.array_equal(own.run(feeds)["logits"], expected) else 2
+                if backend == "openvino":
+                    with pytest.raises(UnavailableError, match="forked from one that had used OpenVINO"):
+                        open_session(bundle, backend)
+                with open_session(bundle, "onnxruntime", threads=2) as own:
+                    np.testing.assert_allclose(own.run(feeds)["logits"], expected, rtol=1e-4, atol=1e-5)
+                code = 0
             finally:
                 os._exit(code)
         stop.set()

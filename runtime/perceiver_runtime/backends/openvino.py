@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
@@ -45,14 +46,27 @@ DTYPES = {
 }
 
 
-@cache
 def shared_core() -> Any:
     """OpenVINO's entry point, one for the process and as long as it.
 
     Each one that compiles for the CPU gives its thread a stack for signal handlers, and restores the one before when it
     is deleted. Two that are not deleted in reverse order leave a stack that is freed: the next Ctrl-C is a crash.
+
+    Raises UnavailableError in a process that was forked from one that had it: there it would wait for ever.
     """
-    return openvino.Core()
+    core, process = _core()
+    if process != os.getpid():
+        raise UnavailableError(
+            "backend openvino: this process was forked from one that had used OpenVINO, whose threads do not follow a "
+            "fork; start it by spawn (multiprocessing.get_context('spawn')), or use onnxruntime"
+        )
+    return core
+
+
+@cache
+def _core() -> tuple[Any, int]:
+    """With the process that made it."""
+    return openvino.Core(), os.getpid()
 
 
 def open_backend(name: str, threads: int | None) -> Backend:
