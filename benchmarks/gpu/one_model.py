@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ from perceiver_runtime import Session, open_session  # noqa: E402
 from perceiver_runtime.benchmark.latency import cuda_graphs  # noqa: E402
 from perceiver_runtime.benchmark.timing import Call, interleave  # noqa: E402
 from perceiver_runtime.format.schema import encode  # noqa: E402
+from perceiver_runtime.golden import load_golden  # noqa: E402
 from perceiver_runtime.measure.compare import relative_l2  # noqa: E402
 from perceiver_runtime.measure.verify import verify  # noqa: E402
 from perceiver_runtime.tensors import Array  # noqa: E402
@@ -171,10 +171,9 @@ def parity(session: Session) -> dict[str, Any]:
     return {"passed": found.passed, "worst": max(found.reports, key=lambda each: each.rel_l2 / (each.tolerance or 1))}
 
 
-def measure(setting: Setting, timed: Mapping[str, Call], rounds: int) -> list[dict[str, Any]]:
-    """Errors, and then times."""
-    reference = array_of(setting.module(torch.float64)())
-    gc.collect()
+def measure(session: Session, timed: Mapping[str, Call], rounds: int) -> list[dict[str, Any]]:
+    """Errors against the golden sample of a session, which is FP64's, and then times."""
+    reference = load_golden(session.bundle)[0].values[session.outputs[0].name]
     errors = {name: relative_l2(reference, array_of(call())) for name, call in timed.items()}
     times = interleave(timed, rounds, warmup=10)
     return [
@@ -199,7 +198,7 @@ def main() -> None:
     sys.stdin.readline()
     found = {
         "parity": {form: parity(session) for form, session in opened.items()},
-        "rows": measure(setting, timed, int(rounds)),
+        "rows": measure(opened["fp32"], timed, int(rounds)),
         "cuda_graphs": {form: cuda_graphs(session) for form, session in opened.items()},
         "failed": failed,
     }

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from perceiver_deploy.peers.workload import Workload
+from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.reference import Reference
 from perceiver_runtime.errors import UnavailableError
 
@@ -19,8 +20,7 @@ def eager_call(workload: Workload) -> Callable[[], object]:
     Raises UnavailableError where PyTorch finds no GPU, and for components on a GPU.
     """
     if not workload.is_whole and workload.device == "cpu":
-        assert workload.model.made is not None  # or it were whole
-        reference = Reference(workload.model.made.cut)
+        reference = Reference(blueprint(workload.model).cut)
         return lambda: reference.run(workload.feeds)
     module, arguments, named = workload.call()
     return _inference(workload.on_device(module), arguments, named, workload.device)

@@ -73,5 +73,10 @@ class Workload:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model is one module, rather than components alone."""
-        return self.model.made is None
+        """Whether the model is one module that takes the feeds, rather than components, or other arguments."""
+        if self.model.made is not None or isinstance(self.model.config, ModuleConfig):
+            return self.model.made is None
+        parameters = inspect.signature(self.model.module.forward).parameters
+        required = sum(parameter.default is parameter.empty for parameter in parameters.values())
+        named = any(MODALITIES.get(name) in parameters for name in self.feeds)
+        return named or required <= len(self.feeds) <= len(parameters)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from torch import Tensor, nn
 
 from perceiver_deploy.api.bench import BenchmarkReport, bench
 from perceiver_deploy.api.history import DRIFT, append, changes, read
@@ -54,6 +55,36 @@ def test_a_peer_that_cannot_run_a_module_says_so(workload: Workload, monkeypatch
     monkeypatch.setattr("torch.compile", lambda _: lambda *_, **__: 1 / 0)
     with pytest.raises(UnavailableError, match=r"torch\.compile: ZeroDivisionError"):
         PEERS["torch-compile"].make(workload)
+
+
+@pytest.mark.parametrize("feeds", [("image", "audio", "image_index", "audio_index"), ("image", "audio")])
+def test_a_module_that_takes_other_arguments_is_run_by_its_components(
+    workload: Workload, feeds: tuple[str, ...]
+) -> None:
+    """Such as the multimodal model, whose module takes points and its bundle their indices."""
+
+    class Pointwise(nn.Module):
+        def forward(self, image: Tensor, audio: Tensor, points: Mapping[str, Tensor]) -> None: ...
+
+    other = replace(
+        workload, model=replace(workload.model, module=Pointwise()), feeds=dict.fromkeys(feeds, np.zeros(1))
+    )
+    assert not other.is_whole
+    with pytest.raises(UnavailableError, match="expected a whole module, got components; take the peer torch alone"):
+        PEERS["torch-compile"].make(other)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_peers_on_a_gpu_that_pytorch_does_not_find(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    there = replace(workload, device="cuda")
+    for peer in ("torch", "torch-compile"):
+        with pytest.raises(UnavailableError, match=r"bundles run on the GPU, and this PyTorch .* install a CUDA build"):
+            PEERS[peer].make(there)
+    with pytest.raises(UnavailableError, match="it runs on the processor"):
+        PEERS["openvino"].make(there)
+    with pytest.raises(UnavailableError, match=r"ONNX Runtime can't run this module: .*CUDAExecutionProvider"):
+        PEERS["onnxruntime"].make(there)
 
 
 def test_the_command_line_knows_all_peers() -> None:

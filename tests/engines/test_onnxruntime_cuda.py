@@ -182,6 +182,19 @@ def test_a_capture_that_fails_is_run_again(
     assert session.device.cuda_graphs() == "partly"  # type: ignore[attr-defined]
 
 
+def test_a_component_that_cannot_be_captured_is_tried_three_times(
+    session: Session, gpu: SimulatedOrt, model: tiny_bundles.Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its graph copies from the host, say: each set of buffers would try again, and ONNX Runtime print errors."""
+    gpu.failing_captures = True
+    for size in range(1, 5):
+        feeds = tiny_bundles.feeds(size)
+        check(session.run(feeds), model, feeds)
+    said = [record.getMessage() for record in caplog.records if "component encoder " in record.getMessage()]
+    assert len(said) == backend.MAX_FAILED
+    assert all("runs without a CUDA graph on these buffers" in message and len(message) < 300 for message in said)
+
+
 def test_a_failed_run_leaves_the_caller_usable(session: Session, gpu: SimulatedOrt, model: tiny_bundles.Model) -> None:
     feeds = tiny_bundles.feeds()
     with session.caller() as caller:

@@ -29,6 +29,9 @@ LOGGER = logging.getLogger(__name__)
 KIND = "cuda"
 MAX_GRAPHS = 64
 """CUDA graphs that a component captures: one for each set of buffers. ONNX Runtime never releases them."""
+MAX_REASON = 200
+MAX_FAILED = 3
+"""Captures of a component that fail one after the other, until none is tried: its graph has what can't be captured."""
 NO_GRAPH = -1
 
 
@@ -119,7 +122,7 @@ class DeviceGraph:
         self.session = session  # before the device: its stream must outlive the session
         self.device, self.places = device, places
         self.inputs, self.outputs, self.name = component.inputs, component.outputs, component.name
-        self._graphs, self._captured = graphs, 0
+        self._graphs, self._captured, self._failed = graphs, 0, 0
 
     def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> Callable[[], None]:
         """Bind the graph to buffers. The result keeps references to them."""
@@ -135,6 +138,16 @@ class DeviceGraph:
             return None
         self._captured += 1
         return run_options(self._captured)
+
+    def was_captured(self, error: BundleError | None) -> None:
+        """Count captures that fail, and say so: by another library's allocation, or each time."""
+        self._failed = 0 if error is None else self._failed + 1
+        if error is None:
+            return
+        if self._failed == MAX_FAILED:
+            self._graphs = 0
+        reason = str(error).partition("\n")[0][-MAX_REASON:]  # its end: what CUDA said
+        LOGGER.warning("component %s runs without a CUDA graph on these buffers: ...%s", self.name, reason)
 
 
 class DeviceBound:
@@ -175,13 +188,14 @@ class DeviceBound:
 
     def _capture(self, options: Any) -> bool:
         """Whether the run was captured; if not, it has to run again."""
+        failure = None
         try:
             self._launch(options)
         except BundleError as error:
             self._graph.device.leave_capture()
-            LOGGER.warning("component %s runs without a CUDA graph: %s", self._graph.name, error)
-            return False
-        return True
+            failure = error
+        self._graph.was_captured(failure)
+        return failure is None
 
 
 def run_options(graph: int) -> Any:
