@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+from engines.simulation.ort import simulated_ort
 
 from perceiver_deploy.cli.main import main as inspect
 from perceiver_exporters.engines import build
@@ -65,6 +66,22 @@ def test_engines_that_fit_come_first(built: Path, jetson: SimulatedJetson, insta
         assert session.reason == "engines for jetson-orin fit tensorrt 10.3.0 on compute capability 8.7"
         assert set(session.run(tiny_bundles.feeds())) == {"logits", "answers", "scaled_keys"}
     assert jetson.cuda.launches >= 0
+
+
+def test_a_bundle_for_onnx_runtime_on_a_gpu(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the GPU where there is one; on the processor it is said why."""
+    tiny_bundles.change(path, lambda manifest: manifest.update(target="cuda"))
+    with open_session(path) as session:
+        assert session.backend == "onnxruntime"
+        assert "no tuning; backend onnxruntime-cuda: " in session.reason
+    assert [record.levelname for record in caplog.records if record.message.startswith("auto: ")] == ["WARNING"]
+    gpu = simulated_ort(monkeypatch)
+    monkeypatch.setattr(choice, "open_backend", lambda name, _: {"onnxruntime-cuda": gpu.backend}[name]())
+    with open_session(path) as session:
+        assert (session.backend, session.threads) == ("onnxruntime-cuda", None)
+        assert session.reason == "the bundle is for target cuda"
 
 
 def test_then_a_tuning_then_onnx_runtime(path: Path) -> None:

@@ -5,10 +5,11 @@
 1. the bundle's TensorRT engines, if they were built for this machine's TensorRT and GPU;
 2. the setting that `export --tune` measured as fastest, if it is for this bundle, this kind of machine and these
    versions;
-3. ONNX Runtime on the processor.
+3. ONNX Runtime on the GPU, for bundles that were exported for it (target `cuda`);
+4. ONNX Runtime on the processor.
 
-Engines that do not fit are no error: `Session.reason` and a log warning say why they are not used. TensorRT is not
-imported if there are no engines. A backend requested by name is used or refused, never replaced.
+Engines that do not fit, and a GPU that is not there, are no error: `Session.reason` and a log warning say so. TensorRT
+is not imported if there are no engines. A backend requested by name is used or refused, never replaced.
 
 The default number of threads is one for bundles whose largest component takes less than `ONE_THREAD_FLOPS`, and all
 physical cores for others. For so little work, waking a second thread costs more than it saves, and runs of several
@@ -34,7 +35,8 @@ ONE_THREAD_FLOPS = 8_000_000
 """FLOPs of the largest component at the profile's OPT; measured by `benchmarks/threads.py --limit`."""
 RUNTIMES = {"tensorrt": ("tensorrt", "tensorrt-lean", "tensorrt-dispatch"), "tensorrt_rtx": ("tensorrt-rtx",)}
 """Backends that run the engines of a TensorRT module, the first for all engines, the others for compatible ones."""
-WITHOUT_ENGINES = ("cpu", "cuda")
+CUDA_TARGET, CUDA = "cuda", "onnxruntime-cuda"
+WITHOUT_ENGINES = ("cpu", CUDA_TARGET)
 """Targets that run ONNX as it is."""
 
 
@@ -86,11 +88,14 @@ def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Ch
     tuned = _tuned(bundle, threads)
     if isinstance(tuned, Choice):
         chosen = Choice(tuned.backend, tuned.threads, f"{tuned.reason}; {engines}")
+    elif isinstance(on_gpu := _on_gpu(bundle, threads), Choice):
+        chosen = on_gpu
     else:
         given = _threads(bundle.manifest, AUTO, threads)
-        chosen = Choice(open_backend(AUTO, given), given, f"{engines}; {tuned}")
-    wanted = has_engines(bundle) or bundle.manifest.target not in WITHOUT_ENGINES
-    LOGGER.log(logging.WARNING if wanted else logging.INFO, "auto: %s: %s", chosen.backend.name, chosen.reason)
+        chosen = Choice(open_backend(AUTO, given), given, "; ".join(filter(None, (engines, tuned, on_gpu))))
+    wanted = has_engines(bundle) or bundle.manifest.target != "cpu"
+    replaced = wanted and chosen.backend.name in PROCESSOR_BACKENDS
+    LOGGER.log(logging.WARNING if replaced else logging.INFO, "auto: %s: %s", chosen.backend.name, chosen.reason)
     return chosen
 
 
@@ -138,6 +143,16 @@ def _open_engines(bundle: Bundle, name: str, threads: int | None) -> Choice | st
         backend = open_backend(name, threads)
         assert isinstance(backend, TensorRT)  # for mypy
         return Choice(backend, None, f"engines for {', '.join(backend.check(bundle))} fit {backend.machine}")
+    except UnavailableError as error:
+        return str(error)
+
+
+def _on_gpu(bundle: Bundle, threads: int | None) -> Choice | str:
+    """ONNX Runtime's CUDA provider for a bundle of its target, or why not; nothing for other targets."""
+    if bundle.manifest.target != CUDA_TARGET:
+        return ""
+    try:
+        return Choice(open_backend(CUDA, threads), None, f"the bundle is for target {CUDA_TARGET}")
     except UnavailableError as error:
         return str(error)
 
