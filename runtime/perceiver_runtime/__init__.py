@@ -19,7 +19,8 @@ from perceiver_runtime.errors import (
 )
 from perceiver_runtime.execution.caller import Caller
 from perceiver_runtime.execution.generate import Generated, Sampling
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.execution.opening import open_session
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.measure.verify import VerifyReport, verify
 from perceiver_runtime.release import __version__ as __version__
 

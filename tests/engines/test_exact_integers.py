@@ -8,7 +8,7 @@ import numpy as np
 from engines import seeded
 from engines.seeded import node
 
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 
 
 def test_large_signed_products_do_not_saturate(tmp_path: Path) -> None:

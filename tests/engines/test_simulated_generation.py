@@ -12,7 +12,7 @@ from engines.simulation.jetson import SimulatedJetson
 from onnx import helper
 
 from perceiver_runtime import Sampling
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.pipeline import Generation, Pipeline, Step
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 

@@ -14,7 +14,7 @@ from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 from perceiver_runtime.benchmark.latency import measure
 from perceiver_runtime.bundle import Bundle, load_bundle
 from perceiver_runtime.errors import BundleError, CheckError, FeedError, UnavailableError
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.measure.parity import require_parity
 from perceiver_runtime.measure.verify import verify
 from perceiver_runtime.tensorrt import engine as engine_module

@@ -12,7 +12,7 @@ from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 from engines.simulation.trt import simulated_tensorrt
 
 from perceiver_runtime.errors import UnavailableError
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.tensorrt import backend
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, build_engines
 

@@ -21,7 +21,7 @@ from perceiver_deploy.sources.model import Model
 from perceiver_deploy.sources.source import blueprint
 from perceiver_exporters.export import export_bundle
 from perceiver_runtime.cuda.device import CudaDevice
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 
 KINDS = ("up", "down", "within")
 

@@ -39,7 +39,7 @@ from perceiver_runtime.benchmark.statistics import Distribution
 from perceiver_runtime.benchmark.trace import Trace
 from perceiver_runtime.cli import predict
 from perceiver_runtime.conditions import Conditions
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.format import arrays, staging
 from perceiver_runtime.format.tuning import Measured, write_tuning
 from perceiver_runtime.manifest import Tolerance

@@ -11,7 +11,7 @@ import tiny_bundles
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cuda.library import load_cudart
 from perceiver_runtime.errors import UnavailableError
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.measure.verify import verify
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder.device_build import build_here

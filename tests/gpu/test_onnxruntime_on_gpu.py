@@ -13,7 +13,8 @@ import tiny_bundles
 
 from perceiver_runtime.backends import open_backend
 from perceiver_runtime.errors import FeedError, UnavailableError, UsageError
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.execution.opening import open_session
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.measure.verify import verify
 
 pytestmark = pytest.mark.gpu

@@ -16,7 +16,8 @@ import tiny_bundles
 from onnx import helper
 from tiny_bundles import Model, Part
 
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.execution.opening import open_session
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.pipeline import Pipeline, Step
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from perceiver_runtime.cli.main import main
 from perceiver_runtime.errors import FeedError, UsageError
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.execution.opening import open_session
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format import schema
 from perceiver_runtime.processing.fill_mask import fill_mask
 from perceiver_runtime.processing.flow import FlowOptions, predict_flow

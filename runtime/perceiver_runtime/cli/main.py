@@ -30,7 +30,8 @@ from perceiver_runtime.cli.selftest import add_command as add_selftest_command
 from perceiver_runtime.cli.table import markdown, table
 from perceiver_runtime.errors import SandboxError
 from perceiver_runtime.escapes import command_line, printable
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.execution.opening import open_session
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format import arrays
 from perceiver_runtime.format.outputs import check_file
 from perceiver_runtime.measure.verify import verify

@@ -9,7 +9,8 @@ from pathlib import Path
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.conditions import Conditions, conditions_of
 from perceiver_runtime.execution.choice import RunsOn
-from perceiver_runtime.execution.session import Session, open_session
+from perceiver_runtime.execution.opening import open_session
+from perceiver_runtime.execution.session import Session
 from perceiver_runtime.measure.compare import ParityReport
 from perceiver_runtime.measure.parity import golden_origin, parity_reports
 

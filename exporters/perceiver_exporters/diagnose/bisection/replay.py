@@ -23,7 +23,7 @@ from perceiver_exporters.precision.widen import runnable_bundle
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError
 from perceiver_runtime.escapes import command_line
-from perceiver_runtime.execution.session import open_session
+from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.outputs import replacing
 from perceiver_runtime.format.safetensors import load_tensors
