@@ -1,11 +1,12 @@
 """Optical flow at 368 x 496 beside its peers on this machine's CPU: seconds per frame pair and peak memory.
 
-    python benchmarks/peers_flow.py DIRECTORY [--rounds 3] [--plain] [--plain-int8] [--prepare]
+    python benchmarks/peers_flow.py DIRECTORY [--rounds 3] [--plain] [--plain-int8] [--prepare] [--label vnni]
 
 Every measurement is its own process, which opens one variant and runs it once; variants alternate. `--plain` adds
 the plain export on ONNX Runtime and OpenVINO, which needs 14 GB; `--plain-int8` also their quantised graphs
 (see peer_variants.py). DIRECTORY keeps all graphs; `--prepare` makes them without timing. Random weights, batch 1.
-Writes benchmarks/results/peers-optical-flow.json.
+Plain OpenVINO is at its default: bfloat16 where the processor has it. Writes
+benchmarks/results/peers-optical-flow.json, or peers-optical-flow-LABEL.json for another kind of processor.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=["fp32", "int8"])
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--plain-int8", action="store_true")
+    parser.add_argument("--label", help="of the kind of processor, where results of another kind are to stay")
     parser.add_argument("--prepare", action="store_true", help="make what DIRECTORY keeps and time nothing")
     given = parser.parse_args()
     model = random_weights(resolve(NAME))
@@ -152,7 +154,10 @@ def main() -> None:
     found = rows(values)
     for row in found:
         print(f"| {row.variant} | {row.seconds:.1f} | {row.peak_bytes / 1e9:.2f} | {dict(row.ratios)} |")
-    write("peers-optical-flow", {"rounds": given.rounds, "threads": given.threads, "rows": found})
+    write(
+        "-".join(filter(None, ("peers-optical-flow", given.label))),
+        {"rounds": given.rounds, "threads": given.threads, "rows": found},
+    )
 
 
 if __name__ == "__main__":

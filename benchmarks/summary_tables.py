@@ -12,7 +12,9 @@ PEERS: Mapping[str, str] = {
     "peers-vision-perceiver-conv": "`vision-perceiver-conv`",
     "peers-vision-perceiver-conv-vnni": "`vision-perceiver-conv`",
     "peers-vision-perceiver-fourier": "`vision-perceiver-fourier`",
+    "peers-vision-perceiver-fourier-vnni": "`vision-perceiver-fourier`",
     "peers-optical-flow": "`optical-flow-perceiver`",
+    "peers-optical-flow-vnni": "`optical-flow-perceiver`",
 }
 """Records that the summaries read, and the model of each."""
 

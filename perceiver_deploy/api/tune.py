@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from perceiver_runtime import Session, UnavailableError, open_session, verify
+from perceiver_runtime.backends import PROCESSOR_BACKENDS
 from perceiver_runtime.benchmark.latency import sized_feeds
 from perceiver_runtime.benchmark.statistics import ratio
 from perceiver_runtime.benchmark.timing import interleave
@@ -20,14 +21,14 @@ from perceiver_runtime.golden import load_golden
 from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.progress import report
 
-BACKENDS = ("onnxruntime", "openvino", "openvino-bf16")
+BACKENDS = ("onnxruntime", "openvino", "openvino-bf16", "onnxruntime-cuda")
 NARROWER = ("openvino-bf16",)
 """Backends that compute in less than the bundle's precision: measured only where the bundle's tolerances allow it."""
 Setting = tuple[str, int]
 
 
 def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning:
-    """Measure which CPU backend, with 1, 2, 4, ... threads, runs batch 1 of a golden sample fastest; record it.
+    """Measure which backend, with 1, 2, 4, ... threads, runs batch 1 of a golden sample fastest; record it.
 
     The record is written beside the bundle, where `open_session(backend="auto")` reads it on machines of this kind.
     Every setting computes in the bundle's own precision, or within its tolerances on the golden samples.
@@ -46,12 +47,7 @@ def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning
     """
     path = Path(bundle)
     with ExitStack() as stack:
-        sessions = {
-            (name, threads): stack.enter_context(session)
-            for threads in thread_counts(usable_cores())
-            for name in BACKENDS
-            if (session := open_if_available(path, name, threads)) is not None and _is_allowed(session, name)
-        }
+        sessions = {setting: stack.enter_context(s) for name in BACKENDS for setting, s in _opened(path, name)}
         if not sessions:
             raise UnavailableError(f"{path}: none of {', '.join(BACKENDS)} can run it here; {INSTALL_ONNXRUNTIME}")
         session = next(iter(sessions.values()))
@@ -61,6 +57,16 @@ def tune(bundle: str | Path, *, iterations: int = 15, warmup: int = 2) -> Tuning
         times = interleave({setting: partial(s.run, feeds) for setting, s in sessions.items()}, iterations, warmup)
         versions = {setting: session.versions for setting, session in sessions.items()}
     return write_tuning(path, rank(times, versions))
+
+
+def _opened(path: Path, name: str) -> Iterator[tuple[Setting, Session]]:
+    """Sessions on a backend, or none, with the reason as progress."""
+    cores = usable_cores()
+    for index, threads in enumerate(thread_counts(cores) if name in PROCESSOR_BACKENDS else (cores,)):
+        session = open_if_available(path, name, threads)
+        if session is None or (index == 0 and not _is_allowed(session, name)):
+            return
+        yield (name, threads), session
 
 
 def thread_counts(cores: int) -> tuple[int, ...]:

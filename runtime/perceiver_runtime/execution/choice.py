@@ -181,7 +181,7 @@ def _tuned(bundle: Bundle, threads: int | None) -> Choice | str:
     if tuning is None:
         return "tuning not used: it is of another bundle or another kind of machine"
     winner = tuning.winner
-    if threads not in (None, winner.threads):
+    if threads not in (None, winner.threads) and winner.backend in PROCESSOR_BACKENDS:
         return f"tuning not used: it is for {winner.threads} threads, {threads} were asked for"
     try:
         opened = open_backend(winner.backend, winner.threads)
@@ -189,4 +189,5 @@ def _tuned(bundle: Bundle, threads: int | None) -> Choice | str:
         return f"tuning not used: {error}"
     if opened.versions != winner.versions:
         return f"tuning not used: measured with {dict(winner.versions)}, here {dict(opened.versions)}"
-    return Choice(opened, winner.threads, f"fastest of {len(tuning.measured)} settings measured on this machine")
+    own = winner.threads if winner.backend in PROCESSOR_BACKENDS else None
+    return Choice(opened, own, f"fastest of {len(tuning.measured)} settings measured on this machine")
