@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 import tiny_bundles
@@ -21,10 +22,11 @@ from perceiver_runtime.errors import BuildError, UsageError
 from perceiver_runtime.measure.parity import component_failure
 from perceiver_runtime.tensorrt.api import load_tensorrt
 from perceiver_runtime.tensorrt.builder import forms
-from perceiver_runtime.tensorrt.builder.attention import Operators
+from perceiver_runtime.tensorrt.builder.attention import Operators, use_operators
 from perceiver_runtime.tensorrt.builder.bundle import EngineOptions, EngineReport, build_engines
 from perceiver_runtime.tensorrt.builder.device_build import build_here
 from perceiver_runtime.tensorrt.builder.forms import FormOptions
+from perceiver_runtime.tensorrt.dialect import dialect
 from perceiver_runtime.tensorrt.fusion import fused_attention, layers_in, layers_of_json
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
 
@@ -54,6 +56,122 @@ def test_both_forms_build(
     assert made.sidecar.attention == ("operator" if operators.replaced else "products")
     assert products.sidecar.fused_attention == made.sidecar.fused_attention == len(operators.replaced)
     assert made.sidecar.products == products.sidecar.products
+
+
+HALF, LOWEST = 31743, 64511
+"""Bits of 65504 and -65504 in FP16."""
+OPERANDS = "float16[1,2,4,8] q, float16[1,2,8,6] k, float16[1,2,6,8] v"
+DYNAMIC = "float16[1,2,N,8] q, float16[1,2,8,M] k, float16[1,2,M,8] v"
+MASK = f"""
+    most = Constant<value = float16 {{{HALF}}}>()
+    least = Constant<value = float16 {{{LOWEST}}}>()
+    limit = Where(mask, most, least)
+"""
+WEIGHTS = "s = MatMul(q, k) w = Softmax<axis = -1>(s)"
+PRODUCT = "o = MatMul(w, v) y = Identity(o)"
+
+
+def use(trt: ModuleType, inputs: str, body: str) -> tuple[Operators, Any]:
+    """What becomes of the attention of a graph, and the network."""
+    graph = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 20]> g ({inputs}) => (float16[A,B,C,D] y) {{ {body} }}'
+    )
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR)).parse(graph.SerializeToString())
+    return use_operators(trt, network, dialect(trt)), network
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body"),
+    [
+        pytest.param(OPERANDS, f"s = MatMul(q, k) w = Softmax<axis = 2>(s) {PRODUCT}", id="softmax of another axis"),
+        pytest.param(OPERANDS, f"{WEIGHTS} y = MatMul(w, v)", id="the result is an output of the network"),
+        pytest.param(
+            OPERANDS,
+            f"{WEIGHTS} o = MatMul(w, v) sum = ReduceSum<keepdims = 1>(w) y = Add(o, sum)",
+            id="weights that something else reads",
+        ),
+        pytest.param(OPERANDS, f"s = MatMul(q, k) u = Softmax<axis = -1>(s) w = Relu(u) {PRODUCT}", id="weights changed"),
+        pytest.param(
+            OPERANDS, f"s = MatMul(q, k) t = Add(s, s) w = Softmax<axis = -1>(t) {PRODUCT}", id="scores changed"
+        ),
+        pytest.param(
+            OPERANDS, f"s = MatMul(q, k) t = Relu(s) w = Softmax<axis = -1>(t) {PRODUCT}", id="an activation of scores"
+        ),
+        pytest.param("float16[1,2,4,6] s, float16[1,2,6,8] v", f"w = Softmax<axis = -1>(s) {PRODUCT}", id="no product"),
+        pytest.param(
+            OPERANDS,
+            f"c = Constant<value = float16 {{{HALF}}}>() s = MatMul(q, k) t = Min(s, c) w = Softmax<axis = -1>(t) "
+            f"{PRODUCT}",
+            id="scores clamped to a number",
+        ),
+        pytest.param(
+            f"{OPERANDS}, bool[1,1,4,6] mask, float16[1,1,4,6] least",
+            f"most = Constant<value = float16 {{{HALF}}}>() limit = Where(mask, most, least) s = MatMul(q, k) "
+            f"t = Min(s, limit) w = Softmax<axis = -1>(t) {PRODUCT}",
+            id="scores clamped to numbers of an input",
+        ),
+        pytest.param(
+            f"{OPERANDS}, bool[1,1,4,6] mask",
+            f"{MASK} s = MatMul(q, k) t = Min(s, limit) u = Min(t, limit) w = Softmax<axis = -1>(u) {PRODUCT}",
+            id="two masks",
+        ),
+        pytest.param(
+            OPERANDS,
+            "s = MatMul(q, k) t = Transpose<perm = [0, 1, 3, 2]>(s) w = Softmax<axis = -1>(t) o = MatMul(w, q) "
+            "y = Identity(o)",
+            id="scores transposed",
+        ),
+        pytest.param(
+            "float16[1,2,4,8] q, float16[1,2,8,6] k, float16[1,4,6,8] v",
+            "s = MatMul(q, k) shape = Constant<value = int64[4] {1, 4, 2, 6}>() t = Reshape(s, shape) "
+            f"w = Softmax<axis = -1>(t) {PRODUCT}",
+            id="heads exchanged with queries",
+        ),
+        pytest.param(
+            f"{DYNAMIC}, int64[2] sizes",
+            "s = MatMul(q, k) u = Softmax<axis = -1>(s) heads = Constant<value = int64[2] {1, 2}>() "
+            f"shape = Concat<axis = 0>(heads, sizes) w = Reshape(u, shape) {PRODUCT}",
+            id="weights in a shape known when it runs",
+        ),
+    ],
+)
+def test_other_products_stay_as_they_are(trt: ModuleType, inputs: str, body: str) -> None:
+    """What is close to attention but computes something else is left alone, and said to be."""
+    made, network = use(trt, inputs, body)
+    assert str(made) == "0 as operators, 1 as products (no form that is known)"
+    assert trt.LayerType.ATTENTION_OUTPUT not in {network.get_layer(i).type for i in range(network.num_layers)}
+
+
+@pytest.mark.parametrize("width", [4, 264])
+def test_widths_that_no_kernel_takes_stay_products(trt: ModuleType, width: int) -> None:
+    operands = f"float16[1,2,4,{width}] q, float16[1,2,{width},6] k, float16[1,2,6,{width}] v"
+    made, _ = use(trt, operands, f"{WEIGHTS} {PRODUCT}")
+    assert str(made) == f"0 as operators, 1 as products (heads of width {width})"
+
+
+@pytest.mark.parametrize("inputs", [OPERANDS, DYNAMIC])
+def test_attention_of_any_sizes_becomes_an_operator(trt: ModuleType, inputs: str) -> None:
+    """Weights of casts there and back count as well: FP16 attention with a softmax in FP32."""
+    body = "s = MatMul(q, k) t = Cast<to = 1>(s) u = Softmax<axis = -1>(t) w = Cast<to = 10>(u)"
+    made, network = use(trt, inputs, f"{body} {PRODUCT}")
+    assert (len(made.replaced), made.kept, made.masked) == (1, (), False)
+    assert trt.LayerType.ATTENTION_OUTPUT in {network.get_layer(i).type for i in range(network.num_layers)}
+
+
+def test_keys_that_the_product_transposes_are_taken_as_they_are(trt: ModuleType) -> None:
+    network = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_network(0)
+    query, key, value = (network.add_input(name, trt.float16, (1, 2, 8, 16)) for name in ("query", "key", "value"))
+    as_is, turned = trt.MatrixOperation.NONE, trt.MatrixOperation.TRANSPOSE
+    softmax = network.add_softmax(network.add_matrix_multiply(query, as_is, key, turned).get_output(0))
+    softmax.axes = 1 << 3
+    product = network.add_matrix_multiply(softmax.get_output(0), as_is, value, as_is)
+    network.mark_output(network.add_identity(product.get_output(0)).get_output(0))
+    assert len(use_operators(trt, network, dialect(trt)).replaced) == 1
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    (attention,) = (layer for layer in layers if layer.type == trt.LayerType.ATTENTION_INPUT)
+    assert [attention.get_input(index).name for index in range(3)] == ["query", "key", "value"]
 
 
 def test_fused_kernels_are_counted_by_their_names() -> None:
