@@ -9,6 +9,7 @@ from pathlib import Path
 
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 CPUINFO = Path("/proc/cpuinfo")
+BOARD = Path("/proc/device-tree/model")
 INSTRUCTIONS = (
     "avx2",
     "avx512f",
@@ -76,9 +77,8 @@ def _siblings(cpu: int) -> str:
 
 
 def _processor() -> str:
-    board = Path("/proc/device-tree/model")
-    if board.is_file():
-        return board.read_text(encoding="utf-8").rstrip("\0")
+    if BOARD.is_file():
+        return BOARD.read_text(encoding="utf-8").rstrip("\0")
     if CPUINFO.is_file():
         for line in CPUINFO.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

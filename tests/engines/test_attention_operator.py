@@ -92,7 +92,9 @@ def use(trt: ModuleType, inputs: str, body: str) -> tuple[Operators, Any]:
             f"{WEIGHTS} o = MatMul(w, v) sum = ReduceSum<keepdims = 1>(w) y = Add(o, sum)",
             id="weights that something else reads",
         ),
-        pytest.param(OPERANDS, f"s = MatMul(q, k) u = Softmax<axis = -1>(s) w = Relu(u) {PRODUCT}", id="weights changed"),
+        pytest.param(
+            OPERANDS, f"s = MatMul(q, k) u = Softmax<axis = -1>(s) w = Relu(u) {PRODUCT}", id="weights changed"
+        ),
         pytest.param(
             OPERANDS, f"s = MatMul(q, k) t = Add(s, s) w = Softmax<axis = -1>(t) {PRODUCT}", id="scores changed"
         ),

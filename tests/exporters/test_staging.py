@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import random
 import shutil
@@ -14,7 +16,7 @@ from perceiver_exporters.component import Blueprint
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.errors import BundleError, UsageError
 from perceiver_runtime.format import staging
-from perceiver_runtime.format.staging import staged
+from perceiver_runtime.format.staging import check_destination, staged
 from perceiver_runtime.manifest import MANIFEST_NAME
 
 from .conftest import Bundle
@@ -209,3 +211,83 @@ def test_a_bundle_that_a_killed_export_put_aside_is_back_at_the_next(tmp_path: P
         (partial / MANIFEST_NAME).write_text("new")
     assert (destination / MANIFEST_NAME).read_text() == "new"
     assert leftovers(destination) == []
+
+
+class RefusingExchange:
+    """A C library whose renameat2 answers with an error."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def renameat2(self, *_: object) -> int:
+        ctypes.set_errno(self.code)
+        return -1
+
+
+def put(destination: Path, text: str) -> None:
+    with staged(destination, overwrite=True) as partial:
+        (partial / MANIFEST_NAME).write_text(text)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_refuses_to_exchange_still_gets_the_new_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(staging.ctypes, "CDLL", lambda *_, **__: RefusingExchange(code))
+    for text in ("old", "new"):
+        put(tmp_path / "bundle", text)
+    assert (tmp_path / "bundle" / MANIFEST_NAME).read_text() == "new"
+    assert leftovers(tmp_path / "bundle") == []
+
+
+def test_an_exchange_that_fails_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    destination = tmp_path / "bundle"
+    put(destination, "old")
+    monkeypatch.setattr(staging.ctypes, "CDLL", lambda *_, **__: RefusingExchange(errno.EIO))
+    with pytest.raises(OSError, match=r"Input/output error.*bundle"):
+        put(destination, "new")
+    assert (destination / MANIFEST_NAME).read_text() == "old"
+    assert leftovers(destination) == []
+
+
+def test_a_bundle_put_aside_is_back_when_the_new_one_can_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = tmp_path / "bundle"
+    put(destination, "old")
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(staging.ctypes, "CDLL", lambda *_, **__: RefusingExchange(errno.EINVAL))
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        put(destination, "new")
+    assert (destination / MANIFEST_NAME).read_text() == "old"
+    assert leftovers(destination) == []
+
+
+def test_a_partial_directory_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may take one without a lock for one whose process has died."""
+    locked, swept = staging.locked, list[Path]()
+
+    def late(path: Path, kind: int) -> int | None:
+        if not swept:
+            swept.append(path)
+            path.rmdir()
+        return locked(path, kind)
+
+    monkeypatch.setattr(staging, "locked", late)
+    put(tmp_path / "bundle", "new")
+    assert len(swept) == 1
+    assert (tmp_path / "bundle" / MANIFEST_NAME).read_text() == "new"
+
+
+def test_a_destination_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="/: expected the path of a new directory"):
+        check_destination(Path("/"), overwrite=True)

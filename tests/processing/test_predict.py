@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny_bundles
 from PIL import Image
@@ -24,7 +25,7 @@ from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format import schema
 from perceiver_runtime.processing.fill_mask import fill_mask
 from perceiver_runtime.processing.flow import FlowOptions, predict_flow
-from perceiver_runtime.processing.image import classify
+from perceiver_runtime.processing.image import ImageConfig, classify
 from perceiver_runtime.processing.processor import processor_of
 from perceiver_runtime.processing.text import ByteTokenizer
 from perceiver_runtime.settings import (
@@ -172,6 +173,25 @@ def test_masks_of_a_text_are_filled_in(
         assert set(outputs) == {"logits"} if fixed else {"logits/0", "logits/1"}
 
 
+def test_outputs_that_no_one_describes_are_shown_by_their_shape(
+    text_session: Session, stating: Stating, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = stating(text_session, Processing(text=TEXT))
+    assert main(["predict", str(bundle), "--text", "gr<hole>en", "-q"]) == 0
+    assert "float32[" in capsys.readouterr().out
+
+
+def test_a_model_of_images_and_texts_takes_either_or_pairs(
+    text_session: Session, stating: Stating, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = stating(text_session, dataclasses.replace(TEXTS, image=ImageSettings(size=(16, 16))))
+    (found,) = predicted(capsys, bundle, "--text", "gr<hole>en")
+    assert found["texts"]["logits"] == "green"
+    photos = [solid(tmp_path / f"{colour}.png", colour) for colour in ("red", "green")]
+    said = refused(capsys, 2, bundle, *photos, "--text", "gr<hole>en")
+    assert "--text: expected one for each image, got 1 for 2" in said
+
+
 def test_flow_between_frames(
     flow_session: Session, stating: Stating, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +227,8 @@ def test_a_clip_is_reconstructed(
         np.testing.assert_array_equal(written["image"][0], video)
     assert "--audio: expected the clip's sound, got none" in refused(capsys, 2, bundle, *frames)
     assert "video: expected video: uint8[3, 8, 8, 3], got uint8[2" in refused(capsys, 3, bundle, *frames[:2], *sound)
+    np.save(frames[1], video[1, :4])
+    assert "0.npy: expected frames of one size, got several" in refused(capsys, 3, bundle, *frames, *sound)
 
 
 def test_options_that_do_not_fit_the_bundle_are_refused(
@@ -250,6 +272,53 @@ def test_what_no_one_states_is_said_or_refused(
             classify(session, [image])
         with pytest.raises(UsageError, match="processing: its processor is not known"):
             processor_of(session.manifest)
+
+
+def test_what_is_no_classifier_of_images_is_refused(
+    flow_session: Session, classifier_session: Session, stating: Stating
+) -> None:
+    image = np.full((20, 30, 3), [9, 9, 99], np.uint8)
+    assert classify(classifier_session, [image], ImageConfig(), k=1)[0][0].index == 2
+    with open_session(stating(flow_session, Processing(flow=FlowSettings()))) as session:
+        with pytest.raises(UsageError, match=r"bundle: expected an output of classes, got flow: float32"):
+            classify(session, [image])
+        with pytest.raises(UsageError, match="text: this model takes flow"):
+            processor_of(session.manifest).tokenizer()
+    with pytest.raises(UsageError, match=r"expected image, text, flow or clip, got none of them; give .* as arrays"):
+        processor_of(Processing())
+    with pytest.raises(FeedError, match="outputs: expected at least one, got none"):
+        processor_of(Processing(flow=FlowSettings())).decode({})
+
+
+def test_a_bundle_of_any_image_size_says_so(classifier_session: Session, stating: Stating) -> None:
+    said = "pixel_values: expected a bundle of one image size, got height x width"
+    with open_session(sizeless(classifier_session, stating)) as session, pytest.raises(UsageError, match=said):
+        classify(session, [np.zeros((20, 30, 3), np.uint8)], ImageConfig())
+
+
+def test_a_bundle_of_any_frame_size_says_so(flow_session: Session, stating: Stating) -> None:
+    said = "inputs: expected a bundle of one frame size, got height x width"
+    with open_session(sizeless(flow_session, stating)) as session, pytest.raises(UsageError, match=said):
+        predict_flow(session, *np.zeros((2, 20, 30, 3), np.uint8))
+
+
+def sizeless(session: Session, stating: Stating) -> Path:
+    """The bundle with a first input whose last two dimensions are not known."""
+    sizes = {"height": session.inputs[0].shape[-2], "width": session.inputs[0].shape[-1]}
+    path = stating(session, Processing())
+    graph = onnx.load(path / "onnx/network.onnx")
+    for dimension, symbol in zip(graph.graph.input[0].type.tensor_type.shape.dim[-2:], sizes, strict=True):
+        dimension.dim_param = symbol
+    onnx.save(graph, path / "onnx/network.onnx")
+    tiny_bundles.rehash(path, "onnx/network.onnx")
+
+    def widen(manifest: dict[str, Any]) -> None:
+        for inputs in (manifest["pipeline"]["inputs"], manifest["components"][0]["inputs"]):
+            inputs[0]["shape"][-2:] = sizes
+        ranges = {symbol: {"min": size, "opt": size, "max": size} for symbol, size in sizes.items()}
+        manifest["profiles"][0]["dimensions"].update(ranges)
+
+    return tiny_bundles.change(path, widen)
 
 
 PIXELS = TensorSpec("pixel_values", "float32", ("batch", 3, 16, 16))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_bundles
 
-from perceiver_runtime import Session, measure
+from perceiver_runtime import Session, UsageError, measure
 from perceiver_runtime.benchmark import energy, latency
 from perceiver_runtime.cli.main import main
 from perceiver_runtime.telemetry import Sample
@@ -96,6 +97,32 @@ def test_wrong_use(bundle: Path, wrong: tuple[str, ...], message: str, capsys: p
     shown = capsys.readouterr()
     assert message in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, r"batch \(--batch\).*expected at least 1, 0 and 1, got 0, 0, 3"),
+        ({"warmup": -1}, r"warmup \(--warmup\).*got 1, -1, 3"),
+        ({"iterations": 200_001}, r"iterations \(--iterations\): expected at most 200000, got 200001"),
+        ({"duration": float("inf")}, r"duration \(--duration\): expected seconds from 0, got inf"),
+        ({"callers": (1, 0)}, r"callers \(--concurrency\): expected numbers of 1 to 256, got 0"),
+        ({"rate": 0.0}, r"rate \(--rate\): expected requests per second above 0, got 0"),
+        ({"rate": 1e6, "duration": 1.0}, "expected at most 200000 requests, got 1000000"),
+    ],
+)
+def test_numbers_are_checked_before_anything_runs(session: Session, options: dict[str, Any], message: str) -> None:
+    session.close()
+    with pytest.raises(UsageError, match=message):
+        measure(session, **{"warmup": 0, "iterations": 3, **options})
+
+
+def test_a_bundle_without_a_batch_takes_one(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_bundles.change(copy, lambda m: m.update(json.loads(json.dumps(m).replace('"batch"', '"rows"'))))
+    found = bench(copy, capsys)
+    assert (found["batch"], found["iterations"]) == (1, 3)
+    assert main(["bench", str(copy), *QUICK, "--batch", "2"]) == 2
+    assert "this bundle has no dimension 'batch' and takes 1, got 2" in capsys.readouterr().err
 
 
 def test_power_that_can_not_be_measured(

@@ -15,7 +15,7 @@ import pytest
 import tiny_bundles
 from mutations import NESTED, damaged, mutated
 
-from perceiver_runtime.errors import BundleError, FeedError, PerceiverError
+from perceiver_runtime.errors import BundleError, FeedError, PerceiverError, UsageError
 from perceiver_runtime.format import arrays, schema
 from perceiver_runtime.format.safetensors import load_file
 from perceiver_runtime.manifest import Manifest
@@ -157,6 +157,44 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         np.lib.format.write_array(entry, np.zeros((rows, 4), np.float32))
     with pytest.raises(FeedError, match="batch at most 8"):
         _read(path)
+
+
+def test_an_archive_with_a_name_twice(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    content = _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4), }")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", content)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x.npy", content)
+    with pytest.raises(FeedError, match=r"x\.npz: a name occurs twice in the archive"):
+        _read(path)
+
+
+def test_arrays_and_archives_are_not_mixed_up(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=np.zeros((1, 4), np.float32))
+    np.save(tmp_path / "x.npy", np.zeros((1, 4), np.float32))
+    with pytest.raises(
+        FeedError, match=r"expected an \.npy file of one array, got an archive; use --inputs .*all\.npz"
+    ):
+        arrays.stored_feeds(None, [f"x={tmp_path / 'all.npz'}"])
+    with pytest.raises(UsageError, match="--input x: given twice"):
+        arrays.stored_feeds(tmp_path / "all.npz", [f"x={tmp_path / 'x.npy'}"])
+
+
+def test_rows_of_arrays_that_have_none_or_fewer(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.float32(1))
+    (number,) = arrays.stored_feeds(None, [f"x={path}"]).values()
+    with pytest.raises(FeedError, match="expected an array of samples, got a single number"):
+        next(number.rows(2))
+    np.save(path, np.arange(20, dtype=np.float32).reshape(5, 4))
+    (five,) = arrays.stored_feeds(None, [f"x={path}"]).values()
+    assert [piece.tolist() for piece in five.rows(3)] == [np.load(path)[:3].tolist(), np.load(path)[3:].tolist()]
+    path.write_bytes(path.read_bytes()[:-1])  # after its header was checked
+    pieces = five.rows(3)
+    assert next(pieces).shape == (3, 4)
+    with pytest.raises(FeedError, match="expected 5 rows, got fewer; copy the file again"):
+        next(pieces)
 
 
 LINES = (

@@ -15,9 +15,10 @@ from perceiver_runtime.cli.main import main
 from perceiver_runtime.errors import CheckError, DatasetError, FeedError, PerceiverError, UsageError
 from perceiver_runtime.evaluation.dense import Flow, Reconstruction, Tokens
 from perceiver_runtime.evaluation.evaluate import evaluate
+from perceiver_runtime.evaluation.interface import Interface
 from perceiver_runtime.evaluation.metrics import evaluate_classification
 from perceiver_runtime.evaluation.tasks import TASKS, check_target, task_of
-from perceiver_runtime.tensors import Array, TensorSpec
+from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec, ValueRange
 
 
 def samples(rows: int = 9) -> dict[str, Array]:
@@ -104,6 +105,52 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         check_target(spec, "regression", np.full((3, 2), np.nan))
     with pytest.raises(DatasetError, match="expected 0 to 1, got 2"):
         check_target(spec, "tokens", np.array([-100, 2, 0]))
+
+
+INTERFACE = Interface(
+    (
+        TensorSpec("ids", "int64", ("batch", "tokens"), ValueRange(0, 9)),
+        TensorSpec("x", "float32", ("batch", 3)),
+    ),
+    (TensorSpec("logits", "float32", ("batch", "classes")),),
+    profiles=(Profile("short", {"tokens": Range(1, 2, 4)}), Profile("long", {"tokens": Range(8, 8, 16)})),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "message"),
+    [
+        ("x", np.zeros((1, 3), np.float32), r"x: expected rank 1 \(x: float32\[3\]\), got float32\[1, 3\]"),
+        ("x", np.zeros(4, np.float32), r"x: expected x: float32\[3\], got float32\[4\]"),
+        ("ids", np.zeros(6, np.int64), r"ids: expected ids: int64\[tokens\].* with tokens of .*, got int64\[6\]"),
+        ("ids", np.array([3, 10]), "ids: expected .*9.*, got 3 to 10"),
+    ],
+)
+def test_samples_that_do_not_fit_an_input_are_refused(name: str, sample: Array, message: str) -> None:
+    spec = next(spec for spec in INTERFACE.inputs if spec.name == name)
+    with pytest.raises(DatasetError, match=message):
+        INTERFACE.check_sample(spec, sample)
+
+
+def test_samples_of_any_profile_are_taken() -> None:
+    for tokens in (1, 4, 8, 16):
+        assert INTERFACE.check_sample(INTERFACE.inputs[0], np.zeros(tokens, np.int64)).shape == (tokens,)
+
+
+def test_classes_have_a_fixed_number() -> None:
+    with pytest.raises(DatasetError, match=r"logits: .*: expected a fixed number of classes"):
+        INTERFACE.classes(INTERFACE.outputs[0])
+
+
+def test_metrics_of_nothing_and_of_other_shapes_are_refused() -> None:
+    flow = np.zeros((1, 2, 2, 2), np.float32)
+    for metric in (Flow(), Reconstruction()):
+        with pytest.raises(DatasetError, match=r"outputs \(1, 2, 2, 2\) do not fit targets \(1, 2, 2, 3\)"):
+            metric.add(flow, np.zeros((1, 2, 2, 3), np.float32))
+    unknown = Flow()
+    unknown.add(flow, np.full_like(flow, np.nan))
+    with pytest.raises(DatasetError, match="at least one pixel with a finite true flow, got none"):
+        unknown.result()
 
 
 def test_an_archive_is_evaluated(session: Session, model: tiny_bundles.Model, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -69,6 +71,28 @@ def test_an_error_that_has_its_code_already_stays_what_it_is() -> None:
     error = UnavailableError("no GPU")
     assert typed(error) is error
     assert typed(ValueError("x")) is None
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()], ids=["none", "in memory"])
+def test_a_program_inside_another(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
+    """Which may have closed its streams or put others there, and may log warnings itself."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(logging, "lastResort", None)
+    assert run_program("program", "program", lambda: print("answer") or 0, as_json=False) == 0
+    assert run_program("program", "program", _raises(BundleError("damaged")), as_json=False) == 3
+    if stream is not None:
+        assert stream.getvalue() == "answer\nprogram: damaged\n"
+
+
+def test_a_stream_in_memory_that_is_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert run_program("program", "program", lambda: 0, as_json=False) == 4
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def _shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:

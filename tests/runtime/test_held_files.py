@@ -122,6 +122,17 @@ def test_external_weights_on_every_backend(external: Path, backend: str, model: 
         assert verify(session).passed
 
 
+def test_openvino_that_reads_no_addresses_gets_copies(
+    external: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As versions before 2025.4."""
+    module = pytest.importorskip("perceiver_runtime.backends.openvino")
+    monkeypatch.setattr(module, "READS_ADDRESSES", False)
+    monkeypatch.delattr(module, "addressed")
+    with open_session(external, "openvino", threads=1) as session:
+        _check(session, model)
+
+
 @pytest.mark.usefixtures("large")
 def test_large_weights_are_mapped(external: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By ONNX Runtime itself, not copied: also where the bundle's own descriptors are closed."""

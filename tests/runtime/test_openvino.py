@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from perceiver_runtime import BundleError, Session, UnavailableError, load_bundl
 from perceiver_runtime.backends import open_backend
 
 openvino = pytest.importorskip("openvino")
+from perceiver_runtime.backends import openvino as backend_module  # noqa: E402
 from perceiver_runtime.backends.openvino import shared_core  # noqa: E402
 
 
@@ -106,6 +108,23 @@ def test_bfloat16_runs_or_is_refused(bundle: Path) -> None:
     with open_session(bundle, "openvino-bf16") as session:
         compiled = session._executables["block"]._compiled  # type: ignore[attr-defined]
         assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+
+
+def test_a_processor_without_bfloat16_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
+    monkeypatch.setattr(backend_module, "shared_core", lambda: plain)
+    said = "backend openvino-bf16: expected a processor with bfloat16 arithmetic, this one has FP32, INT8; use openvino"
+    with pytest.raises(UnavailableError, match=said):
+        open_session(bundle, "openvino-bf16")
+
+
+def test_another_precision_than_asked_for_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = shared_core()
+    narrow = SimpleNamespace(get_property=lambda _: openvino.Type.bf16)
+    other = SimpleNamespace(get_property=core.get_property, read_model=core.read_model, compile_model=lambda *_: narrow)
+    monkeypatch.setattr(backend_module, "shared_core", lambda: other)
+    with pytest.raises(UnavailableError, match=r"backend openvino: expected arithmetic in .*float32.*, got .*bfloat16"):
+        open_session(bundle, "openvino")
 
 
 def test_a_graph_that_is_none(copy: Path) -> None:

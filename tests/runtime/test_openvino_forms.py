@@ -14,6 +14,8 @@ openvino = pytest.importorskip("openvino")
 from perceiver_runtime.backends.openvino import shared_core  # noqa: E402
 from perceiver_runtime.backends.openvino_forms import improve  # noqa: E402
 
+from openvino import opset8 as op  # noqa: E402
+
 HEADS, DEPTH = 2, 3
 
 
@@ -117,3 +119,42 @@ def test_only_a_residual_stream_leaves_in_bfloat16() -> None:
     plain = _attention()
     improve(plain, openvino.Type.f32)
     assert [p.element_type.get_type_name() for p in plain.outputs] == ["f32", "i64"]
+
+
+def _quantized(constant: Any) -> tuple[Any, Any]:
+    """An input of four axes after a quantizer, and after its dequantisation."""
+    x = op.parameter([1, HEADS, 5, DEPTH], np.float32, "x")
+    low, high = op.constant(np.float32(-2)), op.constant(np.float32(2))
+    first, last = op.constant(np.float32(0)), op.constant(np.float32(255))
+    integers = op.fake_quantize(x, low, high, first, last, 256)
+    return integers, op.multiply(integers, constant)
+
+
+def _types(model: Any) -> list[str]:
+    return sorted(node.get_type_name() for node in model.get_ops())
+
+
+@pytest.mark.parametrize("case", ["added", "right operand", "integers are read too"])
+def test_dequantised_values_that_attention_does_not_multiply_stay(case: str) -> None:
+    integers, values = _quantized(op.constant(np.float32(0.02)))
+    other = op.constant(np.ones((1, HEADS, 5, 5), np.float32))
+    results = {
+        "added": [op.add(values, op.constant(np.float32(1)))],
+        "right operand": [op.matmul(other, values, False, False)],
+        "integers are read too": [op.matmul(values, op.transpose(values, [0, 1, 3, 2]), False, False), integers],
+    }[case]
+    model = openvino.Model(results, [integers.input_value(0).get_node()], "quantized")
+    before = _types(model)
+    improve(model, openvino.Type.f32)
+    assert _types(model) == before
+
+
+def test_a_product_that_transposes_already_stays() -> None:
+    queries = op.parameter([1, HEADS, 7, 5], np.float32, "q")
+    keys = op.parameter([1, 5, HEADS, DEPTH], np.float32, "k")
+    turned = op.transpose(keys, op.constant(np.array([0, 2, 3, 1])))
+    model = openvino.Model([op.matmul(queries, turned, False, True)], [queries, keys], "product")
+    improve(model, openvino.Type.f32)
+    (product,) = (node for node in model.get_ops() if node.get_type_name() == "MatMul")
+    assert product.input_value(1).get_node().input_value(1).get_node().get_data().tolist() == [0, 2, 3, 1]
+    assert list(product.get_output_shape(0)) == [1, HEADS, 7, DEPTH]

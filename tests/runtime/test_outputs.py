@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +173,32 @@ def test_names_of_partial_files_are_not_predictable() -> None:
     folders = ("perceiver_deploy", "exporters", "runtime/perceiver_runtime")
     for path in (path for folder in folders for path in (root / folder).rglob("*.py")):
         assert "getpid" not in path.read_text(encoding="utf-8") or path.match(forks), path
+
+
+def test_a_partial_file_that_is_swept_before_it_is_locked_is_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed before it is opened, or between that and the lock: either way no one else's file is written."""
+    opened, flock = os.open, fcntl.flock
+    removed: list[str] = []
+
+    def early(path: Path, *arguments: Any) -> int:
+        if Path(path).match(".*.new") and Path(path).exists() and not removed:
+            removed.append("before it was opened")
+            path.unlink()
+        return opened(path, *arguments)
+
+    def late(descriptor: int, operation: int) -> None:
+        if len(removed) == 1:
+            (partial,) = place.glob(".*.new")
+            removed.append("before it was locked")
+            partial.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(os, "open", early)
+    monkeypatch.setattr(fcntl, "flock", late)
+    with replacing(place / "new") as partial:
+        partial.write_text("whole")
+    assert len(removed) == 2
+    assert (place / "new").read_text() == "whole"
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]

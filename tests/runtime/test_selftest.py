@@ -156,6 +156,22 @@ def test_the_digest_of_the_whole_is_checked(bundle: Path, tmp_path: Path) -> Non
         read_report(rewritten(report, {INDEX: json.dumps(index).encode()}))
 
 
+def test_hashes_of_other_files_are_refused(bundle: Path, tmp_path: Path) -> None:
+    report = made_by(bundle, tmp_path / "report.zip")
+    with zipfile.ZipFile(report) as archive:
+        index = json.loads(archive.read(INDEX))
+    del index["members"]["parity.json"]
+    with pytest.raises(ReportError, match=r"report\.json: expected hashes of .*parity\.json"):
+        read_report(rewritten(report, {INDEX: json.dumps(index).encode()}))
+
+
+def test_a_vast_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "report.zip").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ReportError, match=r"expected at most .* MiB, which a report never has"):
+        read_report(tmp_path / "report.zip")
+
+
 def test_damaged_bytes_are_refused(bundle: Path, tmp_path: Path) -> None:
     content = made_by(bundle, tmp_path / "report.zip").read_bytes()
     random = np.random.default_rng(0)

@@ -65,6 +65,10 @@ MISFITS: dict[str, tuple[Edit, str]] = {
         _step("fold", lambda s: s.update(chunk={"dimension": "b", "size": 2})),
         "carried total_out",
     ),
+    "chunk dimension twice": (
+        _component("query", lambda c: c["outputs"][0].update(shape=["batch", "q", "q"])),
+        r"answers: float32\[batch, q, q\] has the chunk dimension twice",
+    ),
     "encode after decode": (_step("encoder", lambda s: s.update(stage="decode")), "encode step follows"),
     "decode overwrites": (_step("head", lambda s: s["outputs"].update(logits="total")), "writes total"),
     "output of nobody": (_pipeline(lambda p: p["outputs"][0].update(name="z")), "made by no step"),

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from telemetry.recorded_lines import RECORDED, Recorded
 
+from perceiver_runtime import machine as machine_module
 from perceiver_runtime.errors import FeedError, UnavailableError
 from perceiver_runtime.machine import jetpack_release
 from perceiver_runtime.telemetry import Sample, open_source, record
 from perceiver_runtime.telemetry import processor as processor_module
-from perceiver_runtime.telemetry.jetson import Jetson, parse_power_mode
+from perceiver_runtime.telemetry.jetson import Jetson, parse_power_mode, query_power_mode
 from perceiver_runtime.telemetry.nvml import Nvml
 from perceiver_runtime.telemetry.processor import Processor, require_rapl
 from perceiver_runtime.telemetry.rails import find_rails, total
@@ -303,6 +304,38 @@ def test_releases(tmp_path: Path) -> None:
     assert jetpack_release(path) is None
     path.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n")
     assert jetpack_release(path) == "R36.4"
+
+
+def test_machines_are_named_by_board_or_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "BOARD", tmp_path / "model")
+    monkeypatch.setattr(machine_module, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert machine_module.machine().startswith("unknown processor, ")
+    write(tmp_path / "cpuinfo", "processor\t: 0\nBogoMIPS\t: 62.50\n")
+    assert machine_module.machine().startswith("unknown processor, ")
+    write(tmp_path / "cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 7763: 64-Core\n")
+    assert machine_module.machine().startswith("AMD EPYC 7763: 64-Core, ")
+    write(tmp_path / "model", "NVIDIA Jetson AGX Orin Developer Kit\0")
+    assert machine_module.machine().startswith("NVIDIA Jetson AGX Orin Developer Kit, ")
+
+
+@pytest.mark.parametrize(
+    ("program", "mode"),
+    [
+        ("#!/bin/sh\necho 'NV Power Mode: MODE_30W'\n", "MODE_30W"),
+        ("#!/bin/sh\nexit 1\n", None),
+        ("#!/nowhere/sh\n", None),
+        (None, None),
+    ],
+)
+def test_the_power_mode_of_this_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, mode: str | None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if program is not None:
+        write(tmp_path / "nvpmodel", program)
+        (tmp_path / "nvpmodel").chmod(0o755)
+    assert query_power_mode() == mode
 
 
 def test_this_machine_without_either_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

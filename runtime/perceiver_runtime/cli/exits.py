@@ -89,6 +89,7 @@ def _close(stream: TextIO) -> None:
         stream.flush()
     except OSError:
         with contextlib.suppress(OSError, ValueError):
+            descriptor = stream.fileno()  # none, where a caller put a stream of its own
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
+            os.dup2(nowhere, descriptor)
             os.close(nowhere)

@@ -61,7 +61,10 @@ def query_power_mode() -> str | None:
     """The current power mode; None if `nvpmodel` is missing or can't be run."""
     if (program := shutil.which("nvpmodel")) is None:
         return None
-    done = subprocess.run([program, "-q"], capture_output=True, text=True, timeout=10, check=False)
+    try:
+        done = subprocess.run([program, "-q"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
     return parse_power_mode(done.stdout)
 
 
