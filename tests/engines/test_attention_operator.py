@@ -197,7 +197,14 @@ def reports(path: Path, jetson: SimulatedJetson, **options: Any) -> dict[str, En
     return {report.component: report for report in made}
 
 
-def imitate(monkeypatch: pytest.MonkeyPatch, fused: int, *, refused: bool = False, masked: bool = False) -> None:
+def imitate(
+    monkeypatch: pytest.MonkeyPatch,
+    fused: int,
+    *,
+    refused: bool = False,
+    masked: bool = False,
+    replaced: tuple[str, ...] = ("softmax",),
+) -> None:
     """Builds in FP16 whose operators, which the simulation lacks, are the products with so many fused kernels."""
     real, inspect = forms.build_engine, forms.inspect_engine
     latest: list[bool] = []
@@ -209,9 +216,7 @@ def imitate(monkeypatch: pytest.MonkeyPatch, fused: int, *, refused: bool = Fals
             raise BuildError("no kernel of this width")
         made = real(trt, replace(request, attention="products"), device)
         sidecar = replace(made.sidecar, attention=request.attention, products={"fp16": 1})
-        return replace(
-            made, sidecar=sidecar, operators=Operators(("softmax",), masked=masked) if operator else Operators()
-        )
+        return replace(made, sidecar=sidecar, operators=Operators(replaced, masked=masked) if operator else Operators())
 
     def inspected(*arguments: Any) -> Any:
         return replace(inspect(*arguments), fused_attention=fused if latest[-1] else 1)
@@ -258,6 +263,11 @@ def test_masked_attention_stays_products(path: Path, monkeypatch: pytest.MonkeyP
     """Where a mask excludes every key, products attend all equally; an operator's result is not defined."""
     imitate(monkeypatch, 2, masked=True)
     assert reports(path, thor())["encoder"].attention.startswith("products (operator not taken: attention is masked")
+
+
+def test_a_graph_without_attention_has_no_operator(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imitate(monkeypatch, 2, replaced=())
+    assert reports(path, thor())["encoder"].attention == "products (no operator: 0 as operators)"
 
 
 def test_what_is_not_tried(path: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_bundles
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from engines import seeded
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
 
@@ -18,11 +22,14 @@ from perceiver_deploy.cli.main import main
 from perceiver_exporters.engines import build
 from perceiver_runtime.bundle import load_bundle
 from perceiver_runtime.cuda import library
-from perceiver_runtime.errors import BundleError, CheckError, UnavailableError, UsageError
+from perceiver_runtime.errors import BuildError, BundleError, CheckError, UnavailableError, UsageError
+from perceiver_runtime.signing import sign_bundle
 from perceiver_runtime.tensorrt import api
+from perceiver_runtime.tensorrt.builder.build import BuildRequest, build_engine
 from perceiver_runtime.tensorrt.builder.device_build import build_here
 from perceiver_runtime.tensorrt.builder.kit import read_kit
 from perceiver_runtime.tensorrt.sidecar import read_sidecar
+from perceiver_runtime.tensors import Profile
 
 DEVICE = 16 << 30
 
@@ -161,6 +168,94 @@ def test_device_command(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert device_main(["build", str(kit), "--target", "mine"]) == 0
     assert "matrix products" in capsys.readouterr().out
     assert (kit / "engines/mine/head.plan").is_file()
+
+
+def test_build_options_that_contradict_or_can_not_be_written(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from perceiver_runtime.cli.main import main as device_main
+
+    monkeypatch.setattr(api, "load_tensorrt", lambda _: pytest.fail("must refuse before TensorRT is loaded"))
+    for options in (["--all"], ["--workspace", "256MB"], ["--attention", "products"]):
+        assert device_main(["build", str(kit), "--reuse", str(kit), *options]) == 2
+        assert "--reuse: expected without --all, --workspace and --attention" in capsys.readouterr().err
+    assert device_main(["build", str(kit), "--timing-cache", str(tmp_path / "nowhere/timings")]) == 2
+    assert "nowhere/timings: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_build_says_that_the_signature_is_gone(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from perceiver_runtime.cli.main import main as device_main
+
+    key = tmp_path / "key.pem"
+    private = ed25519.Ed25519PrivateKey.generate()
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    sign_bundle(kit, key)
+    jetson = simulated_jetson(capacity=DEVICE)
+    monkeypatch.setattr(api, "load_tensorrt", lambda _: jetson.trt)
+    monkeypatch.setattr(library, "load_cudart", lambda: jetson.cuda)
+    assert device_main(["build", str(kit), "--workspace", "256MB"]) == 0
+    assert "the signature did not cover the new engines and was removed; sign the bundle" in capsys.readouterr().err
+    with load_bundle(kit) as bundle:
+        assert bundle.signature is None
+
+
+def test_timings_of_another_gpu_are_refused(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jetson = simulated_jetson(capacity=DEVICE)
+    monkeypatch.setattr(jetson.trt.IBuilderConfig, "set_timing_cache", lambda *_, **__: False)
+    with pytest.raises(UsageError, match="timings: no timings of this TensorRT on this GPU; give another file"):
+        build_here(path, jetson.trt, jetson.cuda, target="jetson-orin", timing_cache=tmp_path / "timings")
+    assert not (path / "engines").exists()
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ((), "component head: no profile for latents, whose shape is dynamic"),
+        ((Profile("default", {}),), r"profile default has no range for batch of latents: float32.*; export again"),
+    ],
+)
+def test_sizes_that_no_profile_covers(path: Path, profiles: tuple[Profile, ...], message: str) -> None:
+    with load_bundle(path) as bundle:
+        inputs = bundle.manifest.component("head").inputs
+    with pytest.raises(BuildError, match=message):
+        build_engine(simulated_jetson().trt, BuildRequest("head", path / "onnx/head.onnx", inputs, profiles, "0" * 64))
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    """Modules that a test imports from a folder of its own."""
+    before = dict(sys.modules)
+    yield
+    for name in set(sys.modules) - set(before):
+        if name.partition(".")[0] in (*api.MODULES, "tensorrt_rtx_bindings"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("forget")
+def test_modules_of_tensorrt_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"TensorRT module: expected one of tensorrt, .*, got 'torch'"):
+        api.load_tensorrt("torch")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tensorrt_lean").mkdir()
+    said = r"tensorrt_lean: .* got a directory named tensorrt_lean on the module path.*; install NVIDIA's lean runtime"
+    with pytest.raises(UnavailableError, match=said):
+        api.load_tensorrt("tensorrt_lean")
+
+
+@pytest.mark.usefixtures("forget")
+def test_rtx_is_nvidias_own_module_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tensorrt_rtx.py").write_text("__version__ = '1.9.9'\n")
+    assert api.load_tensorrt("tensorrt_rtx").__version__ == "1.9.9"
+
+
+def test_rtx_without_its_libraries_is_refused_with_both_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+    with pytest.raises(UnavailableError, match="pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings"):
+        api.load_tensorrt("tensorrt_rtx")
 
 
 @pytest.mark.parametrize("module", ["numpy", "json", "argparse", "perceiver_runtime", "runpy"])

@@ -92,6 +92,18 @@ def test_more_callers_than_allowed(built: Path, jetson: SimulatedJetson) -> None
         session.caller()
 
 
+def test_a_caller_that_can_not_be_opened_does_not_count(
+    built: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(built, jetson, callers=1) as session:
+        with monkeypatch.context() as patch:
+            refused = (jetson.cuda.cudaError_t.cudaErrorMemoryAllocation, None)
+            patch.setattr(jetson.cuda, "cudaStreamCreateWithPriority", lambda *_: refused)
+            with pytest.raises(UnavailableError, match="MemoryAllocation; use smaller batches or chunks, fewer"):
+                session.caller()
+        session.caller().close()
+
+
 def test_memory_is_bounded(built: Path, jetson: SimulatedJetson) -> None:
     with opened(built, jetson) as session, session.caller() as caller:
         caller.run(tiny_bundles.feeds())

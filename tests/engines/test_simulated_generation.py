@@ -11,7 +11,8 @@ import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson
 from onnx import helper
 
-from perceiver_runtime import Sampling
+from perceiver_runtime import BundleError, Sampling, load_bundle
+from perceiver_runtime.execution import lanes
 from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.pipeline import Generation, Pipeline, Step
 from perceiver_runtime.tensors import Array, Profile, Range, TensorSpec
@@ -121,3 +122,39 @@ def test_all_memory_of_a_generation_goes_back(built: Path, jetson: SimulatedJets
             session.generate(inputs(3))
         gc.collect()
         assert jetson.cuda.heap.live == live
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"component": "begin"}, "expected one decode step without repeat or chunk that runs begin"),
+        ({"token": "x"}, r"its step reads no token x: int64\[batch\]"),
+        ({"scores": "state"}, r"its step makes no scores state: float\[batch, vocabulary\]"),
+        ({"start": 5}, "expected a length of at least 1, and 5 as its token's default"),
+        ({"length": 0}, "expected a length of at least 1"),
+    ],
+)
+def test_a_generation_that_does_not_fit_its_step_is_refused(
+    path: Path, changes: dict[str, object], message: str
+) -> None:
+    tiny_bundles.change(path, lambda manifest: manifest["pipeline"]["generations"][0].update(changes))
+    with pytest.raises(BundleError, match=f"generation text: {message}"):
+        load_bundle(path)
+
+
+def test_steps_of_few_numbers_of_rows_are_kept(
+    built: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory does not grow with every number of rows that was ever generated."""
+    monkeypatch.setattr(lanes, "MAX_IDLE_SIZES", 2)
+
+    def used(*batches: int) -> int:
+        with jetson.open(built) as session:
+            expected = [session.generate(inputs(batch)).ids.tolist() for batch in batches]
+            assert [session.generate(inputs(batch)).ids.tolist() for batch in batches] == expected
+            gc.collect()
+            return jetson.cuda.heap.in_use
+
+    few = used(3, 4)
+    gc.collect()
+    assert used(1, 2, 3, 4) <= few

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,19 @@ import numpy as np
 import pytest
 import tiny_bundles
 from engines.simulation.jetson import SimulatedJetson, simulated_jetson
+from engines.simulation.trt import simulated_tensorrt
 
 from perceiver_runtime.benchmark.latency import measure
 from perceiver_runtime.bundle import Bundle, load_bundle
-from perceiver_runtime.errors import BundleError, CheckError, FeedError, UnavailableError
+from perceiver_runtime.cuda.device import CudaDevice
+from perceiver_runtime.errors import BuildError, BundleError, CheckError, FeedError, UnavailableError
 from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.measure.parity import require_parity
 from perceiver_runtime.measure.verify import verify
 from perceiver_runtime.tensorrt import engine as engine_module
+from perceiver_runtime.tensorrt.inspection import inspect_engine
+from perceiver_runtime.tensorrt.sidecar import read_sidecar, write_sidecar
+from perceiver_runtime.tensorrt.trial import run_plan
 
 
 @pytest.mark.parametrize(("batch", "keys", "queries"), [(1, 7, 10), (1, 1, 1), (3, 9, 8), (2, 32, 13)])
@@ -221,6 +229,121 @@ def test_an_engine_that_contradicts_the_manifest_is_refused(built: Path, jetson:
     tiny_bundles.change(built, rename)
     with pytest.raises(BundleError, match=r"logits is FLOAT.*manifest: logits: float16"):
         jetson.open(built)
+
+
+def test_an_engine_with_other_outputs_is_refused(built: Path, jetson: SimulatedJetson) -> None:
+    def rename(manifest: dict[str, Any]) -> None:
+        next(c for c in manifest["components"] if c["name"] == "head")["outputs"][0]["name"] = "scores"
+        next(s for s in manifest["pipeline"]["steps"] if s["component"] == "head")["outputs"] = {"scores": "logits"}
+
+    tiny_bundles.change(built, rename)
+    with pytest.raises(BundleError, match="engine head: outputs logits; manifest: scores; build it again"):
+        jetson.open(built)
+
+
+def test_an_engine_with_a_tensor_on_the_host_is_refused(
+    built: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = jetson.trt.TensorLocation.HOST
+    monkeypatch.setattr(jetson.trt.ICudaEngine, "get_tensor_location", lambda _engine, _name: host)
+    with pytest.raises(BundleError, match="engine encoder: x is a shape tensor on the host"):
+        jetson.open(built)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("infer_shapes", ["x"], "component encoder: the engine lacks the shapes of x; build it again"),
+        ("execute_async_v3", False, r"component encoder: TensorRT refused to run it; see its log"),
+    ],
+)
+def test_what_tensorrt_refuses_is_said(
+    built: Path, jetson: SimulatedJetson, monkeypatch: pytest.MonkeyPatch, method: str, answer: Any, message: str
+) -> None:
+    monkeypatch.setattr(jetson.trt.IExecutionContext, method, lambda *_: answer)
+    with jetson.open(built) as session, pytest.raises(BundleError, match=message):
+        session.run(tiny_bundles.feeds())
+
+
+def test_a_plan_that_tensorrt_can_not_read_is_refused(built: Path, jetson: SimulatedJetson) -> None:
+    """Though its sidecar describes it."""
+    plan, sidecar = (built / f"engines/jetson-orin/encoder.{suffix}" for suffix in ("plan", "json"))
+    plan.write_bytes(b"of another version")
+    digest = hashlib.sha256(plan.read_bytes()).hexdigest()
+    write_sidecar(sidecar, replace(read_sidecar(sidecar), engine_sha256=digest))
+    for path in (plan, sidecar):
+        tiny_bundles.rehash(built, path.relative_to(built).as_posix())
+    with pytest.raises(BundleError, match=r"encoder\.plan: TensorRT can't read it: magicTag != MAGIC_TAG"):
+        jetson.open(built)
+
+
+def test_a_plan_that_was_just_built_and_can_not_be_opened_is_an_error(built: Path, jetson: SimulatedJetson) -> None:
+    with load_bundle(built) as bundle:
+        entry = bundle.manifest.component("head")
+    with pytest.raises(BuildError, match="component head: TensorRT can't open what it built: magicTag"):
+        run_plan(jetson.trt, CudaDevice(jetson.cuda), b"no plan", entry, {})
+    with pytest.raises(BuildError, match="component head: TensorRT built an engine that it can't open: magicTag"):
+        inspect_engine(jetson.trt, b"no plan", "head")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_each_size_runs_in_its_profile(
+    path: Path, jetson: SimulatedJetson, model: tiny_bundles.Model, batch: int
+) -> None:
+    def split(manifest: dict[str, Any]) -> None:
+        (both,) = manifest["profiles"]
+        few, many = ({"min": low, "opt": low, "max": high} for low, high in ((1, 2), (3, 4)))
+        manifest["profiles"] = [
+            {"name": name, "dimensions": {**both["dimensions"], "batch": sizes}}
+            for name, sizes in (("few", few), ("many", many))
+        ]
+
+    tiny_bundles.change(path, split)
+    feeds = tiny_bundles.feeds(batch)
+    with jetson.open(jetson.build(path)) as session:
+        results = session.run(feeds)
+    expected = tiny_bundles.reference(model, feeds)
+    for name, array in results.items():
+        np.testing.assert_allclose(array, expected[name], rtol=2e-5, atol=2e-5)
+
+
+def test_contexts_that_capture_graphs_themselves(
+    path: Path, model: tiny_bundles.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of TensorRT-RTX: nothing is captured from the stream."""
+    jetson = simulated_jetson()
+    trt = simulated_tensorrt(jetson.cuda, "1.2.0.54", "tensorrt_rtx")
+    made: list[RuntimeConfig] = []
+    create = trt.ICudaEngine.create_execution_context
+
+    def context(engine: Any, config: RuntimeConfig) -> Any:
+        made.append(config)
+        return create(engine, config.strategy)
+
+    monkeypatch.setattr(trt, "CudaGraphStrategy", CudaGraphStrategy, raising=False)
+    monkeypatch.setattr(trt.ICudaEngine, "create_runtime_config", lambda _: RuntimeConfig(), raising=False)
+    monkeypatch.setattr(trt.ICudaEngine, "create_execution_context", context)
+    rtx = replace(jetson, trt=trt)
+    feeds = tiny_bundles.feeds()
+    with rtx.open(rtx.build(path, "rtx")) as session:
+        for _ in range(2):
+            got = session.run(feeds)["answers"]
+        np.testing.assert_allclose(got, tiny_bundles.reference(model, feeds)["answers"], rtol=2e-5, atol=2e-5)
+        assert measure(session, warmup=0, iterations=1).cuda_graphs == "on"
+    assert jetson.cuda.launches == 0
+    assert {config.cuda_graph_strategy for config in made} == {CudaGraphStrategy.WHOLE_GRAPH_CAPTURE}
+
+
+class CudaGraphStrategy(Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class RuntimeConfig:
+    cuda_graph_strategy = CudaGraphStrategy.DISABLED
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
 
 
 def test_a_self_test_finds_a_flipped_bit_of_an_engine(

@@ -23,6 +23,7 @@ from perceiver_runtime.errors import FeedError, UsageError
 from perceiver_runtime.execution.opening import open_session
 from perceiver_runtime.execution.session import Session
 from perceiver_runtime.format import schema
+from perceiver_runtime.processing.files import read_image
 from perceiver_runtime.processing.fill_mask import fill_mask
 from perceiver_runtime.processing.flow import FlowOptions, predict_flow
 from perceiver_runtime.processing.image import ImageConfig, classify
@@ -272,6 +273,11 @@ def test_what_no_one_states_is_said_or_refused(
             classify(session, [image])
         with pytest.raises(UsageError, match="processing: its processor is not known"):
             processor_of(session.manifest)
+
+
+def test_no_image_file_has_the_channels_of_every_model(tmp_path: Path) -> None:
+    with pytest.raises(FeedError, match=r"a\.png: the model takes 4 channels, which no image file has; give \.npy"):
+        read_image(solid(tmp_path / "a.png", "red"), 4)
 
 
 def test_what_is_no_classifier_of_images_is_refused(

@@ -76,6 +76,11 @@ def test_a_tokenizer_without_room_is_refused() -> None:
         ByteTokenizer(1)
 
 
+def test_special_tokens_without_a_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="tokenizer: expected names of special tokens, got"):
+        ByteTokenizer(special_tokens=("", *ByteTokenizer().special_tokens[1:]))
+
+
 def test_one_mask_hides_one_byte() -> None:
     assert hide("naïve naïve", "ï") == "na[MASK][MASK]ve naïve"
 

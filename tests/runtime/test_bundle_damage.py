@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_bundles import change, rehash
 
 from perceiver_runtime import BundleError, load_bundle, open_session, verify
+from perceiver_runtime import bundle as bundle_module
 from perceiver_runtime.bundle import file_entry
 from perceiver_runtime.cli.main import main
 from perceiver_runtime.format.schema import encode
@@ -225,3 +226,19 @@ def test_pieces_and_the_whole_file_have_to_agree(copy: Path, monkeypatch: pytest
     change(copy, lambda m: m["files"].update({ENCODER: {**entry, "sha256": "0" * 64}}))
     with load_bundle(copy) as loaded, pytest.raises(BundleError, match="expected sha256 000"):
         verify(loaded)
+
+
+def test_a_bundle_that_is_replaced_again_and_again_is_not_read_for_ever(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def read(directory: Path, _keys: object) -> None:
+        tried.append(directory)
+        raise BundleError("another bundle's file")
+
+    monkeypatch.setattr(bundle_module, "_read_once", read)
+    monkeypatch.setattr(bundle_module, "_identity", lambda _: (len(tried),))
+    with pytest.raises(BundleError, match="another bundle's file"):
+        load_bundle(copy)
+    assert tried == [copy] * bundle_module.ATTEMPTS

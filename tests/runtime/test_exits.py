@@ -31,6 +31,7 @@ ENDS: dict[str, tuple[BaseException, int]] = {
     "disk full": (OSError(errno.ENOSPC, "No space left on device", "/a"), 4),
     "memory": (MemoryError("Unable to allocate 7.45 TiB"), 4),
     "memory of torch": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 4),
+    "disk full in Rust": (RuntimeError("I/O error: No space left on device (os error 28)"), 4),
     "defect": (KeyError("x"), 70),
     "unknown errno": (OSError(errno.EBADF, "Bad file descriptor"), 70),
     "interrupted": (KeyboardInterrupt(), 130),

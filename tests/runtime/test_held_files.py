@@ -311,6 +311,30 @@ def test_weights_beyond_their_file(mapped: Path, backend: str, key: str, value: 
         open_session(mapped, backend, threads=1)
 
 
+def test_external_data_that_is_given_twice(mapped: Path, backend: str) -> None:
+    graph = onnx.load(mapped / "onnx/head.onnx", load_external_data=False)
+    (tensor, *_) = (tensor for tensor in graph.graph.initializer if tensor.external_data)
+    tensor.external_data.add(key="offset", value="0")
+    tensor.external_data.add(key="offset", value="8")
+    (mapped / "onnx/head.onnx").write_bytes(graph.SerializeToString())
+    rehash(mapped, "onnx/head.onnx")
+    with pytest.raises(BundleError, match="external data gives 'offset' twice; export again"):
+        open_session(mapped, backend, threads=1)
+
+
+def test_a_file_that_is_placed_elsewhere_is_what_was_opened(mapped: Path, other: Path, tmp_path: Path) -> None:
+    """A link of the path alone would be to the file that has replaced it."""
+    wanted = (mapped / WEIGHTS).read_bytes()
+    with load_bundle(mapped) as bundle:
+        bundle.files[WEIGHTS].place(tmp_path / "linked")
+        assert (tmp_path / "linked").stat().st_ino == (mapped / WEIGHTS).stat().st_ino
+        _replace(mapped, other)
+        bundle.files[WEIGHTS].place(tmp_path / "copied")
+        with pytest.raises(BundleError, match="absent: not listed in the manifest; export again"):
+            bundle.read("absent")
+    assert (tmp_path / "copied").read_bytes() == wanted != (mapped / WEIGHTS).read_bytes()
+
+
 def _edit(directory: Path, edit: Callable[[dict[str, str]], object]) -> None:
     graph = onnx.load(directory / "onnx/head.onnx", load_external_data=False)
     for tensor in graph.graph.initializer:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +106,8 @@ def test_memory_of_python(copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr("perceiver_runtime.cli.main.verify", verify)
     assert run_arguments(["verify", str(copy), "--quiet"], sandboxed=True) == 3
     assert "--sandbox-memory allows more" in capsys.readouterr().err
+    assert main(["verify", str(copy), "--quiet"]) == 4
+    assert "not enough memory; free some, or ask for less at a time" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -133,3 +138,97 @@ def test_no_network() -> None:
     import errno
 
     assert done.stdout.strip() == str(errno.ENETUNREACH), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hard", "most", "grace", "expected"),
+    [
+        (resource.RLIM_INFINITY, 100, 1, (100, 101)),
+        (resource.RLIM_INFINITY, 0, 0, (0, 0)),
+        (50, 100, 1, (50, 50)),
+        (100, 100, 1, (100, 100)),
+        (1000, 100, 1, (100, 101)),
+    ],
+)
+def test_limits_are_lowered_and_never_raised(
+    monkeypatch: pytest.MonkeyPatch, hard: int, most: int, grace: int, expected: tuple[int, int]
+) -> None:
+    made: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda *given: made.append(given))
+    sandboxed._limit(resource.RLIMIT_CPU, most, grace)
+    assert made == [(resource.RLIMIT_CPU, expected)]
+
+
+def _imitate_system(monkeypatch: pytest.MonkeyPatch, answer: int, mapped: bool = True) -> dict[str, str]:
+    """A system that answers `unshare` so, and what is written to it; this process keeps its network."""
+    written: dict[str, str] = {}
+
+    class Entry(io.StringIO):
+        def __init__(self, path: str) -> None:
+            super().__init__()
+            self.path = path
+
+        def __exit__(self, *_: object) -> None:
+            written[self.path] = self.getvalue()
+
+    def opened(path: str, *_: str, **__: str) -> Entry:
+        if not mapped:
+            raise PermissionError(path)
+        return Entry(path)
+
+    libc = SimpleNamespace(prctl=lambda *_: 0, unshare=lambda _: answer)
+    monkeypatch.setattr(sandboxed, "ctypes", SimpleNamespace(CDLL=lambda *_, **__: libc))
+    monkeypatch.setattr(sandboxed, "open", opened, raising=False)
+    return written
+
+
+def test_a_process_without_network_keeps_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = _imitate_system(monkeypatch, 0)
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    monkeypatch.setattr("os.getgid", lambda: 100)
+    assert sandboxed._without_network()
+    assert written == {
+        "/proc/self/setgroups": "deny",
+        "/proc/self/uid_map": "1000 1000 1",
+        "/proc/self/gid_map": "100 100 1",
+    }
+
+
+def test_a_system_that_maps_no_user_takes_the_network_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _imitate_system(monkeypatch, 0, mapped=False) == {}
+    assert sandboxed._without_network()
+
+
+@pytest.mark.parametrize("has_users", [True, False])
+def test_a_system_that_keeps_the_network_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_users: bool
+) -> None:
+    """The command runs all the same, under its limits, and its exit code is that of the process."""
+    _imitate_system(monkeypatch, -1)
+    if not has_users:
+        monkeypatch.delattr("os.getresuid")
+    made: dict[int, tuple[int, int]] = {}
+    ran: list[tuple[list[str], bool]] = []
+
+    def run(arguments: list[str], *, sandboxed: bool) -> int:
+        ran.append((arguments, sandboxed))
+        return 5
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, both: made.update({kind: both}))
+    monkeypatch.setattr("perceiver_runtime.cli.main.run_arguments", run)
+    limits = {"files": 256, "seconds": 2.5, "cores": 4, "memory": 1 << 32}
+    monkeypatch.setattr(sys, "argv", ["sandboxed.py", json.dumps(limits), "verify", "bundle"])
+    here = str(Path(sandboxed.__file__).parent)
+    monkeypatch.setattr(sys, "path", [here, *sys.path])
+    assert sandboxed.main() == 5
+    assert ran == [(["verify", "bundle"], True)]
+    assert made == {
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_NOFILE: (256, 256),
+        resource.RLIMIT_CPU: (11, 12),
+        resource.RLIMIT_AS: (1 << 32, 1 << 32),
+    }
+    assert "this system does not let a user take the network away from a process" in capsys.readouterr().err
+    assert sys.path[0] != here

@@ -23,7 +23,7 @@ from perceiver_runtime.tensorrt.logger import build_logger
 from perceiver_runtime.tensorrt.sidecar import (
     DeviceIdentity,
     Sidecar,
-    check_identity,
+    check_graph,
     differences,
     engine_path,
     graph_sha256,
@@ -102,7 +102,7 @@ class TensorRT:
 
     def _target(self, bundle: Bundle, component: str) -> str:
         target, sidecar = find_engine(bundle, component, self._identity)
-        check_identity(sidecar, self._identity, graph_sha256(bundle.manifest, component))
+        check_graph(sidecar, graph_sha256(bundle.manifest, component))
         return target
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from perceiver_runtime.errors import BundleError, UnavailableError
+from perceiver_runtime.errors import BundleError
 from perceiver_runtime.format import schema, strict_json
 from perceiver_runtime.format.versions import Schema
 from perceiver_runtime.manifest import Manifest
@@ -112,20 +112,12 @@ def graph_sha256(manifest: Manifest, component: str) -> str:
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
-def check_identity(sidecar: Sidecar, identity: DeviceIdentity, graph: str) -> None:
-    """Compare an engine with this machine and with its graph, before it is deserialised.
-
-    Raises BundleError if the graph has changed since the build, UnavailableError if the engine is for another machine.
-    """
+def check_graph(sidecar: Sidecar, graph: str) -> None:
+    """Compare an engine with its graph, before it is deserialised. Raises BundleError if that has changed."""
     if sidecar.graph_sha256 != graph:
         raise BundleError(
             f"engine {sidecar.component}: built from graph {sidecar.graph_sha256[:12]}, the bundle holds {graph[:12]}; "
             "build the engine again"
-        )
-    for what, expected, got in differences(sidecar, identity):
-        raise UnavailableError(
-            f"engine {sidecar.component}: built for {what} {expected}, this machine has {got}; "
-            "build it here, with perceiver-run build"
         )
 
 
