@@ -56,7 +56,7 @@ AREAS = {
     ),
     "precision": Area(
         tuple(f"{PRECISION}/{name}.py" for name in ("formats", "calibration/histogram", "calibration/methods")),
-        tuple(f"tests/exporters/test_{name}.py" for name in ("precision_calibration", "scheme_properties")),
+        tuple(f"tests/exporters/test_{name}.py" for name in ("precision_numbers", "precision_calibration")),
         ("torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "hypothesis", "safetensors.torch"),
     ),
 }

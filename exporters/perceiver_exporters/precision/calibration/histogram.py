@@ -28,7 +28,7 @@ class Histogram:
 
     def add(self, values: Array) -> None:
         """Count floating point values of any shape; none may be NaN or infinite."""
-        flat = values.reshape(-1)
+        flat = values.ravel()
         if not flat.size:
             return
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
@@ -49,7 +49,7 @@ class Histogram:
 
     def _widen(self, peak: float) -> None:
         while peak >= self.limit:
-            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            merged = self.counts.reshape(HALF, 2).sum(axis=1)
             self.counts = np.zeros(2 * HALF, np.int64)
             self.counts[HALF // 2 : HALF // 2 + HALF] = merged
             self.limit *= 2

@@ -54,7 +54,7 @@ def entropy(seen: Histogram) -> Bounds:
     counts[0] = min(counts[0], counts[1])
     if not counts.any():
         return minmax(seen)
-    used = int(np.max(np.nonzero(counts)[0], initial=0)) + 1
+    used = int(np.nonzero(counts)[0][-1]) + 1
     tried = [*range(LEVELS, used, STEP), max(used, LEVELS)]
     best = min(tried, key=lambda n: _divergence(counts, n))
     return _with_zero(seen, -best * seen.width, best * seen.width)
