@@ -201,14 +201,6 @@ def test_a_build_says_that_the_signature_is_gone(
         assert bundle.signature is None
 
 
-def test_timings_of_another_gpu_are_refused(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jetson = simulated_jetson(capacity=DEVICE)
-    monkeypatch.setattr(jetson.trt.IBuilderConfig, "set_timing_cache", lambda *_, **__: False)
-    with pytest.raises(UsageError, match="timings: no timings of this TensorRT on this GPU; give another file"):
-        build_here(path, jetson.trt, jetson.cuda, target="jetson-orin", timing_cache=tmp_path / "timings")
-    assert not (path / "engines").exists()
-
-
 @pytest.mark.parametrize(
     ("profiles", "message"),
     [

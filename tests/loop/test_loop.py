@@ -257,13 +257,6 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], named: s
         Loop(Echo(), print, **options)
 
 
-def test_a_loop_runs_once() -> None:
-    loop = Loop(Echo(), print)
-    loop.run([])
-    with pytest.raises(UsageError, match="a loop runs once; make another"):
-        loop.run([])
-
-
 def test_a_time_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="captured_s"):
         Loop(Echo(), print).push({}, math.nan)

@@ -156,10 +156,3 @@ def test_a_tuning_for_more_threads_than_there_are_cores_is_not_used(bundle: Path
     _record(bundle, "onnxruntime", threads=100_000)
     with open_session(bundle) as session:
         assert "tuning not used: threads (--threads)" in session.reason
-
-
-def test_a_tuning_without_settings_is_refused(bundle: Path) -> None:
-    path = _record(bundle, onnxruntime="0")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "measured": []}))
-    with pytest.raises(BundleError, match="expected at least one measured setting; remove it, or tune again"):
-        read_tuning(bundle)
