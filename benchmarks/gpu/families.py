@@ -66,7 +66,11 @@ class Child:
         """What it measured; None if it was not ready or failed."""
         if not self.ready.is_set():
             self._process.kill()
-        self._process.communicate(f"{GO}\n")
+        elif self._process.poll() is None:
+            assert self._process.stdin is not None  # a pipe
+            self._process.stdin.write(f"{GO}\n")
+            self._process.stdin.close()
+        self._process.wait()
         return json.loads(self._result.read_text(encoding="utf-8")) if self._result.exists() else None
 
     def _listen(self) -> None:

@@ -117,7 +117,13 @@ class _Run:
         own = [session.threads for session in sessions if session.threads is not None]
         self._threads = max(own, default=torch.get_num_threads())
         self._model = reference_of(sessions[0].bundle, reference) if peers else None
-        self._device = "cuda" if unit_of(sessions[0].backend) == "gpu" else "cpu"
+        units = {unit_of(session.backend) for session in sessions}
+        if peers and len(units) > 1:
+            raise UsageError(
+                "bench: expected bundles that all run on the processor or all on a GPU, as the peers do, got "
+                f"{', '.join(session.backend for session in sessions)}; name a --backend, or use --against none"
+            )
+        self._device = "cuda" if units == {"gpu"} else "cpu"
 
     def at(self, batch: int, iterations: int, duration: float | None, warmup: int) -> Iterator[BenchmarkReport]:
         """A report for each session at one batch size."""

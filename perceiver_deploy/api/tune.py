@@ -22,8 +22,9 @@ from perceiver_runtime.machine import usable_cores
 from perceiver_runtime.progress import report
 
 BACKENDS = ("onnxruntime", "openvino", "openvino-bf16", "onnxruntime-cuda")
-NARROWER = ("openvino-bf16",)
-"""Backends that compute in less than the bundle's precision: measured only where the bundle's tolerances allow it."""
+NARROWER = ("openvino-bf16", "onnxruntime-cuda")
+"""Backends that compute in another precision than the bundle's, if they have no kernel for it: measured only where the
+bundle's tolerances allow it."""
 Setting = tuple[str, int]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -39,15 +40,28 @@ def compiled_call(workload: Workload) -> Callable[[], object]:
     return call
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """FP32 is what is compared: TF32 keeps 10 of its 23 mantissa bits, and is PyTorch's default in convolutions."""
+    cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cublas.allow_tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cublas.allow_tf32 = before
+
+
 def _inference(
     run: Callable[..., object], arguments: tuple[Tensor, ...], named: Mapping[str, Tensor], device: str
 ) -> Callable[[], object]:
     """A call on the host's memory. On a GPU it copies in and out, as the run of a session does."""
 
     def call() -> object:
-        with torch.inference_mode():
-            if device == "cpu":
+        if device == "cpu":
+            with torch.inference_mode():
                 return run(*arguments, **named)
+        with torch.inference_mode(), without_tf32():
             given, by_name = tree_map_only(Tensor, lambda each: each.to(device), (arguments, dict(named)))
             return tree_map_only(Tensor, lambda each: each.cpu(), run(*given, **by_name))
 

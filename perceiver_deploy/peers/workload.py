@@ -67,8 +67,6 @@ class Workload:
                 f"{self.model.name}: its bundles run on the GPU, and this PyTorch ({torch.__version__}) finds none to "
                 "run the peers on; install a CUDA build of PyTorch, or compare with none (--against none)"
             )
-        # FP32 is what is compared: TF32 keeps 10 of its 23 mantissa bits, and is PyTorch's default in convolutions.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return copy.deepcopy(module).to(self.device)
 
     @property

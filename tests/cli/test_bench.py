@@ -121,6 +121,13 @@ def test_a_duration_sets_the_number_of_calls(bundles: dict[str, Path]) -> None:
         bench(bundles["fp32"], duration=0.0)
 
 
+def test_peers_run_in_one_place(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    units = iter(["gpu", "processor"])
+    monkeypatch.setattr("perceiver_deploy.api.bench.unit_of", lambda _: next(units))
+    with pytest.raises(UsageError, match="or all on a GPU, as the peers do, got onnxruntime, "):
+        bench([bundles["fp32"], bundles["int8"]])
+
+
 def test_bundles_of_different_models_are_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="different bundles, got one twice"):
         bench([bundles["fp32"], bundles["fp32"]])

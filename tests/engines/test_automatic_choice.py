@@ -81,7 +81,7 @@ def test_a_bundle_for_onnx_runtime_on_a_gpu(
     monkeypatch.setattr(choice, "open_backend", lambda name, _: {"onnxruntime-cuda": gpu.backend}[name]())
     with open_session(path) as session:
         assert (session.backend, session.threads) == ("onnxruntime-cuda", None)
-        assert session.reason == "the bundle is for target cuda"
+        assert session.reason == "the bundle is for target cuda; no engines in the bundle; no tuning"
 
 
 def test_then_a_tuning_then_onnx_runtime(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
 import sys
 import threading
 import weakref
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny_bundles
 from engines.simulation.cudart import SimulatedCuda, cudaError_t
 from engines.simulation.foreign import ForeignStream, Tensor
-from engines.simulation.ort import SimulatedOrt, simulated_ort
+from engines.simulation.ort import SimulatedOrt, SimulatedSession, simulated_ort
 
 from perceiver_runtime import BundleError, Session, UnavailableError, UsageError, open_session
 from perceiver_runtime.benchmark.latency import measure
@@ -236,6 +238,64 @@ def test_open_sessions_are_released_at_exit(path: Path, gpu: SimulatedOrt) -> No
     assert not [each for each in released if each() is not None]
     with pytest.raises(UsageError, match="closed"):
         caller.run(feeds)
+
+
+def test_sessions_go_before_what_they_run_on_at_exit() -> None:
+    """Streams and memory are released after them, or not at all."""
+    code = """
+from perceiver_runtime.cuda.memory import Handle
+from perceiver_runtime.execution import lanes
+class Open:
+    streamed = True
+    def release_all(self): print("sessions", flush=True)
+kept, opened = Handle(1, lambda _: print("stream", flush=True)), Open()
+lanes._OPEN.add(opened)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "sessions"
+
+
+def test_an_answer_given_as_out_is_complete_when_it_was_written_again(
+    session: Session, gpu: SimulatedOrt, model: tiny_bundles.Model
+) -> None:
+    """Its event is that of the last run that wrote it."""
+    stream = ForeignStream(gpu.cuda)
+    with session.caller(stream) as caller:
+        first, second = tiny_bundles.feeds(2), tiny_bundles.feeds(2, seed=5)
+        given = {name: Tensor(stream, array) for name, array in second.items()}
+        results = caller.run({name: Tensor(stream, array) for name, array in first.items()})
+        before = results["logits"].ready
+        assert caller.run(given, out=results)["logits"] is results["logits"]
+        assert results["logits"].ready is not before
+        check({name: array.numpy() for name, array in results.items()}, model, second)
+
+
+def test_a_provider_that_is_listed_and_does_not_start(
+    gpu: SimulatedOrt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its libraries are missing: said without a word on stdout, where `--json` prints."""
+    monkeypatch.setattr(library.importlib, "import_module", lambda _: SimulatedCuda())
+    monkeypatch.setattr(backend.ort, "preload_dlls", lambda: print("Failed to load libcudnn"), raising=False)
+    monkeypatch.setattr(SimulatedSession, "get_providers", lambda _: ["CPUExecutionProvider"])
+    with pytest.raises(UnavailableError, match="CUDAExecutionProvider did not start, got CPUExecutionProvider"):
+        backend.open_backend("onnxruntime-cuda", None)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_graph_that_a_provider_is_started_with() -> None:
+    model = onnx.load_from_string(backend.IDENTITY)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Identity"]
+
+
+def test_a_graph_that_finds_no_memory(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 1073741824")
+
+    feeds = tiny_bundles.feeds(3)
+    monkeypatch.setattr(SimulatedSession, "run_with_iobinding", fail)
+    with pytest.raises(UnavailableError, match=r"component encoder: device memory: .* use smaller batches"):
+        session.run(feeds)
 
 
 def test_what_is_missing(path: Path, gpu: SimulatedOrt, monkeypatch: pytest.MonkeyPatch) -> None:

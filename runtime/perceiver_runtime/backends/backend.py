@@ -5,7 +5,7 @@ Order of steps, repetition, chunks and carried states are common to all backends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -152,8 +152,16 @@ class Exchange(Protocol):
     def begin(self) -> None:
         """Later work of the device waits for what the caller's stream has so far."""
 
-    def finish(self, results: Mapping[str, Buffer]) -> dict[str, Any]:
-        """Results as arrays for the caller, ready in the order of the caller's stream; without one, ready now."""
+    def finish(self, results: Mapping[str, Buffer], written: Iterable[Any] = ()) -> dict[str, Any]:
+        """Results as arrays for the caller, ready in the order of the caller's stream; without one, ready now.
+
+        Args:
+            results: New results.
+            written: Arrays of the caller that were written.
+
+        Returns:
+            The new results.
+        """
 
     def read(self, buffer: Buffer) -> Array:
         """The numbers, on the host."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class HostExchange:
     def begin(self) -> None:
         """Do nothing: there is no stream."""
 
-    def finish(self, results: Mapping[str, Array]) -> dict[str, Any]:
+    def finish(self, results: Mapping[str, Array], written: Iterable[Any] = ()) -> dict[str, Any]:
         """The arrays, which are complete."""
         return dict(results)
 

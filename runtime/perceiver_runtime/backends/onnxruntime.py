@@ -88,6 +88,13 @@ def check_provider(name: str) -> None:
         )
 
 
+def not_started(name: str, session: Any) -> UnavailableError:
+    """The error for a provider that ONNX Runtime lists, and did not start."""
+    return UnavailableError(
+        f"backend {name}: {PROVIDERS[name][0]} did not start, got {session.get_providers()[0]}; {REMEDY[name]}"
+    )
+
+
 class OnnxRuntime:
     """Opens ONNX Runtime sessions with one set of options."""
 
@@ -136,10 +143,7 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime's errors share no base class below Exception
             raise refusal(bundle.file(component.onnx), ort.__version__, error) from error
         if session.get_providers()[0] != PROVIDERS[self.name][0]:
-            raise UnavailableError(
-                f"backend {self.name}: {PROVIDERS[self.name][0]} did not start, got {session.get_providers()[0]}; "
-                f"{REMEDY[self.name]}"
-            )
+            raise not_started(self.name, session)
         return session
 
     def _session(self, bundle: Bundle, onnx: str, content: bytes, options: Any, providers: list[Any]) -> Any:
@@ -151,16 +155,16 @@ class OnnxRuntime:
             with linked(bundle, onnx, content) as graph:
                 options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/")
                 try:
-                    return ort.InferenceSession(graph, options, providers=providers)
+                    return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
                 except Exception as error:
                     if graph is content or GRAPHS_REFUSED in str(error):
                         raise
                     LOGGER.info("%s: weights are copied, for they can't be mapped: %s", bundle.file(onnx), error)
         if not hasattr(options, FROM_MEMORY):
-            return ort.InferenceSession(inlined(bundle, onnx, content), options, providers=providers)
+            return ort.InferenceSession(inlined(bundle, onnx, content), options, providers=providers, enable_fallback=0)
         if files := external_files(bundle, onnx, content):
             getattr(options, FROM_MEMORY)(list(files), list(files.values()), [len(file) for file in files.values()])
-        return ort.InferenceSession(content, options, providers=providers)
+        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
 
     def _options(self, component: ComponentEntry, entries: Mapping[str, str]) -> Any:
         options = ort.SessionOptions()

@@ -142,7 +142,10 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse a bundle that this key has not signed; repeat to trust several keys",
     )
     device = Parser(add_help=False, parents=[shared])
-    names, chosen = ("auto", *BACKENDS), "engines that fit this machine, else a tuning, else onnxruntime"
+    names, chosen = (
+        ("auto", *BACKENDS),
+        "engines that fit this machine, else a tuning, else onnxruntime-cuda for target cuda, else onnxruntime",
+    )
     device.add_argument(
         "--backend",
         default="auto",

@@ -6,7 +6,7 @@ https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,10 @@ class DeviceArray:
         self.buffer, self.ready, self.host = buffer, ready, host
         self._stream = stream
         self.shape, self.dtype = buffer.shape, buffer.dtype
+
+    def completes(self, ready: Handle | None, stream: int | None) -> None:
+        """Note that it was written again, and when on that stream it is complete."""
+        self.ready, self._stream = ready, stream
 
     def numpy(self) -> Array:
         """Copy to the host, when it is complete."""
@@ -110,7 +114,7 @@ class CudaExchange:
         if self._stream is not None:
             self._after(self._stream)
 
-    def finish(self, results: Mapping[str, DeviceBuffer]) -> dict[str, Any]:
+    def finish(self, results: Mapping[str, DeviceBuffer], written: Iterable[Any] = ()) -> dict[str, Any]:
         """The caller's stream waits for the device; without one, the host does."""
         device, stream, ready = self._device, self._stream, None
         if stream is None:
@@ -119,6 +123,9 @@ class CudaExchange:
             ready = device.event()
             device.record(ready)
             device.wait(ready, stream)
+        for array in written:
+            if isinstance(array, DeviceArray):
+                array.completes(ready, stream)
         return {name: DeviceArray(buffer, ready, stream) for name, buffer in results.items()}
 
     def read(self, buffer: DeviceBuffer) -> Array:

@@ -186,7 +186,8 @@ class CudaDevice:
 
     def finish(self, event: Handle) -> None:
         """The host waits for an event."""
-        self.call(self.cudart.cudaEventSynchronize(event.value))
+        with beside_captures(self.cudart):
+            self.call(self.cudart.cudaEventSynchronize(event.value))
 
     def read(self, buffer: DeviceBuffer) -> Array:
         """A copy on the host of a contiguous buffer that is complete; behind no stream."""

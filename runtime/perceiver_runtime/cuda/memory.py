@@ -46,7 +46,7 @@ class Handle:
 
     def __init__(self, value: Any, release: Callable[[Any], Any]) -> None:
         self.value = value
-        weakref.finalize(self, release, value)
+        weakref.finalize(self, release, value).atexit = False  # sessions go first: `perceiver_runtime.execution.lanes`
 
 
 class Pinned:

@@ -7,20 +7,30 @@ whatever they are bound to. Graphs, and what its libraries need, it keeps for ea
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from perceiver_runtime.backends.backend import Device, Executable, Priority
-from perceiver_runtime.backends.onnxruntime import GRAPHS_REFUSED, OnnxRuntime, check_provider
+from perceiver_runtime.backends.onnxruntime import (
+    GRAPHS_REFUSED,
+    PROVIDERS,
+    REMEDY,
+    OnnxRuntime,
+    check_provider,
+    not_started,
+)
 from perceiver_runtime.bundle import Bundle
 from perceiver_runtime.cuda.arrays import CudaExchange
 from perceiver_runtime.cuda.device import CudaDevice
 from perceiver_runtime.cuda.library import load_cudart
 from perceiver_runtime.cuda.memory import DeviceBuffer
-from perceiver_runtime.errors import BundleError
+from perceiver_runtime.errors import BundleError, UnavailableError
 from perceiver_runtime.manifest import ComponentEntry
 
 import onnxruntime as ort
@@ -33,16 +43,50 @@ MAX_REASON = 200
 MAX_FAILED = 3
 """Captures of a component that fail one after the other, until none is tried: its graph has what can't be captured."""
 NO_GRAPH = -1
+WARNS_OF_PLUGINS = (1, 31)
+"""From this release, ONNX Runtime warns at each session of a missing plug-in for CUDA. Its level is the process's."""
+OUT_OF_MEMORY = re.compile(r"out of memory|[Ff]ailed to allocate memory|CUDA failure 2\b")
+IDENTITY = bytes.fromhex(
+    "08073a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a"
+    "08080112040a02080142040a00100d"
+)
+"""An ONNX graph of one node: `y = Identity(x)`, FP32, shape (1,), operator set 13."""
+TURN = threading.RLock()
+"""Held by whoever runs or loads: while ONNX Runtime captures, CUDA refuses allocations of the whole process."""
 
 
 def open_backend(name: str, threads: int | None) -> OnnxRuntimeCuda:
     """The backend on this machine's GPU. Raises UnavailableError without onnxruntime-gpu, cuda-bindings or a GPU."""
     if hasattr(ort, "preload_dlls"):  # from 1.21: CUDA's libraries of NVIDIA's Python packages
-        ort.preload_dlls()
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):  # of `--json`
+            ort.preload_dlls()
+        LOGGER.info("%s", printed.getvalue())
     check_provider(name)  # from 1.32, the provider is there if these are
-    # Of the whole process: from 1.31, ONNX Runtime warns at each of our sessions that it finds no plug-in for CUDA.
-    ort.set_default_logger_severity(3)
-    return OnnxRuntimeCuda(name, threads, CudaDevice(load_cudart("gpu")))
+    if tuple(map(int, ort.__version__.split(".")[:2])) >= WARNS_OF_PLUGINS:
+        ort.set_default_logger_severity(3)
+    device = CudaDevice(load_cudart("gpu"))
+    check_start(name, device)
+    return OnnxRuntimeCuda(name, threads, device)
+
+
+def provider_options(device: CudaDevice) -> dict[str, str]:
+    """Of the CUDA provider: the device's stream; FP32 as such, for TF32, its default, keeps 10 of 23 mantissa bits."""
+    return {"device_id": str(device.index), "user_compute_stream": str(int(device.stream)), "use_tf32": "0"}
+
+
+def check_start(name: str, device: CudaDevice) -> None:
+    """Raise UnavailableError unless the provider starts: it is listed also where its libraries can't be loaded."""
+    provider, options = PROVIDERS[name][0], ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        with TURN:
+            started = [(provider, provider_options(device))]
+            session = ort.InferenceSession(IDENTITY, options, providers=started, enable_fallback=0)
+    except Exception as error:  # onnxruntime's errors share no base class below Exception
+        raise UnavailableError(f"backend {name}: {provider} did not start: {error}; {REMEDY[name]}") from error
+    if session.get_providers()[0] != provider:
+        raise not_started(name, session)
 
 
 class OnnxRuntimeCuda(OnnxRuntime):
@@ -53,14 +97,20 @@ class OnnxRuntimeCuda(OnnxRuntime):
     def __init__(self, name: str, threads: int | None, device: CudaDevice) -> None:
         super().__init__(name, threads, device)
         self.concurrency = 1
-        self.turn = threading.RLock()
+        self.turn = TURN
         self._places = Places()
 
     def load(self, bundle: Bundle, component: ComponentEntry) -> Executable:
         """Create the session of one component, with CUDA graphs unless ONNX Runtime refuses, and check its graph."""
+        with TURN:
+            return self._load(bundle, component)
+
+    def _load(self, bundle: Bundle, component: ComponentEntry) -> DeviceGraph:
         try:
             session, graphs = self._on_stream(bundle, component, {"enable_cuda_graph": "1"}), MAX_GRAPHS
         except BundleError as error:
+            if OUT_OF_MEMORY.search(str(error)):
+                raise UnavailableError(f"{error}; free device memory, or use a smaller model") from error
             if GRAPHS_REFUSED not in str(error):
                 raise
             LOGGER.warning("component %s runs without CUDA graphs: %s", component.name, error)
@@ -86,9 +136,8 @@ class OnnxRuntimeCuda(OnnxRuntime):
         options = self._options(component, {})
         if graphs:  # a pattern is allocated in the second run, which is the one that is captured
             options.enable_mem_pattern = False
-        stream = {"device_id": str(self.device.index), "user_compute_stream": str(int(self.device.stream))}
-        exact = {"use_tf32": "0"}  # on by default, TF32 would keep 10 of the 23 bits of FP32's mantissa unasked
-        return self._open(bundle, component, bundle.read(component.onnx), options, {**stream, **exact, **graphs})
+        provider = {**provider_options(self.device), **graphs}
+        return self._open(bundle, component, bundle.read(component.onnx), options, provider)
 
 
 class Places:
@@ -184,6 +233,12 @@ class DeviceBound:
             self._graph.session.run_with_iobinding(self._binding, options)
         except Exception as error:  # onnxruntime's errors share no base class below Exception
             self._graph.device.check()
+            if OUT_OF_MEMORY.search(str(error)):
+                self._graph.device.leave_capture()
+                raise UnavailableError(
+                    f"component {self._graph.name}: device memory: ONNX Runtime could not allocate what it needs; use "
+                    f"smaller batches or chunks, or free device memory ({error})"
+                ) from error
             raise BundleError(f"component {self._graph.name}: onnxruntime failed: {error}") from error
 
     def _capture(self, options: Any) -> bool:

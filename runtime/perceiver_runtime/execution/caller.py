@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -12,7 +13,7 @@ import numpy as np
 from perceiver_runtime.backends.backend import Exchange, Priority
 from perceiver_runtime.backends.foreign import HostExchange
 from perceiver_runtime.bundle import Bundle
-from perceiver_runtime.errors import FeedError, UsageError
+from perceiver_runtime.errors import FeedError, UnavailableError, UsageError
 from perceiver_runtime.execution.feeds import check_feeds, check_values
 from perceiver_runtime.execution.lanes import Lanes, plan_key
 from perceiver_runtime.execution.plan import ExecutionPlan
@@ -160,9 +161,11 @@ class Caller:
             plan.run_into(taken, targets)
         except BaseException:
             del lane.plans[key]  # the error may have come from its state
+            with contextlib.suppress(UnavailableError):
+                exchange.finish({}, out.values())  # what is enqueued already writes into the caller's arrays
             raise
         made = {name: targets[spec.name] for name, spec in subpipeline.outputs.items() if name not in out}
-        arrays = exchange.finish(made)
+        arrays = exchange.finish(made, out.values())
         return {name: out[name] if name in out else arrays[name] for name in subpipeline.outputs}
 
     def _targets(self, subpipeline: Subpipeline, plan: ExecutionPlan, out: Arrays) -> dict[str, Any]:

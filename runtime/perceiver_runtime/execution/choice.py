@@ -89,11 +89,12 @@ def choose(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Ch
     if isinstance(tuned, Choice):
         chosen = Choice(tuned.backend, tuned.threads, f"{tuned.reason}; {engines}")
     elif isinstance(on_gpu := _on_gpu(bundle, threads), Choice):
-        chosen = on_gpu
+        chosen = Choice(on_gpu.backend, None, f"{on_gpu.reason}; {engines}; {tuned}")
     else:
         given = _threads(bundle.manifest, AUTO, threads)
         chosen = Choice(open_backend(AUTO, given), given, "; ".join(filter(None, (engines, tuned, on_gpu))))
-    wanted = has_engines(bundle) or bundle.manifest.target != "cpu"
+    for_gpu = bundle.manifest.target == CUDA_TARGET and not isinstance(tuned, Choice)
+    wanted = has_engines(bundle) or bundle.manifest.target not in WITHOUT_ENGINES or for_gpu
     replaced = wanted and chosen.backend.name in PROCESSOR_BACKENDS
     LOGGER.log(logging.WARNING if replaced else logging.INFO, "auto: %s: %s", chosen.backend.name, chosen.reason)
     return chosen

@@ -108,18 +108,13 @@ class Lanes:
         with self._turns, self.turn:
             if observe is not None:
                 observe(QUEUE, asked, perf_counter())
-            try:
-                lane = self._idle.pop()
-            except IndexError:
-                lane = self._open(self.priority)
-            if key not in lane.plans:
-                lane = self._better(lane, key)
+            lane = self._take(key)
             try:
                 plan = lane.plans.pop(key, None) or self.plan(lane, subpipeline, feeds, sizes)
                 results = plan.run(feeds, observe)
                 lane.plans[key] = plan  # not after an error, which may have come from its state
             finally:
-                self._idle.append(lane)
+                self._give(lane)
         return results
 
     def plan(
@@ -143,11 +138,11 @@ class Lanes:
             yield Lane(self._backend.device)
             return
         with self._turns, self.turn:
-            lane = self._idle.pop() if self._idle else self._open(self.priority)
+            lane = self._take()
             try:
                 yield lane
             finally:
-                self._idle.append(lane)
+                self._give(lane)
 
     def reserve(self, priority: Priority | None) -> Lane:
         """A lane for one caller, until `release`. Raises UsageError if `limit` callers are open."""
@@ -176,7 +171,9 @@ class Lanes:
         if os.getpid() != self._process:
             return
         self._executables = {}
-        self._idle.clear()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        del idle  # not under the lock: it releases what the device holds
 
     def release_all(self) -> None:
         """At exit: close, and release what open callers and the session itself hold."""
@@ -193,15 +190,21 @@ class Lanes:
         self._opened.add(lane)
         return lane
 
-    def _better(self, lane: Lane, key: PlanKey) -> Lane:
-        """An idle lane that has the plan, in exchange for one that has not."""
+    def _take(self, key: PlanKey | None = None) -> Lane:
+        """An idle lane, one that has the plan if there is any; else a new one."""
         with self._lock:
-            for index, other in enumerate(self._idle):
-                if key in other.plans:
-                    del self._idle[index]
-                    self._idle.append(lane)
-                    return other
-        return lane
+            for index in reversed(range(len(self._idle))):
+                if key in self._idle[index].plans:
+                    return self._idle.pop(index)
+            if self._idle:
+                return self._idle.pop()
+        return self._open(self.priority)
+
+    def _give(self, lane: Lane) -> None:
+        """Keep a lane for the next run, unless the session was closed meanwhile."""
+        with self._lock:
+            if not self.closed:
+                self._idle.append(lane)
 
 
 _OPEN: weakref.WeakSet[Lanes] = weakref.WeakSet()

@@ -46,7 +46,7 @@ def open_session(
             processor as many as the cores have room for.
         priority: Of the streams on TensorRT: kernels of `high` go before those of `normal`, in all of the process.
         device_memory: Largest number of bytes on a GPU for buffers and scratch memory of all callers; None: what is
-            free. Engines and CUDA itself are not counted.
+            free. Engines, what ONNX Runtime allocates itself, and CUDA are not counted.
         require_signature: File with an Ed25519 public key in PEM, or several; one must have signed the bundle.
 
     Returns:

@@ -157,7 +157,9 @@ def simulated_ort(patch: pytest.MonkeyPatch, cuda: SimulatedCuda | None = None) 
     """A device that the backend sees instead of ONNX Runtime's."""
     gpu = SimulatedOrt(SimulatedCuda() if cuda is None else cuda)
 
-    def opened(model: Any, options: Any, providers: list[Any]) -> Any:
+    def opened(model: Any, options: Any, providers: list[Any], enable_fallback: int) -> Any:
+        if enable_fallback:
+            raise SimulationError("ONNX Runtime would go on with another provider, and print so")
         on_device = providers[0][0] == PROVIDERS[0]
         kind = SimulatedSession if on_device else lambda _, *given: ort.InferenceSession(*given)
         return kind(gpu, model, options, providers)
