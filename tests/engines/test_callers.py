@@ -129,6 +129,19 @@ def test_memory_is_bounded(built: Path, jetson: SimulatedJetson) -> None:
         caller.run(tiny_bundles.feeds())
 
 
+def test_memory_of_other_sizes_is_given_up_first(built: Path, jetson: SimulatedJetson) -> None:
+    with opened(built, jetson) as session:
+        session.run(tiny_bundles.feeds(4))
+        one = session.device.budget.used  # type: ignore[attr-defined]
+    del session
+    gc.collect()
+    with opened(built, jetson, device_memory=one + one // 32) as session:
+        for batch in (4, 3, 4):  # their buffers do not fit together, beside the scratch memory
+            assert session.run(tiny_bundles.feeds(batch))
+        with pytest.raises(UnavailableError, match="device memory: expected at most"):
+            session.caller().run(tiny_bundles.feeds(4))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

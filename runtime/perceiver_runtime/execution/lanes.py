@@ -26,7 +26,7 @@ from perceiver_runtime.backends.backend import (
     Priority,
     StreamedBackend,
 )
-from perceiver_runtime.errors import UsageError
+from perceiver_runtime.errors import UnavailableError, UsageError
 from perceiver_runtime.execution.activity import QUEUE, Observe
 from perceiver_runtime.execution.feeds import check_sizes
 from perceiver_runtime.execution.generate import BoundStep
@@ -120,12 +120,32 @@ class Lanes:
     def plan(
         self, lane: Lane, subpipeline: Subpipeline, feeds: Mapping[str, Any], sizes: Mapping[str, int]
     ) -> ExecutionPlan:
-        """A new plan for these sizes; beyond `MAX_IDLE_SIZES` sizes, the lane's oldest plan is released before."""
+        """A new plan for these sizes; beyond `MAX_IDLE_SIZES` sizes, the lane's oldest plan is released before.
+
+        If the device has no memory for it, all that the lane keeps for other sizes is released first.
+        """
         executables = self._executables  # before the check: another thread may close the session
         self.check_open()
         filled = check_sizes(subpipeline, feeds, sizes)
         while len(lane.plans) >= MAX_IDLE_SIZES:
             lane.plans.popitem(last=False)
+        try:
+            return self._compiled(lane, subpipeline, executables, sizes, filled)
+        except UnavailableError:
+            if not lane.plans and not lane.loops:
+                raise
+        lane.plans.clear()
+        lane.loops.clear()
+        return self._compiled(lane, subpipeline, executables, sizes, filled)
+
+    def _compiled(
+        self,
+        lane: Lane,
+        subpipeline: Subpipeline,
+        executables: Mapping[str, Executable],
+        sizes: Mapping[str, int],
+        filled: frozenset[str],
+    ) -> ExecutionPlan:
         plan = ExecutionPlan(subpipeline, executables, lane.device, sizes, filled)
         if self._streamed is not None:
             plan.upload_constants()
