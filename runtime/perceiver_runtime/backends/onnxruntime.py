@@ -112,8 +112,9 @@ class OnnxRuntime:
         options = self._options(component, ENTRIES.get(self.name, {}))
         session = self._open(bundle, component, content, options)
         self._check(bundle, component, session)
-        plain = self._options(component, {})
-        later = self._packing.submit(self._open, bundle, component, content, plain) if self._packing else None
+        later = None
+        if self._packing is not None:
+            later = self._packing.submit(self._open, bundle, component, content, self._options(component, {}))
         return Graph(component, session, later)
 
     def _check(self, bundle: Bundle, component: ComponentEntry, session: Any) -> None:
