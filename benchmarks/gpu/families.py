@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent)]
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER.parent)]
 
 import torch  # noqa: E402
 from record import RESULTS, described, versions  # noqa: E402
@@ -54,7 +54,7 @@ class Child:
         self.name, self._result = name, given.directory / f"{name}.json"
         self._result.unlink(missing_ok=True)
         asked = (name, str(given.directory), str(given.rounds), given.device, *given.skip)
-        command = [sys.executable, str(HERE / "one_model.py"), *asked]
+        command = [sys.executable, str(FOLDER / "one_model.py"), *asked]
         limits = dict.fromkeys(("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"), str(threads))
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **limits}
