@@ -15,7 +15,6 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from families import READY  # noqa: E402
 from peers import first_output, first_row  # noqa: E402
 from record import random_weights, ratios  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -195,7 +194,7 @@ def main() -> None:
     setting = Setting(model, first_row(model), Path(directory), device)
     opened = sessions(setting)
     timed, failed = prepared(setting, opened, tuple(skipped))
-    print(READY, flush=True)
+    print("ready", flush=True)
     sys.stdin.readline()
     found = {
         "parity": {form: parity(session) for form, session in opened.items()},
